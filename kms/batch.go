@@ -191,9 +191,9 @@ func (b *batchDecrypt) item(i int) error {
 	if encryptionContext == nil {
 		encryptionContext = b.req.EncryptionContext
 	}
-	aad, err := blob.AppendAAD(nil, o.head, encryptionContext)
+	aad, err := associated(o.head, encryptionContext)
 	if err != nil {
-		return Invalid("EncryptionContext", "it is not valid UTF-8")
+		return err
 	}
 	b.out[i].KeyID, b.out[i].KeyVersionID = o.key.ID, h.VersionID
 	if use.m.hsm != nil {

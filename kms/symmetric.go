@@ -9,7 +9,6 @@ import (
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/blob"
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey"
 )
 
 // badBlob is the one answer to a ciphertext that does not open: cut, changed, of another key, or with another context.
@@ -45,23 +44,29 @@ type sealing struct {
 
 // prepare writes the header of a new blob and what its tag covers.
 func (m *material) prepare(plaintextLen int, encryptionContext map[string]string) (sealing, error) {
-	h := blob.Header{KeyID: m.version.KeyID, VersionID: m.version.ID, Algorithm: blob.Software}
-	nonce := make([]byte, softkey.NonceSize)
-	body := plaintextLen + softkey.CommitmentSize + softkey.TagSize
+	alg := blob.Software
 	if m.hsm != nil {
-		h.Algorithm, nonce = blob.HSM, nonce[:hsmNonceSize]
+		alg = blob.HSM
 	}
+	nonce := make([]byte, alg.NonceSize())
 	rand.Read(nonce) // never fails
-	h.Nonce = nonce
-	out := blob.AppendHeader(make([]byte, 0, blob.MaxHeaderLen+body), h)
-	aad, err := blob.AppendAAD(nil, out, encryptionContext)
+	out, err := blob.AppendHeader(make([]byte, 0, alg.Size(plaintextLen)),
+		blob.Header{Algorithm: alg, KeyID: m.version.KeyID, VersionID: m.version.ID, Nonce: nonce})
 	if err != nil {
-		return sealing{}, Invalid("EncryptionContext", "it is not valid UTF-8")
+		return sealing{}, &Error{Code: Internal, Err: err}
 	}
-	return sealing{out, aad, nonce}, nil
+	aad, err := associated(out, encryptionContext)
+	return sealing{out, aad, nonce}, err
 }
 
-const hsmNonceSize = 12
+// associated is what a blob's tag covers besides the ciphertext.
+func associated(header []byte, encryptionContext map[string]string) ([]byte, error) {
+	aad, err := blob.AppendAAD(nil, header, encryptionContext)
+	if err != nil {
+		return nil, Invalid("EncryptionContext", "it is not valid UTF-8")
+	}
+	return aad, nil
+}
 
 // encrypt makes one blob.
 func (c *call) encrypt(m *material, plaintext []byte, encryptionContext map[string]string) ([]byte, error) {
@@ -151,9 +156,9 @@ func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, a
 		return o, nil, err
 	}
 	defer m.release()
-	aad, err := blob.AppendAAD(nil, o.head, encryptionContext)
+	aad, err := associated(o.head, encryptionContext)
 	if err != nil {
-		return o, nil, Invalid("EncryptionContext", "it is not valid UTF-8")
+		return o, nil, err
 	}
 	if m.aes != nil {
 		plaintext, err := m.aes.Open(nil, o.header.Nonce, o.body, aad)
