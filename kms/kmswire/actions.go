@@ -341,10 +341,12 @@ type GetRandomPasswordResponse struct {
 
 // --- batches (keyward): Items travel in the body, everything else as parameters
 
-// ItemError stands in an item's place when that item failed. Its neighbours are not touched by it.
+// ItemError stands in an item's place when that item failed. Its neighbours are not touched by it. The service sets
+// Err only; the API door renders it as Code and Message, from the table that it has for whole calls.
 type ItemError struct {
 	Code    string
 	Message string
+	Err     error `json:"-"`
 }
 
 type BatchEncryptRequest struct {

@@ -6,12 +6,14 @@
 // fields, and how a parameter's text becomes one:
 //
 //	string             as is
-//	[]byte             standard base64 with padding; ASCII white space is dropped first
+//	[]byte             standard base64 with padding; ASCII white space is dropped first (see DecodeBase64)
 //	int, *int          decimal
 //	bool               "true" or "false"
 //	map[string]string  one JSON object of strings
 //	[]T                Name.1, Name.2 ... (T a string or a struct, whose fields follow after another dot)
 //	json.RawMessage    JSON text, checked to be well formed
+//
+// Encode and Decode do that binding.
 //
 // An answer is encoded with encoding/json. Lists are nested objects with a singular inner name, as the original
 // service does and as its SDKs require.
