@@ -2,184 +2,152 @@ package kms
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
 
-	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/keystore"
 )
 
+// Instance is where keys are created.
+type Instance struct {
+	ID   string // kst-…
+	Type string // software or hardware
+	Name string // for people
+}
+
+// The types of instance.
+const (
+	SoftwareInstance = "software"
+	HardwareInstance = "hardware"
+)
+
+// Config is what a Service is made of.
+type Config struct {
+	Store     *keystore.DB  // closed by the caller, after the Service
+	Pool      *hsmpool.Pool // closed by the caller, after the Service
+	Region    string        // the <region> of ARNs
+	Account   string        // the first account: the owner of the instances
+	Instances []Instance
+	Audit     Auditor
+	Log       zerolog.Logger
+	Now       func() time.Time // wall clock; nil: time.Now
+}
+
 // Service is the key management service. All its methods may be called at the same time.
-type Service struct{}
+type Service struct {
+	store     *keystore.DB
+	pool      *hsmpool.Pool
+	region    string
+	account   string
+	instances []Instance
+	audit     Auditor
+	log       zerolog.Logger
+	now       func() time.Time
+	materials *materialCache
 
-// CreateKey is the action of that name.
-func (s *Service) CreateKey(ctx context.Context, actor *Actor, req *kmswire.CreateKeyRequest) (*kmswire.CreateKeyResponse, error) {
-	panic("contract")
+	stop context.CancelFunc // ends recovery
+	done sync.WaitGroup     // recovery
 }
 
-// DescribeKey is the action of that name.
-func (s *Service) DescribeKey(ctx context.Context, actor *Actor, req *kmswire.DescribeKeyRequest) (*kmswire.DescribeKeyResponse, error) {
-	panic("contract")
+// New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
+// an HSM is away, is tried again in the background until Close.
+func New(ctx context.Context, c Config) (*Service, error) {
+	seen := map[string]bool{}
+	for _, in := range c.Instances {
+		if in.Type != SoftwareInstance && in.Type != HardwareInstance {
+			return nil, fmt.Errorf("kms: instance %s has type %q; it must be %s or %s", in.ID, in.Type, SoftwareInstance, HardwareInstance)
+		}
+		if seen[in.ID] {
+			return nil, fmt.Errorf("kms: instance %s is configured twice", in.ID)
+		}
+		seen[in.ID] = true
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Service{
+		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, instances: c.Instances,
+		audit: c.Audit, log: c.Log, now: c.Now,
+	}
+	s.materials = newMaterialCache(s.load)
+	background, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	if err := s.recover(ctx, background); err != nil {
+		stop()
+		return nil, err
+	}
+	return s, nil
 }
 
-// ListKeys is the action of that name.
-func (s *Service) ListKeys(ctx context.Context, actor *Actor, req *kmswire.ListKeysRequest) (*kmswire.ListKeysResponse, error) {
-	panic("contract")
+// Close ends what runs in the background and wipes open key material. Calls must have ended.
+func (s *Service) Close() {
+	s.stop()
+	s.done.Wait()
+	s.materials.close()
 }
 
-// UpdateKeyDescription is the action of that name.
-func (s *Service) UpdateKeyDescription(ctx context.Context, actor *Actor, req *kmswire.UpdateKeyDescriptionRequest) (*kmswire.EmptyResponse, error) {
-	panic("contract")
+// instance finds an instance by its ID.
+func (s *Service) instance(id string) (Instance, error) {
+	for _, in := range s.instances {
+		if in.ID == id {
+			return in, nil
+		}
+	}
+	return Instance{}, Errorf(ResourceNotFound, "there is no instance %q", id)
 }
 
-// EnableKey is the action of that name.
-func (s *Service) EnableKey(ctx context.Context, actor *Actor, req *kmswire.EnableKeyRequest) (*kmswire.EmptyResponse, error) {
-	panic("contract")
+// storeError renders an error of the store for the caller. ErrNotFound and ErrConflict mean something else at each place
+// and are looked at there first.
+func storeError(err error) error {
+	var known *Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, keystore.ErrFull):
+		return &Error{Code: StoreUnavailable, Detail: "the disk is full and nothing was changed; free some space and try again", Err: err}
+	case errors.Is(err, keystore.ErrReadOnly):
+		return &Error{Code: StoreUnavailable, Detail: "the store is read-only and nothing was changed; keywardctl status says why", Err: err}
+	case errors.Is(err, keystore.ErrDamaged):
+		return &Error{Code: KeyUnavailable, Detail: "a record failed its integrity check; restore it from a backup", Err: err}
+	case errors.Is(err, keystore.ErrConflict):
+		return &Error{Code: Throttled, Detail: "somebody else changed the same thing at the same time; try again", Err: err}
+	case errors.Is(err, keystore.ErrClosed):
+		return &Error{Code: StoreUnavailable, Detail: "keyward is stopping", Err: err}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return &Error{Code: Canceled, Err: err}
+	}
+	return &Error{Code: Internal, Err: err}
 }
 
-// DisableKey is the action of that name.
-func (s *Service) DisableKey(ctx context.Context, actor *Actor, req *kmswire.DisableKeyRequest) (*kmswire.EmptyResponse, error) {
-	panic("contract")
-}
-
-// ListResourceTags is the action of that name.
-func (s *Service) ListResourceTags(ctx context.Context, actor *Actor, req *kmswire.ListResourceTagsRequest) (*kmswire.ListResourceTagsResponse, error) {
-	panic("contract")
-}
-
-// CreateKeyVersion is the action of that name.
-func (s *Service) CreateKeyVersion(ctx context.Context, actor *Actor, req *kmswire.CreateKeyVersionRequest) (*kmswire.CreateKeyVersionResponse, error) {
-	panic("contract")
-}
-
-// DescribeKeyVersion is the action of that name.
-func (s *Service) DescribeKeyVersion(ctx context.Context, actor *Actor, req *kmswire.DescribeKeyVersionRequest) (*kmswire.DescribeKeyVersionResponse, error) {
-	panic("contract")
-}
-
-// ListKeyVersions is the action of that name.
-func (s *Service) ListKeyVersions(ctx context.Context, actor *Actor, req *kmswire.ListKeyVersionsRequest) (*kmswire.ListKeyVersionsResponse, error) {
-	panic("contract")
-}
-
-// CreateAlias is the action of that name.
-func (s *Service) CreateAlias(ctx context.Context, actor *Actor, req *kmswire.CreateAliasRequest) (*kmswire.EmptyResponse, error) {
-	panic("contract")
-}
-
-// UpdateAlias is the action of that name.
-func (s *Service) UpdateAlias(ctx context.Context, actor *Actor, req *kmswire.UpdateAliasRequest) (*kmswire.EmptyResponse, error) {
-	panic("contract")
-}
-
-// DeleteAlias is the action of that name.
-func (s *Service) DeleteAlias(ctx context.Context, actor *Actor, req *kmswire.DeleteAliasRequest) (*kmswire.EmptyResponse, error) {
-	panic("contract")
-}
-
-// ListAliases is the action of that name.
-func (s *Service) ListAliases(ctx context.Context, actor *Actor, req *kmswire.ListAliasesRequest) (*kmswire.ListAliasesResponse, error) {
-	panic("contract")
-}
-
-// ListAliasesByKeyID is the action of that name.
-func (s *Service) ListAliasesByKeyID(ctx context.Context, actor *Actor, req *kmswire.ListAliasesByKeyIDRequest) (*kmswire.ListAliasesResponse, error) {
-	panic("contract")
-}
-
-// Encrypt is the action of that name.
-func (s *Service) Encrypt(ctx context.Context, actor *Actor, req *kmswire.EncryptRequest) (*kmswire.EncryptResponse, error) {
-	panic("contract")
-}
-
-// Decrypt is the action of that name.
-func (s *Service) Decrypt(ctx context.Context, actor *Actor, req *kmswire.DecryptRequest) (*kmswire.DecryptResponse, error) {
-	panic("contract")
-}
-
-// ReEncrypt is the action of that name.
-func (s *Service) ReEncrypt(ctx context.Context, actor *Actor, req *kmswire.ReEncryptRequest) (*kmswire.ReEncryptResponse, error) {
-	panic("contract")
-}
-
-// GenerateDataKey is the action of that name.
-func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyRequest) (*kmswire.GenerateDataKeyResponse, error) {
-	panic("contract")
-}
-
-// GenerateDataKeyWithoutPlaintext is the action of that name.
-func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyWithoutPlaintextRequest) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
-	panic("contract")
-}
-
-// GenerateAndExportDataKey is the action of that name.
-func (s *Service) GenerateAndExportDataKey(ctx context.Context, actor *Actor, req *kmswire.GenerateAndExportDataKeyRequest) (*kmswire.GenerateAndExportDataKeyResponse, error) {
-	panic("contract")
-}
-
-// ExportDataKey is the action of that name.
-func (s *Service) ExportDataKey(ctx context.Context, actor *Actor, req *kmswire.ExportDataKeyRequest) (*kmswire.ExportDataKeyResponse, error) {
-	panic("contract")
-}
-
-// AsymmetricEncrypt is the action of that name.
-func (s *Service) AsymmetricEncrypt(ctx context.Context, actor *Actor, req *kmswire.AsymmetricEncryptRequest) (*kmswire.AsymmetricEncryptResponse, error) {
-	panic("contract")
-}
-
-// AsymmetricDecrypt is the action of that name.
-func (s *Service) AsymmetricDecrypt(ctx context.Context, actor *Actor, req *kmswire.AsymmetricDecryptRequest) (*kmswire.AsymmetricDecryptResponse, error) {
-	panic("contract")
-}
-
-// AsymmetricSign is the action of that name.
-func (s *Service) AsymmetricSign(ctx context.Context, actor *Actor, req *kmswire.AsymmetricSignRequest) (*kmswire.AsymmetricSignResponse, error) {
-	panic("contract")
-}
-
-// AsymmetricVerify is the action of that name.
-func (s *Service) AsymmetricVerify(ctx context.Context, actor *Actor, req *kmswire.AsymmetricVerifyRequest) (*kmswire.AsymmetricVerifyResponse, error) {
-	panic("contract")
-}
-
-// GetPublicKey is the action of that name.
-func (s *Service) GetPublicKey(ctx context.Context, actor *Actor, req *kmswire.GetPublicKeyRequest) (*kmswire.GetPublicKeyResponse, error) {
-	panic("contract")
-}
-
-// GetRandomPassword is the action of that name.
-func (s *Service) GetRandomPassword(ctx context.Context, actor *Actor, req *kmswire.GetRandomPasswordRequest) (*kmswire.GetRandomPasswordResponse, error) {
-	panic("contract")
-}
-
-// BatchEncrypt is the action of that name.
-func (s *Service) BatchEncrypt(ctx context.Context, actor *Actor, req *kmswire.BatchEncryptRequest) (*kmswire.BatchEncryptResponse, error) {
-	panic("contract")
-}
-
-// BatchDecrypt is the action of that name.
-func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.BatchDecryptRequest) (*kmswire.BatchDecryptResponse, error) {
-	panic("contract")
-}
-
-// BatchSign is the action of that name.
-func (s *Service) BatchSign(ctx context.Context, actor *Actor, req *kmswire.BatchSignRequest) (*kmswire.BatchSignResponse, error) {
-	panic("contract")
-}
-
-// BatchVerify is the action of that name.
-func (s *Service) BatchVerify(ctx context.Context, actor *Actor, req *kmswire.BatchVerifyRequest) (*kmswire.BatchVerifyResponse, error) {
-	panic("contract")
-}
-
-// BatchGenerateDataKey is the action of that name.
-func (s *Service) BatchGenerateDataKey(ctx context.Context, actor *Actor, req *kmswire.BatchGenerateDataKeyRequest) (*kmswire.BatchGenerateDataKeyResponse, error) {
-	panic("contract")
-}
-
-// ListKmsInstances is the action of that name.
-func (s *Service) ListKmsInstances(ctx context.Context, actor *Actor, req *kmswire.ListKmsInstancesRequest) (*kmswire.ListKmsInstancesResponse, error) {
-	panic("contract")
-}
-
-// DescribeRegions is the action of that name.
-func (s *Service) DescribeRegions(ctx context.Context, actor *Actor, req *kmswire.DescribeRegionsRequest) (*kmswire.DescribeRegionsResponse, error) {
-	panic("contract")
+// poolError renders an error of the HSM pool for the caller. bad is what KindBadData means here.
+func poolError(err error, bad *Error) error {
+	var e *hsmpool.Error
+	if !errors.As(err, &e) {
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return &Error{Code: Canceled, Err: err}
+		}
+		return &Error{Code: Internal, Err: err}
+	}
+	switch e.Kind {
+	case hsmpool.KindBadData:
+		if bad != nil {
+			return bad
+		}
+	case hsmpool.KindUnsupported:
+		return &Error{Code: UnsupportedOperation, Detail: "no HSM here can do this", Err: err}
+	case hsmpool.KindUnavailable:
+		return &Error{Code: HSMUnavailable, Detail: "no HSM could serve the call in time; try again", Err: err}
+	case hsmpool.KindFull:
+		return &Error{Code: Throttled, Detail: "the HSM queue is full; try again", Err: err}
+	case hsmpool.KindKeyMissing:
+		return &Error{Code: KeyUnavailable, Detail: "the key is not in its HSM", Err: err}
+	case hsmpool.KindCanceled:
+		return &Error{Code: Canceled, Err: err}
+	}
+	return &Error{Code: Internal, Err: err}
 }

@@ -1,5 +1,6 @@
 // Package softkey is the cryptography that runs in the daemon's own process: software keys, and the public half of every
-// key. RSA and P-256 run on OpenSSL's libcrypto, secp256k1 on decred's library, and everything on AES in Go's own.
+// key. RSA, P-256 and the private half of secp256k1 run on OpenSSL's libcrypto, the public half of secp256k1 on decred's
+// library, and everything on AES in Go's own.
 //
 // It speaks kmswire's words, so that a spec or algorithm has one name everywhere.
 package softkey
@@ -8,6 +9,7 @@ import (
 	"errors"
 
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/softkey/libcrypto"
 )
 
 // Errors. ErrDecrypt and a false Verify never say which check failed.
@@ -16,85 +18,53 @@ var (
 	ErrSize      = errors.New("softkey: the input has the wrong size")
 	ErrDecrypt   = errors.New("softkey: decryption failed")
 	ErrMalformed = errors.New("softkey: malformed key")
+	ErrClosed    = errors.New("softkey: the key is closed")
 )
 
-// PrivateKey is an asymmetric private key, parsed once and used from any number of goroutines.
-type PrivateKey struct{}
-
-// GenerateKey makes a key pair of an RSA or EC spec.
-func GenerateKey(spec kmswire.KeySpec) (*PrivateKey, error) { panic("contract") }
-
-// ParsePrivateKey reads what Marshal gave: PKCS#8 DER. It checks the key against spec. The caller wipes der.
-func ParsePrivateKey(spec kmswire.KeySpec, der []byte) (*PrivateKey, error) { panic("contract") }
-
-// Marshal gives the key as PKCS#8 DER. The caller wipes it.
-func (k *PrivateKey) Marshal() ([]byte, error) { panic("contract") }
-
-// Public returns the public half.
-func (k *PrivateKey) Public() *PublicKey { panic("contract") }
-
-// Sign signs a 32-octet SHA-256 digest. RSA signatures are the bare block, ECDSA ones ASN.1 DER.
-func (k *PrivateKey) Sign(alg kmswire.Algorithm, digest []byte) ([]byte, error) { panic("contract") }
-
-// Decrypt undoes RSA-OAEP with an empty label, in constant time.
-func (k *PrivateKey) Decrypt(alg kmswire.Algorithm, ciphertext []byte) ([]byte, error) {
-	panic("contract")
+// specs gives what libcrypto calls a spec. bits is the modulus of RSA keys.
+var specs = map[kmswire.KeySpec]struct {
+	kind libcrypto.Kind
+	bits int
+}{
+	kmswire.RSA2048: {libcrypto.RSA, 2048},
+	kmswire.RSA3072: {libcrypto.RSA, 3072},
+	kmswire.RSA4096: {libcrypto.RSA, 4096},
+	kmswire.ECP256:  {libcrypto.P256, 256},
+	kmswire.ECP256K: {libcrypto.Secp256k1, 256},
 }
 
-// Close wipes the key and frees its memory. The key must not be in use. It is also freed when it becomes unreachable.
-func (k *PrivateKey) Close() { panic("contract") }
-
-// PublicKey is an asymmetric public key, parsed once and used from any number of goroutines.
-type PublicKey struct{}
-
-// ParsePublicKey reads DER SubjectPublicKeyInfo, including secp256k1, and tells the spec. RSA keys of other sizes and other
-// curves give ErrMalformed.
-func ParsePublicKey(der []byte) (*PublicKey, error) { panic("contract") }
-
-// Spec is the key's.
-func (k *PublicKey) Spec() kmswire.KeySpec { panic("contract") }
-
-// Marshal gives the key as DER SubjectPublicKeyInfo.
-func (k *PublicKey) Marshal() []byte { panic("contract") }
-
-// PEM gives the key as PEM SubjectPublicKeyInfo with LF line ends.
-func (k *PublicKey) PEM() string { panic("contract") }
-
-// Verify checks a signature over a 32-octet SHA-256 digest. A signature that does not verify, or can't be parsed, is
-// false and no error.
-func (k *PublicKey) Verify(alg kmswire.Algorithm, digest, signature []byte) (bool, error) {
-	panic("contract")
+// schemes gives what libcrypto calls an algorithm.
+var schemes = map[kmswire.Algorithm]libcrypto.Scheme{
+	kmswire.RSAPKCS1SHA256: libcrypto.PKCS1SHA256,
+	kmswire.RSAPSSSHA256:   libcrypto.PSSSHA256,
+	kmswire.ECDSASHA256:    libcrypto.ECDSASHA256,
+	kmswire.RSAOAEPSHA1:    libcrypto.OAEPSHA1,
+	kmswire.RSAOAEPSHA256:  libcrypto.OAEPSHA256,
 }
 
-// Encrypt is RSA-OAEP with an empty label. ErrSize when the plaintext is too long: MaxPlaintext says how long it may be.
-func (k *PublicKey) Encrypt(alg kmswire.Algorithm, plaintext []byte) ([]byte, error) {
-	panic("contract")
+// specOf is the spec of a key, or ErrMalformed when it is none of ours.
+func specOf(k *libcrypto.Key) (kmswire.KeySpec, error) {
+	for spec, row := range specs {
+		if row.kind == k.Kind() && row.bits == k.Bits() {
+			return spec, nil
+		}
+	}
+	return "", ErrMalformed
 }
 
-// MaxPlaintext is the most that Encrypt takes with alg, in octets; 0 when the algorithm does not fit.
-func (k *PublicKey) MaxPlaintext(alg kmswire.Algorithm) int { panic("contract") }
-
-// AES is a symmetric software key: AES-256-GCM under a key derived afresh for each message, with a commitment to the
-// version's key. See docs/ciphertext-blob.md.
-type AES struct{}
-
-// NewAES takes 32 octets of key. The caller wipes them.
-func NewAES(key []byte) (*AES, error) { panic("contract") }
-
-// Sizes of what Seal adds.
-const (
-	NonceSize      = 24 // random, chosen by Seal's caller
-	CommitmentSize = 32
-	TagSize        = 16
-)
-
-// Seal appends commitment, ciphertext and tag of plaintext to dst. nonce has NonceSize random octets and must never be
-// used twice with one key. dst must not overlap plaintext.
-func (k *AES) Seal(dst, nonce, plaintext, aad []byte) []byte { panic("contract") }
-
-// Open checks the commitment in constant time, then the tag, and appends the plaintext to dst. Every failure is
-// ErrDecrypt.
-func (k *AES) Open(dst, nonce, sealed, aad []byte) ([]byte, error) { panic("contract") }
-
-// Close wipes the key.
-func (k *AES) Close() { panic("contract") }
+// translate gives a libcrypto error its name in this package. Others pass with their text: they are OpenSSL failing.
+func translate(err error) error {
+	switch {
+	case errors.Is(err, libcrypto.ErrKey):
+		return ErrMalformed
+	case errors.Is(err, libcrypto.ErrScheme):
+		return ErrAlgorithm
+	case errors.Is(err, libcrypto.ErrSize):
+		return ErrSize
+	case errors.Is(err, libcrypto.ErrDecrypt):
+		return ErrDecrypt
+	case errors.Is(err, libcrypto.ErrClosed):
+		return ErrClosed
+	}
+	return err
+}

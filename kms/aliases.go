@@ -1,0 +1,145 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+func aliasExists(name string) *Error {
+	return Errorf(AliasExists, "%s exists already; UpdateAlias moves it to another key", name)
+}
+
+// CreateAlias gives a key a further name.
+func (s *Service) CreateAlias(ctx context.Context, actor *Actor, req *kmswire.CreateAliasRequest) (*kmswire.EmptyResponse, error) {
+	return audited(s, ctx, actor, actCreateAlias, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		if err := checkAlias(req.AliasName); err != nil {
+			return nil, err
+		}
+		g, err := c.authorizeManage(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.begun(); err != nil {
+			return nil, err
+		}
+		a := &keystore.Alias{Account: g.key.Account, Name: req.AliasName, KeyID: g.key.ID, Created: s.now().UTC().Truncate(time.Second)}
+		err = s.store.Change().CreateAlias(a).Commit(ctx)
+		if errors.Is(err, keystore.ErrConflict) {
+			return nil, aliasExists(req.AliasName)
+		} else if err != nil {
+			return nil, storeError(err)
+		}
+		return &kmswire.EmptyResponse{}, nil
+	})
+}
+
+// findAlias looks up an alias of the caller's account that the caller may change: the right is the key's.
+func (c *call) findAlias(name string) (*keystore.Alias, error) {
+	if err := checkAlias(name); err != nil {
+		return nil, err
+	}
+	a, err := c.store.Alias(c.ctx, c.actor.Account, name)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, Errorf(AliasNotFound, "%s does not exist in account %s", name, c.actor.Account)
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	k, err := c.find(c.ctx, reference{account: a.Account, id: a.KeyID})
+	if err != nil {
+		return nil, err
+	}
+	// The state of the key that it names now does not matter, the right does.
+	if _, err := c.authorize(k, &action{c.action.name, c.action.kind, anyState}); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// UpdateAlias points an alias at another key. Only the new key's state counts.
+func (s *Service) UpdateAlias(ctx context.Context, actor *Actor, req *kmswire.UpdateAliasRequest) (*kmswire.EmptyResponse, error) {
+	return audited(s, ctx, actor, actUpdateAlias, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		a, err := c.findAlias(req.AliasName)
+		if err != nil {
+			return nil, err
+		}
+		g, err := c.authorizeManage(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.begun(); err != nil {
+			return nil, err
+		}
+		if err := s.store.Change().UpdateAlias(a, g.key.ID).Commit(ctx); err != nil {
+			return nil, storeError(err)
+		}
+		return &kmswire.EmptyResponse{}, nil
+	})
+}
+
+// DeleteAlias removes an alias. The key stays.
+func (s *Service) DeleteAlias(ctx context.Context, actor *Actor, req *kmswire.DeleteAliasRequest) (*kmswire.EmptyResponse, error) {
+	return audited(s, ctx, actor, actDeleteAlias, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		a, err := c.findAlias(req.AliasName)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.begun(); err != nil {
+			return nil, err
+		}
+		if err := s.store.Change().DeleteAlias(a).Urgent().Commit(ctx); err != nil {
+			return nil, storeError(err)
+		}
+		return &kmswire.EmptyResponse{}, nil
+	})
+}
+
+func (s *Service) aliasList(found []*keystore.Alias, total int, paged kmswire.Paged) *kmswire.ListAliasesResponse {
+	out := &kmswire.ListAliasesResponse{Paged: paged}
+	out.TotalCount = total
+	out.Aliases.Alias = make([]kmswire.Alias, 0, len(found))
+	for _, a := range found {
+		out.Aliases.Alias = append(out.Aliases.Alias, kmswire.Alias{AliasName: a.Name, AliasArn: s.aliasARN(a), KeyID: a.KeyID})
+	}
+	return out
+}
+
+// ListAliases lists the aliases of the caller's account by name.
+func (s *Service) ListAliases(ctx context.Context, actor *Actor, req *kmswire.ListAliasesRequest) (*kmswire.ListAliasesResponse, error) {
+	return audited(s, ctx, actor, actListAliases, false, func(c *call) (*kmswire.ListAliasesResponse, error) {
+		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.authorizeContainer(); err != nil {
+			return nil, err
+		}
+		found, total, err := s.store.Aliases(ctx, actor.Account, offset, limit)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return s.aliasList(found, total, paged), nil
+	})
+}
+
+// ListAliasesByKeyID lists a key's aliases by name.
+func (s *Service) ListAliasesByKeyID(ctx context.Context, actor *Actor, req *kmswire.ListAliasesByKeyIDRequest) (*kmswire.ListAliasesResponse, error) {
+	return audited(s, ctx, actor, actListAliasesByKeyID, false, func(c *call) (*kmswire.ListAliasesResponse, error) {
+		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		g, err := c.authorizeManage(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		found, total, err := s.store.AliasesOf(ctx, g.key.ID, offset, limit)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return s.aliasList(found, total, paged), nil
+	})
+}

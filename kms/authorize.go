@@ -1,0 +1,108 @@
+package kms
+
+import (
+	"strings"
+
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// grant is the proof that the caller may do an action with a key now. Only authorize makes one, and whatever reaches
+// key material asks for one, so that no path around the checks can be written by accident.
+type grant struct {
+	key  *keystore.Key
+	spec *spec
+}
+
+// authorizeRef finds the key that a KeyId parameter names and authorizes the call's action on it.
+func (c *call) authorizeRef(keyID string) (grant, error) {
+	c.event.KeyID = keyID
+	ref, err := c.parseReference("KeyId", keyID, c.actor)
+	if err != nil {
+		return grant{}, err
+	}
+	return c.authorizeFound(ref, c.action)
+}
+
+// authorizeManage is authorizeRef for actions that take a key ID or ARN, but no alias.
+func (c *call) authorizeManage(keyID string) (grant, error) {
+	c.event.KeyID = keyID
+	ref, err := c.parseReference("KeyId", keyID, c.actor)
+	if err != nil {
+		return grant{}, err
+	}
+	if ref.alias != "" {
+		return grant{}, Errorf(UnsupportedAlias, "%s takes a key ID or ARN, not %s", c.action.name, ref.alias)
+	}
+	return c.authorizeFound(ref, c.action)
+}
+
+func (c *call) authorizeFound(ref reference, act *action) (grant, error) {
+	k, err := c.find(c.ctx, ref)
+	if err != nil {
+		return grant{}, err
+	}
+	return c.authorize(k, act)
+}
+
+// authorize decides by policy, then by state. A caller of another account who is not allowed learns only that the key
+// is not there.
+func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
+	if c.event.KeyID != k.ID {
+		c.event.KeyID = k.ID
+	}
+	if !allowed(c.actor, k) {
+		if c.actor.Account != k.Account {
+			return grant{}, keyNotFound(k.ID)
+		}
+		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s", c.actor.Principal, act.name, k.ID)
+	}
+	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
+		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)
+	}
+	sp := specs[kmswire.KeySpec(k.Spec)]
+	if sp == nil {
+		return grant{}, Errorf(KeyUnavailable, "%s has spec %q, which this version of keyward does not know", k.ID, k.Spec)
+	}
+	return grant{k, sp}, nil
+}
+
+// allowed is the default key policy: the owner account's root and all its users and roles may do everything with the
+// key (reference section 7.1). A key with a policy of its own is closed to all but the owner's root until policies are
+// evaluated.
+func allowed(a *Actor, k *keystore.Key) bool {
+	if a.Account != k.Account {
+		return false
+	}
+	return k.Policy == "" || isRoot(a)
+}
+
+// authorizeContainer is for actions that are about no key yet. With no identity policies, only the account's root may
+// create; every principal of the account may list.
+func (c *call) authorizeContainer() error {
+	if c.action.kind == kindContainer && !isRoot(c.actor) {
+		return Errorf(Denied, "%s is not the account's root, and no identity policy lets it do kms:%s", c.actor.Principal, c.action.name)
+	}
+	return nil
+}
+
+func isRoot(a *Actor) bool {
+	rest, ok := strings.CutPrefix(a.Principal, "acs:ram::")
+	return ok && rest == a.Account+":root"
+}
+
+// fits says whether the key may be used for usage.
+func (g grant) fits(usage kmswire.KeyUsage) error {
+	if kmswire.KeyUsage(g.key.Usage) == usage || kmswire.KeyUsage(g.key.SecondaryUsage) == usage {
+		return nil
+	}
+	return Errorf(OperationRejected, "%s is a %s key", g.key.ID, g.key.Usage)
+}
+
+// symmetric refuses asymmetric keys where the API knows symmetric ones only.
+func (g grant) symmetric(act *action) error {
+	if !g.spec.symmetric() {
+		return Errorf(UnsupportedOperation, "%s works with symmetric keys, %s is %s", act.name, g.key.ID, g.key.Spec)
+	}
+	return g.fits(kmswire.EncryptDecrypt)
+}

@@ -1,0 +1,108 @@
+package kms
+
+import (
+	"context"
+	"encoding/pem"
+
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/softkey"
+)
+
+// wrapping is the caller's public key, and how to encrypt a data key with it.
+type wrapping struct {
+	key *softkey.PublicKey
+	alg kmswire.Algorithm
+}
+
+// maxPublicKeyBlob bounds a PublicKeyBlob, in octets: RSA-4096 in PEM takes 800.
+const maxPublicKeyBlob = 4096
+
+// parseWrapping checks the three parameters that name the caller's public key (reference section 4.8).
+func parseWrapping(publicKey []byte, alg kmswire.Algorithm, spec kmswire.KeySpec) (wrapping, error) {
+	if spec != kmswire.RSA2048 {
+		return wrapping{}, Invalid("WrappingKeySpec", "%q is not supported, %s is", spec, kmswire.RSA2048)
+	}
+	if alg != kmswire.RSAOAEPSHA256 && alg != kmswire.RSAOAEPSHA1 {
+		return wrapping{}, Invalid("WrappingAlgorithm", "%q is neither %s nor %s", alg, kmswire.RSAOAEPSHA256, kmswire.RSAOAEPSHA1)
+	}
+	if len(publicKey) == 0 {
+		return wrapping{}, Missing("PublicKeyBlob")
+	}
+	if len(publicKey) > maxPublicKeyBlob {
+		return wrapping{}, Invalid("PublicKeyBlob", "longer than %d octets", maxPublicKeyBlob)
+	}
+	der := publicKey
+	if block, _ := pem.Decode(publicKey); block != nil && block.Type == "PUBLIC KEY" {
+		der = block.Bytes
+	}
+	key, err := softkey.ParsePublicKey(der)
+	if err != nil {
+		return wrapping{}, Invalid("PublicKeyBlob", "it is no DER SubjectPublicKeyInfo, nor PEM of one")
+	}
+	if key.Spec() != spec {
+		return wrapping{}, Invalid("PublicKeyBlob", "it is a key of spec %s, WrappingKeySpec says %s", key.Spec(), spec)
+	}
+	return wrapping{key, alg}, nil
+}
+
+// wrap encrypts a data key for the caller's public key.
+func (w wrapping) wrap(dataKey []byte) ([]byte, error) {
+	if n := w.key.MaxPlaintext(w.alg); len(dataKey) > n {
+		return nil, Invalid("WrappingAlgorithm", "a data key of %d octets does not fit: at most %d do", len(dataKey), n)
+	}
+	out, err := w.key.Encrypt(w.alg, dataKey)
+	if err != nil {
+		return nil, &Error{Code: Internal, Err: err}
+	}
+	return out, nil
+}
+
+// GenerateAndExportDataKey makes a random key and gives it as a blob and encrypted for the caller's public key, never in
+// the clear.
+func (s *Service) GenerateAndExportDataKey(ctx context.Context, actor *Actor, req *kmswire.GenerateAndExportDataKeyRequest) (*kmswire.GenerateAndExportDataKeyResponse, error) {
+	return audited(s, ctx, actor, actGenerateAndExportDataKey, req.DryRun, func(c *call) (*kmswire.GenerateAndExportDataKeyResponse, error) {
+		w, err := parseWrapping(req.PublicKeyBlob, req.WrappingAlgorithm, req.WrappingKeySpec)
+		if err != nil {
+			return nil, err
+		}
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		g, m, err := c.sealWith(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		defer m.release()
+		plaintext, ciphertext, err := c.dataKey(m, size, req.EncryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(plaintext)
+		exported, err := w.wrap(plaintext)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.GenerateAndExportDataKeyResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, CiphertextBlob: ciphertext, ExportedDataKey: exported}, nil
+	})
+}
+
+// ExportDataKey opens a data key's blob and gives it encrypted for the caller's public key.
+func (s *Service) ExportDataKey(ctx context.Context, actor *Actor, req *kmswire.ExportDataKeyRequest) (*kmswire.ExportDataKeyResponse, error) {
+	return audited(s, ctx, actor, actExportDataKey, req.DryRun, func(c *call) (*kmswire.ExportDataKeyResponse, error) {
+		w, err := parseWrapping(req.PublicKeyBlob, req.WrappingAlgorithm, req.WrappingKeySpec)
+		if err != nil {
+			return nil, err
+		}
+		o, plaintext, err := c.decrypt(req.CiphertextBlob, req.EncryptionContext, actExportDataKey)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(plaintext)
+		exported, err := w.wrap(plaintext)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.ExportDataKeyResponse{KeyID: o.key.ID, KeyVersionID: o.header.VersionID, ExportedDataKey: exported}, nil
+	})
+}

@@ -1,0 +1,41 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// ListKmsInstances lists the instances that keys can be created in.
+func (s *Service) ListKmsInstances(ctx context.Context, actor *Actor, req *kmswire.ListKmsInstancesRequest) (*kmswire.ListKmsInstancesResponse, error) {
+	return audited(s, ctx, actor, actListKmsInstances, false, func(c *call) (*kmswire.ListKmsInstancesResponse, error) {
+		if req.PageSize == 0 {
+			req.PageSize = 20 // this action's own default
+		}
+		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		out := &kmswire.ListKmsInstancesResponse{Paged: paged}
+		out.TotalCount = len(s.instances)
+		out.KmsInstances.KmsInstance = []kmswire.KmsInstanceSummary{}
+		for i := offset; i < min(offset+limit, len(s.instances)); i++ {
+			in := s.instances[i]
+			out.KmsInstances.KmsInstance = append(out.KmsInstances.KmsInstance, kmswire.KmsInstanceSummary{
+				KmsInstanceID: in.ID, KmsInstanceType: in.Type,
+				KmsInstanceArn: fmt.Sprintf("%s%s:%s:keystore/%s", arnServiceKMS, s.region, s.account, in.ID),
+			})
+		}
+		return out, nil
+	})
+}
+
+// DescribeRegions names the one region that this keyward is.
+func (s *Service) DescribeRegions(ctx context.Context, actor *Actor, _ *kmswire.DescribeRegionsRequest) (*kmswire.DescribeRegionsResponse, error) {
+	return audited(s, ctx, actor, actDescribeRegions, false, func(*call) (*kmswire.DescribeRegionsResponse, error) {
+		out := &kmswire.DescribeRegionsResponse{}
+		out.Regions.Region = []kmswire.Region{{RegionID: s.region}}
+		return out, nil
+	})
+}

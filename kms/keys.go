@@ -1,0 +1,214 @@
+package kms
+
+import (
+	"context"
+	"errors"
+
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// metadata renders a key for the wire (reference section 4.1).
+func (s *Service) metadata(k *keystore.Key) kmswire.KeyMetadata {
+	m := kmswire.KeyMetadata{
+		KeyID: k.ID, Arn: s.keyARN(k), Creator: k.Creator, CreationDate: formatTime(k.Created),
+		Description: k.Description, KeySpec: kmswire.KeySpec(k.Spec), KeyUsage: kmswire.KeyUsage(k.Usage),
+		KeyState: kmswire.KeyState(k.State), Origin: k.Origin, ProtectionLevel: k.Protection,
+		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: "Disabled",
+		LastRotationDate: formatTime(k.LastRotation), DeletionProtection: "Disabled",
+		KeyStorageMechanism: k.Storage, SecondaryKeyUsage: kmswire.KeyUsage(k.SecondaryUsage),
+	}
+	if k.Protected {
+		m.DeletionProtection, m.DeletionProtectionDescription = "Enabled", k.ProtectedReason
+	}
+	if k.DeleteAt != nil {
+		m.DeleteDate = formatTime(*k.DeleteAt)
+	}
+	return m
+}
+
+// DescribeKey tells what there is to know about a key. It works in every state.
+func (s *Service) DescribeKey(ctx context.Context, actor *Actor, req *kmswire.DescribeKeyRequest) (*kmswire.DescribeKeyResponse, error) {
+	return audited(s, ctx, actor, actDescribeKey, false, func(c *call) (*kmswire.DescribeKeyResponse, error) {
+		g, err := c.authorizeRef(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.DescribeKeyResponse{KeyMetadata: s.metadata(g.key)}, nil
+	})
+}
+
+// page turns the parameters of a list into an offset and a limit.
+func page(p kmswire.Page) (offset, limit int, paged kmswire.Paged, err error) {
+	if p.PageNumber == 0 {
+		p.PageNumber = 1
+	}
+	if p.PageSize == 0 {
+		p.PageSize = kmswire.DefaultPageSize
+	}
+	if p.PageNumber < 1 || p.PageNumber > 1<<31/kmswire.MaxPageSize {
+		return 0, 0, paged, Invalid("PageNumber", "it counts from 1")
+	}
+	if p.PageSize < 1 || p.PageSize > kmswire.MaxPageSize {
+		return 0, 0, paged, Invalid("PageSize", "it must be 1 to %d", kmswire.MaxPageSize)
+	}
+	return (p.PageNumber - 1) * p.PageSize, p.PageSize, kmswire.Paged{PageNumber: p.PageNumber, PageSize: p.PageSize}, nil
+}
+
+// ListKeys lists the keys of the caller's account in order of creation.
+func (s *Service) ListKeys(ctx context.Context, actor *Actor, req *kmswire.ListKeysRequest) (*kmswire.ListKeysResponse, error) {
+	return audited(s, ctx, actor, actListKeys, false, func(c *call) (*kmswire.ListKeysResponse, error) {
+		if len(req.Filters) > 0 {
+			return nil, Errorf(UnsupportedOperation, "Filters are not available in this version")
+		}
+		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.authorizeContainer(); err != nil {
+			return nil, err
+		}
+		ids, total, err := s.store.Keys(ctx, actor.Account, offset, limit)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		out := &kmswire.ListKeysResponse{Paged: paged}
+		out.TotalCount = total
+		out.Keys.Key = make([]kmswire.KeySummary, 0, len(ids))
+		for _, id := range ids {
+			out.Keys.Key = append(out.Keys.Key, kmswire.KeySummary{KeyID: id, KeyArn: s.keyARN(&keystore.Key{ID: id, Account: actor.Account})})
+		}
+		return out, nil
+	})
+}
+
+// updateKey changes a key's record by edit, which gets a copy. Of changes at the same time one wins and the others are
+// decided anew, from permission and state on.
+func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key, error) {
+	for try := 0; ; try++ {
+		g, err := c.authorizeManage(keyID)
+		if err != nil {
+			return nil, err
+		}
+		if try == 0 {
+			if err := c.begun(); err != nil {
+				return nil, err
+			}
+		}
+		next := *g.key
+		edit(&next)
+		ch := c.store.Change().UpdateKey(g.key, &next)
+		if next.State != g.key.State && kmswire.KeyState(next.State) != kmswire.Enabled {
+			ch.Urgent() // taking a key out of use works on a full disk
+		}
+		err = ch.Commit(c.ctx)
+		if errors.Is(err, keystore.ErrConflict) && try < 5 {
+			continue
+		}
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return &next, nil
+	}
+}
+
+// UpdateKeyDescription replaces the description; an empty one clears it.
+func (s *Service) UpdateKeyDescription(ctx context.Context, actor *Actor, req *kmswire.UpdateKeyDescriptionRequest) (*kmswire.EmptyResponse, error) {
+	return audited(s, ctx, actor, actUpdateKeyDescription, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		if err := checkDescription(req.Description); err != nil {
+			return nil, err
+		}
+		_, err := c.updateKey(req.KeyID, func(k *keystore.Key) { k.Description = req.Description })
+		return &kmswire.EmptyResponse{}, err
+	})
+}
+
+// EnableKey lets a disabled key be used again. On an enabled key it changes nothing.
+func (s *Service) EnableKey(ctx context.Context, actor *Actor, req *kmswire.EnableKeyRequest) (*kmswire.EmptyResponse, error) {
+	return audited(s, ctx, actor, actEnableKey, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		_, err := c.updateKey(req.KeyID, func(k *keystore.Key) { k.State = string(kmswire.Enabled) })
+		return &kmswire.EmptyResponse{}, err
+	})
+}
+
+// DisableKey takes a key out of use. Calls that begin after it has answered are refused.
+func (s *Service) DisableKey(ctx context.Context, actor *Actor, req *kmswire.DisableKeyRequest) (*kmswire.EmptyResponse, error) {
+	return audited(s, ctx, actor, actDisableKey, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		k, err := c.updateKey(req.KeyID, func(k *keystore.Key) { k.State = string(kmswire.Disabled) })
+		if err != nil {
+			return nil, err
+		}
+		// Its secrets need not stay in memory. The list is short: see maxVersions.
+		versions, _, err := s.store.Versions(ctx, k.ID, 0, maxVersions)
+		if err != nil {
+			s.log.Warn().Err(err).Str("key", k.ID).Msg("the open material of a disabled key stays in memory until it is evicted")
+		}
+		for _, v := range versions {
+			s.materials.drop(v.ID)
+		}
+		return &kmswire.EmptyResponse{}, nil
+	})
+}
+
+// ListResourceTags lists a key's tags.
+func (s *Service) ListResourceTags(ctx context.Context, actor *Actor, req *kmswire.ListResourceTagsRequest) (*kmswire.ListResourceTagsResponse, error) {
+	return audited(s, ctx, actor, actListResourceTags, false, func(c *call) (*kmswire.ListResourceTagsResponse, error) {
+		g, err := c.authorizeManage(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		out := &kmswire.ListResourceTagsResponse{}
+		out.Tags.Tag = make([]kmswire.ResourceTag, 0, len(g.key.Tags))
+		for _, t := range g.key.Tags {
+			out.Tags.Tag = append(out.Tags.Tag, kmswire.ResourceTag{KeyID: g.key.ID, TagKey: t.Key, TagValue: t.Value})
+		}
+		return out, nil
+	})
+}
+
+func versionInfo(v *keystore.Version) kmswire.KeyVersion {
+	return kmswire.KeyVersion{KeyID: v.KeyID, KeyVersionID: v.ID, CreationDate: formatTime(v.Created)}
+}
+
+// DescribeKeyVersion tells about one version. It works in every state.
+func (s *Service) DescribeKeyVersion(ctx context.Context, actor *Actor, req *kmswire.DescribeKeyVersionRequest) (*kmswire.DescribeKeyVersionResponse, error) {
+	return audited(s, ctx, actor, actDescribeKeyVersion, false, func(c *call) (*kmswire.DescribeKeyVersionResponse, error) {
+		g, err := c.authorizeRef(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		c.event.VersionID = req.KeyVersionID
+		v, err := s.store.Version(ctx, g.key.ID, req.KeyVersionID)
+		if errors.Is(err, keystore.ErrNotFound) {
+			return nil, versionNotFound(g, req.KeyVersionID)
+		} else if err != nil {
+			return nil, storeError(err)
+		}
+		return &kmswire.DescribeKeyVersionResponse{KeyVersion: versionInfo(v)}, nil
+	})
+}
+
+// ListKeyVersions lists a key's versions in order of creation.
+func (s *Service) ListKeyVersions(ctx context.Context, actor *Actor, req *kmswire.ListKeyVersionsRequest) (*kmswire.ListKeyVersionsResponse, error) {
+	return audited(s, ctx, actor, actListKeyVersions, false, func(c *call) (*kmswire.ListKeyVersionsResponse, error) {
+		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		g, err := c.authorizeRef(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		versions, total, err := s.store.Versions(ctx, g.key.ID, offset, limit)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		out := &kmswire.ListKeyVersionsResponse{Paged: paged}
+		out.TotalCount = total
+		out.KeyVersions.KeyVersion = make([]kmswire.KeyVersion, 0, len(versions))
+		for _, v := range versions {
+			out.KeyVersions.KeyVersion = append(out.KeyVersions.KeyVersion, versionInfo(v))
+		}
+		return out, nil
+	})
+}

@@ -1,0 +1,196 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/softkey"
+)
+
+// maxMaterials bounds the versions whose material is open at one time. An RSA-4096 key takes about 10 KiB.
+const maxMaterials = 16384
+
+// material is one version, parsed and ready to use. Which fields are set depends on where the key is:
+// software symmetric: aes; software asymmetric: private, public; hardware: hsm, and calls or public.
+//
+// It is shared, and counted: whoever got it from the cache calls release when done. The last one out wipes it, after the
+// cache has dropped it.
+type material struct {
+	version *keystore.Version
+	spec    *spec
+	aes     *softkey.AES
+	private *softkey.PrivateKey
+	public  *softkey.PublicKey
+	hsm     *hsmpool.Key
+	calls   *callCounter
+
+	users atomic.Int64 // the cache counts as one; 0 means wiped
+}
+
+func (m *material) acquire() bool {
+	for {
+		n := m.users.Load()
+		if n == 0 {
+			return false
+		}
+		if m.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (m *material) release() {
+	if m.users.Add(-1) != 0 {
+		return
+	}
+	if m.aes != nil {
+		m.aes.Close()
+	}
+	if m.private != nil {
+		m.private.Close()
+	}
+}
+
+// materialCache keeps open materials by version ID.
+type materialCache struct {
+	load func(context.Context, grant, string) (*material, error)
+
+	mu      sync.Mutex // guards entries and loading
+	entries *lru.Cache[string, *material]
+	loading map[string]*materialLoad
+}
+
+// materialLoad is one load under way. m and err may be read when done is closed.
+type materialLoad struct {
+	done chan struct{}
+	err  error
+}
+
+func newMaterialCache(load func(context.Context, grant, string) (*material, error)) *materialCache {
+	c := &materialCache{load: load, loading: map[string]*materialLoad{}}
+	c.entries, _ = lru.NewWithEvict(maxMaterials, func(_ string, m *material) { m.release() }) // fails only for sizes below 1
+	return c
+}
+
+// get returns the open material of a version of the granted key. The caller releases it. Several callers who miss at
+// once cause one load.
+func (c *materialCache) get(ctx context.Context, g grant, versionID string) (*material, error) {
+	for {
+		c.mu.Lock()
+		if m, ok := c.entries.Get(versionID); ok && m.acquire() {
+			c.mu.Unlock()
+			if m.version.KeyID != g.key.ID { // the grant is for another key
+				m.release()
+				return nil, versionNotFound(g, versionID)
+			}
+			return m, nil
+		}
+		l := c.loading[versionID]
+		if l == nil {
+			l = &materialLoad{done: make(chan struct{})}
+			c.loading[versionID] = l
+			c.mu.Unlock()
+			return c.fill(ctx, g, versionID, l)
+		}
+		c.mu.Unlock()
+		select {
+		case <-l.done:
+			// A loader's cancellation is its own; other errors are everybody's.
+			if l.err != nil && !errors.Is(l.err, Canceled) {
+				return nil, l.err
+			}
+		case <-ctx.Done():
+			return nil, &Error{Code: Canceled, Err: ctx.Err()}
+		}
+	}
+}
+
+func (c *materialCache) fill(ctx context.Context, g grant, versionID string, l *materialLoad) (*material, error) {
+	m, err := c.load(ctx, g, versionID)
+	c.mu.Lock()
+	delete(c.loading, versionID)
+	if err == nil {
+		m.users.Store(2) // the cache and the caller
+		c.entries.Add(versionID, m)
+	}
+	c.mu.Unlock()
+	l.err = err
+	close(l.done)
+	return m, err
+}
+
+// drop forgets a version, so that its secret does not stay in memory longer than it is wanted.
+func (c *materialCache) drop(versionID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries.Remove(versionID)
+}
+
+func (c *materialCache) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries.Purge()
+}
+
+func versionNotFound(g grant, versionID string) *Error {
+	if len(versionID) > 64 {
+		versionID = versionID[:64]
+	}
+	return Errorf(VersionNotFound, "%s has no version %q", g.key.ID, versionID)
+}
+
+// load opens one version: the only place where software material leaves its seal.
+func (s *Service) load(ctx context.Context, g grant, versionID string) (*material, error) {
+	v, err := s.store.Version(ctx, g.key.ID, versionID)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, versionNotFound(g, versionID)
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	m := &material{version: v, spec: g.spec}
+	if !g.spec.symmetric() {
+		if m.public, err = softkey.ParsePublicKey(v.PublicKey); err != nil {
+			return nil, &Error{Code: KeyUnavailable, Detail: "the public key of " + v.ID + " can't be read", Err: err}
+		}
+	}
+	switch {
+	case v.Sealed != nil:
+		err = s.unseal(m, v)
+	case v.Wrapped != nil, v.Member != "":
+		m.hsm = &hsmpool.Key{ID: v.ID, Type: g.spec.hsm, Usage: hsmUsage(kmswire.KeyUsage(g.key.Usage)),
+			Wrapped: v.Wrapped, Member: v.Member, ObjectID: v.ObjectID}
+		if g.spec.symmetric() {
+			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID}
+		}
+	default:
+		err = Errorf(KeyUnavailable, "%s has no material", v.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (s *Service) unseal(m *material, v *keystore.Version) error {
+	secret, err := s.store.Unseal(v)
+	if err != nil {
+		return storeError(err)
+	}
+	defer clear(secret)
+	if m.spec.symmetric() {
+		m.aes, err = softkey.NewAES(secret)
+	} else {
+		m.private, err = softkey.ParsePrivateKey(m.spec.name, secret)
+	}
+	if err != nil {
+		return &Error{Code: KeyUnavailable, Detail: "the material of " + v.ID + " can't be read", Err: err}
+	}
+	return nil
+}

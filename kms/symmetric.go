@@ -1,0 +1,376 @@
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+
+	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/blob"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// badBlob is the one answer to a ciphertext that does not open: cut, changed, of another key, or with another context.
+// It does not say which.
+func badBlob() *Error {
+	return Invalid("CiphertextBlob", "it is damaged, or was made with another key or EncryptionContext")
+}
+
+func checkPlaintext(p []byte) error {
+	if len(p) == 0 {
+		return Missing("Plaintext")
+	}
+	if len(p) > kmswire.MaxPlaintext {
+		return Invalid("Plaintext", "%d octets, at most %d are allowed; encrypt more with a data key (GenerateDataKey)", len(p), kmswire.MaxPlaintext)
+	}
+	return nil
+}
+
+// primary opens the version that encrypts.
+func (c *call) primary(g grant) (*material, error) {
+	if g.key.Primary == "" {
+		return nil, Errorf(KeyUnavailable, "%s has no primary version", g.key.ID)
+	}
+	return c.materials.get(c.ctx, g, g.key.Primary)
+}
+
+// sealing is one message on its way into a blob: the header is in place, the body follows.
+type sealing struct {
+	out   []byte // the header; grows into the blob
+	aad   []byte
+	nonce []byte
+}
+
+// prepare writes the header of a new blob and what its tag covers.
+func (m *material) prepare(plaintextLen int, encryptionContext map[string]string) (sealing, error) {
+	alg := blob.Software
+	if m.hsm != nil {
+		alg = blob.HSM
+	}
+	nonce := make([]byte, alg.NonceSize())
+	rand.Read(nonce) // never fails
+	out, err := blob.AppendHeader(make([]byte, 0, alg.Size(plaintextLen)),
+		blob.Header{Algorithm: alg, KeyID: m.version.KeyID, VersionID: m.version.ID, Nonce: nonce})
+	if err != nil {
+		return sealing{}, &Error{Code: Internal, Err: err}
+	}
+	aad, err := associated(out, encryptionContext)
+	return sealing{out, aad, nonce}, err
+}
+
+// associated is what a blob's tag covers besides the ciphertext.
+func associated(header []byte, encryptionContext map[string]string) ([]byte, error) {
+	aad, err := blob.AppendAAD(nil, header, encryptionContext)
+	if err != nil {
+		return nil, Invalid("EncryptionContext", "it is not valid UTF-8")
+	}
+	return aad, nil
+}
+
+// encrypt makes one blob.
+func (c *call) encrypt(m *material, plaintext []byte, encryptionContext map[string]string) ([]byte, error) {
+	if m.hsm != nil {
+		if err := m.calls.take(c.ctx, 1); err != nil {
+			return nil, err
+		}
+	}
+	st, err := m.prepare(len(plaintext), encryptionContext)
+	if err != nil {
+		return nil, err
+	}
+	if m.aes != nil {
+		return m.aes.Seal(st.out, st.nonce, plaintext, st.aad), nil
+	}
+	j := m.encryptJob(c.actor, st, plaintext)
+	if err := c.pool.Do(c.ctx, j); err != nil {
+		return nil, poolError(err, nil)
+	}
+	return append(st.out, j.Out...), nil
+}
+
+func (m *material) encryptJob(a *Actor, st sealing, plaintext []byte) *hsmpool.Job {
+	return &hsmpool.Job{Op: hsmpool.EncryptGCM, Key: m.hsm, In: plaintext, Nonce: st.nonce, AAD: st.aad, Principal: a.Principal}
+}
+
+// opened is a parsed blob and its key, authorized.
+type opened struct {
+	grant
+	header blob.Header
+	head   []byte // the header's octets
+	body   []byte
+}
+
+// locate parses a blob and authorizes act on the key that it names.
+func (c *call) locate(ciphertext []byte, act *action) (opened, error) {
+	if len(ciphertext) == 0 {
+		return opened{}, Missing("CiphertextBlob")
+	}
+	h, n, err := blob.Parse(ciphertext)
+	if err != nil {
+		return opened{}, badBlob()
+	}
+	k, err := c.store.Key(c.ctx, h.KeyID)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return opened{}, keyNotFound(h.KeyID)
+	} else if err != nil {
+		return opened{}, storeError(err)
+	}
+	g, err := c.authorize(k, act)
+	if err != nil {
+		return opened{}, err
+	}
+	if err := g.symmetric(act); err != nil {
+		return opened{}, err
+	}
+	return opened{g, h, ciphertext[:n], ciphertext[n:]}, nil
+}
+
+// openBlob opens the material of a located blob and checks that the two fit.
+func (c *call) openBlob(o opened) (*material, error) {
+	m, err := c.materials.get(c.ctx, o.grant, o.header.VersionID)
+	if errors.Is(err, VersionNotFound) {
+		return nil, badBlob()
+	} else if err != nil {
+		return nil, err
+	}
+	if (m.aes != nil) != (o.header.Algorithm == blob.Software) {
+		m.release()
+		return nil, badBlob()
+	}
+	return m, nil
+}
+
+// decrypt opens one blob for act. The caller wipes the plaintext if it does not leave the daemon.
+func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, act *action) (opened, []byte, error) {
+	o, err := c.locate(ciphertext, act)
+	if err != nil {
+		return o, nil, err
+	}
+	c.event.VersionID = o.header.VersionID
+	if err := c.dryRunEnd(); err != nil {
+		return o, nil, err
+	}
+	m, err := c.openBlob(o)
+	if err != nil {
+		return o, nil, err
+	}
+	defer m.release()
+	aad, err := associated(o.head, encryptionContext)
+	if err != nil {
+		return o, nil, err
+	}
+	if m.aes != nil {
+		plaintext, err := m.aes.Open(nil, o.header.Nonce, o.body, aad)
+		if err != nil {
+			return o, nil, badBlob()
+		}
+		return o, plaintext, nil
+	}
+	j := m.decryptJob(c.actor, o, aad)
+	if err := c.pool.Do(c.ctx, j); err != nil {
+		return o, nil, poolError(err, badBlob())
+	}
+	return o, j.Out, nil
+}
+
+func (m *material) decryptJob(a *Actor, o opened, aad []byte) *hsmpool.Job {
+	return &hsmpool.Job{Op: hsmpool.DecryptGCM, Key: m.hsm, In: o.body, Nonce: o.header.Nonce, AAD: aad, Principal: a.Principal}
+}
+
+// sealWith authorizes the call's action on a symmetric key and opens its primary version. The caller releases it.
+func (c *call) sealWith(keyID string) (grant, *material, error) {
+	g, err := c.authorizeRef(keyID)
+	if err != nil {
+		return g, nil, err
+	}
+	return c.openPrimary(g)
+}
+
+func (c *call) openPrimary(g grant) (grant, *material, error) {
+	if err := g.symmetric(c.action); err != nil {
+		return g, nil, err
+	}
+	c.event.VersionID = g.key.Primary
+	if err := c.dryRunEnd(); err != nil {
+		return g, nil, err
+	}
+	m, err := c.primary(g)
+	return g, m, err
+}
+
+// Encrypt encrypts up to 6,144 octets under the primary version.
+func (s *Service) Encrypt(ctx context.Context, actor *Actor, req *kmswire.EncryptRequest) (*kmswire.EncryptResponse, error) {
+	return audited(s, ctx, actor, actEncrypt, req.DryRun, func(c *call) (*kmswire.EncryptResponse, error) {
+		if err := checkPlaintext(req.Plaintext); err != nil {
+			return nil, err
+		}
+		g, m, err := c.sealWith(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		defer m.release()
+		out, err := c.encrypt(m, req.Plaintext, req.EncryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.EncryptResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, CiphertextBlob: out}, nil
+	})
+}
+
+// Decrypt opens a blob. The key and version are found from it.
+func (s *Service) Decrypt(ctx context.Context, actor *Actor, req *kmswire.DecryptRequest) (*kmswire.DecryptResponse, error) {
+	return audited(s, ctx, actor, actDecrypt, req.DryRun, func(c *call) (*kmswire.DecryptResponse, error) {
+		if err := noRecipient(req.Recipient); err != nil {
+			return nil, err
+		}
+		o, plaintext, err := c.decrypt(req.CiphertextBlob, req.EncryptionContext, actDecrypt)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.DecryptResponse{KeyID: o.key.ID, KeyVersionID: o.header.VersionID, Plaintext: plaintext}, nil
+	})
+}
+
+func noRecipient(r string) error {
+	if r != "" {
+		return Errorf(UnsupportedOperation, "Recipient (attested environments) is not supported")
+	}
+	return nil
+}
+
+// ReEncrypt turns a ciphertext into a blob of another key; the plaintext does not leave the daemon. The source is a blob
+// or, with the three Source parameters, an RSA ciphertext.
+func (s *Service) ReEncrypt(ctx context.Context, actor *Actor, req *kmswire.ReEncryptRequest) (*kmswire.ReEncryptResponse, error) {
+	return audited(s, ctx, actor, actReEncrypt, req.DryRun, func(c *call) (*kmswire.ReEncryptResponse, error) {
+		ref, err := c.parseReference("DestinationKeyId", req.DestinationKeyID, actor)
+		if err != nil {
+			return nil, err
+		}
+		// The destination first: what can't be written needs no decryption.
+		to, err := c.authorizeFound(ref, actReEncryptTo)
+		if err != nil {
+			return nil, err
+		}
+		if err := to.symmetric(actReEncrypt); err != nil {
+			return nil, err
+		}
+		plaintext, err := c.reEncryptSource(req)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(plaintext)
+		c.event.KeyID, c.event.VersionID = to.key.ID, to.key.Primary
+		m, err := c.primary(to)
+		if err != nil {
+			return nil, err
+		}
+		defer m.release()
+		out, err := c.encrypt(m, plaintext, req.DestinationEncryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.ReEncryptResponse{KeyID: to.key.ID, KeyVersionID: m.version.ID, CiphertextBlob: out}, nil
+	})
+}
+
+// reEncryptSource gives the plaintext of ReEncrypt's source. The caller wipes it.
+func (c *call) reEncryptSource(req *kmswire.ReEncryptRequest) ([]byte, error) {
+	if req.SourceKeyID == "" && req.SourceKeyVersionID == "" && req.SourceEncryptionAlgorithm == "" {
+		_, plaintext, err := c.decrypt(req.CiphertextBlob, req.SourceEncryptionContext, actReEncryptFrom)
+		return plaintext, err
+	}
+	ref, err := c.parseReference("SourceKeyId", req.SourceKeyID, c.actor)
+	if err != nil {
+		return nil, err
+	}
+	g, err := c.authorizeFound(ref, actReEncryptFrom)
+	if err != nil {
+		return nil, err
+	}
+	return c.asymmetricDecrypt(g, req.SourceKeyVersionID, "SourceKeyVersionId", req.SourceEncryptionAlgorithm, "SourceEncryptionAlgorithm", req.CiphertextBlob)
+}
+
+// dataKeySize applies the rules of reference section 4.8: NumberOfBytes wins, then KeySpec, then 32.
+func dataKeySize(spec string, numberOfBytes *int) (int, error) {
+	if numberOfBytes != nil {
+		if *numberOfBytes < 1 || *numberOfBytes > kmswire.MaxDataKey {
+			return 0, Invalid("NumberOfBytes", "it must be 1 to %d", kmswire.MaxDataKey)
+		}
+		return *numberOfBytes, nil
+	}
+	switch spec {
+	case "", "AES_256":
+		return 32, nil
+	case "AES_128":
+		return 16, nil
+	}
+	return 0, Invalid("KeySpec", "%q is neither AES_256 nor AES_128", spec)
+}
+
+// dataKey makes random octets and their blob.
+func (c *call) dataKey(m *material, size int, encryptionContext map[string]string) (plaintext, ciphertext []byte, err error) {
+	plaintext = make([]byte, size)
+	rand.Read(plaintext) // never fails
+	ciphertext, err = c.encrypt(m, plaintext, encryptionContext)
+	if err != nil {
+		clear(plaintext)
+		return nil, nil, err
+	}
+	return plaintext, ciphertext, nil
+}
+
+// GenerateDataKey makes a random key, given in the clear and as a blob. keyward keeps neither.
+func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyRequest) (*kmswire.GenerateDataKeyResponse, error) {
+	return audited(s, ctx, actor, actGenerateDataKey, req.DryRun, func(c *call) (*kmswire.GenerateDataKeyResponse, error) {
+		if err := noRecipient(req.Recipient); err != nil {
+			return nil, err
+		}
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		g, m, err := c.sealWith(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		defer m.release()
+		plaintext, ciphertext, err := c.dataKey(m, size, req.EncryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		return &kmswire.GenerateDataKeyResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, Plaintext: plaintext, CiphertextBlob: ciphertext}, nil
+	})
+}
+
+// GenerateDataKeyWithoutPlaintext makes a random key and gives its blob only.
+func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyWithoutPlaintextRequest) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
+	return audited(s, ctx, actor, actGenerateDataKeyWithoutPlaintext, req.DryRun, func(c *call) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		g, m, err := c.sealWith(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		defer m.release()
+		plaintext, ciphertext, err := c.dataKey(m, size, req.EncryptionContext)
+		if err != nil {
+			return nil, err
+		}
+		clear(plaintext)
+		return &kmswire.GenerateDataKeyWithoutPlaintextResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, CiphertextBlob: ciphertext}, nil
+	})
+}
+
+// newDataKeys draws count data keys of size octets at once.
+func newDataKeys(count, size int) [][]byte {
+	all := make([]byte, count*size)
+	rand.Read(all) // never fails
+	keys := make([][]byte, count)
+	for i := range keys {
+		keys[i] = all[i*size : (i+1)*size : (i+1)*size]
+	}
+	return keys
+}

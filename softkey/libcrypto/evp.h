@@ -1,0 +1,74 @@
+// What libcrypto.go calls. Each function is one whole operation, so that OpenSSL's error queue, which belongs to the
+// thread, is read and emptied before the thread goes back to Go's scheduler.
+#ifndef KW_EVP_H
+#define KW_EVP_H
+
+#include <stddef.h>
+
+#include <openssl/evp.h>
+
+// kw_op numbers the operations. It matches the Go constants of type op.
+enum kw_op {
+	KW_SIGN_PKCS1,
+	KW_SIGN_PSS,
+	KW_SIGN_ECDSA,
+	KW_VERIFY_PKCS1,
+	KW_VERIFY_PSS,
+	KW_VERIFY_ECDSA,
+	KW_ENCRYPT_OAEP_SHA1,
+	KW_ENCRYPT_OAEP_SHA256,
+	KW_DECRYPT_OAEP_SHA1,
+	KW_DECRYPT_OAEP_SHA256,
+};
+
+// kw_kind matches the Go constants of type Kind.
+enum kw_kind { KW_UNKNOWN, KW_RSA, KW_P256, KW_SECP256K1 };
+
+// kw_result is what an operation gives. ok is 1 or 0; err is OpenSSL's first error code when ok is 0, or 0.
+typedef struct {
+	int ok;
+	unsigned long err;
+	size_t len;
+} kw_result;
+
+// kw_key is a key and what is known of it. key is NULL on failure.
+typedef struct {
+	EVP_PKEY *key;
+	unsigned long err;
+	int kind;
+	int bits;
+} kw_key;
+
+// kw_ctx is an initialised context, NULL on failure.
+typedef struct {
+	EVP_PKEY_CTX *ctx;
+	unsigned long err;
+} kw_ctx;
+
+// kw_der is a DER encoding that kw_der_free wipes and frees, NULL on failure.
+typedef struct {
+	unsigned char *der;
+	unsigned long err;
+	size_t len;
+} kw_der;
+
+int kw_init(void);
+unsigned long kw_version(void);
+
+kw_key kw_generate(int kind, int bits);
+kw_key kw_parse_pkcs8(const unsigned char *der, size_t len);
+kw_key kw_parse_spki(const unsigned char *der, size_t len);
+kw_result kw_check(EVP_PKEY *key);
+kw_der kw_marshal_pkcs8(EVP_PKEY *key);
+kw_der kw_marshal_spki(EVP_PKEY *key);
+void kw_der_free(unsigned char *der, size_t len);
+void kw_key_free(EVP_PKEY *key);
+
+kw_ctx kw_ctx_new(EVP_PKEY *key, int op);
+void kw_ctx_free(EVP_PKEY_CTX *ctx);
+kw_result kw_run(EVP_PKEY_CTX *ctx, int op, unsigned char *out, size_t cap, const unsigned char *in, size_t len);
+kw_result kw_verify(EVP_PKEY_CTX *ctx, const unsigned char *sig, size_t len, const unsigned char *digest, size_t dlen);
+
+void kw_error_text(unsigned long err, char *buf, size_t len);
+
+#endif

@@ -1,0 +1,84 @@
+package softkey
+
+import (
+	"encoding/pem"
+	"slices"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/softkey/libcrypto"
+)
+
+// PublicKey is an asymmetric public key, parsed once and used from any number of goroutines. Its memory is freed when it
+// becomes unreachable.
+type PublicKey struct {
+	spec kmswire.KeySpec
+	der  []byte
+	key  *libcrypto.Key
+	// koblitz is set for secp256k1, whose signatures decred checks three times as fast as OpenSSL. It has no code for
+	// this curve in constant time, so it only gets to see what is public.
+	koblitz *secp256k1.PublicKey
+}
+
+// ParsePublicKey reads DER SubjectPublicKeyInfo, including secp256k1, and tells the spec. RSA keys of other sizes, other
+// curves, points in compressed form and anything that is not DER give ErrMalformed.
+func ParsePublicKey(der []byte) (*PublicKey, error) {
+	alg, bits, ok := splitSPKI(der)
+	if !ok {
+		return nil, ErrMalformed
+	}
+	key, err := libcrypto.ParseSPKI(der)
+	if err != nil {
+		return nil, translate(err)
+	}
+	p := &PublicKey{key: key}
+	if p.spec, err = specOf(key); err != nil {
+		return nil, err
+	}
+	// OpenSSL reads some BER too: only what it would have written itself is DER.
+	if p.der, err = key.MarshalSPKI(); err != nil {
+		return nil, translate(err)
+	}
+	if !slices.Equal(p.der, der) || alg != algorithmOf(p.spec) {
+		return nil, ErrMalformed
+	}
+	if p.spec == kmswire.ECP256K {
+		if p.koblitz, err = secp256k1.ParsePubKey(bits); err != nil {
+			return nil, ErrMalformed
+		}
+	}
+	return p, nil
+}
+
+// Spec is the key's.
+func (k *PublicKey) Spec() kmswire.KeySpec { return k.spec }
+
+// Marshal gives the key as DER SubjectPublicKeyInfo. The caller owns it.
+func (k *PublicKey) Marshal() []byte { return slices.Clone(k.der) }
+
+// PEM gives the key as PEM SubjectPublicKeyInfo with LF line ends.
+func (k *PublicKey) PEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.der}))
+}
+
+// Verify checks a signature over a 32-octet SHA-256 digest. A signature that does not verify, or can't be parsed, is
+// false and no error. ECDSA signatures must be DER; both s and n-s are accepted, as FIPS 186-5 has it.
+func (k *PublicKey) Verify(alg kmswire.Algorithm, digest, signature []byte) (bool, error) {
+	if k.koblitz != nil {
+		return verifyKoblitz(k.koblitz, alg, digest, signature)
+	}
+	ok, err := k.key.Verify(schemes[alg], digest, signature)
+	return ok, translate(err)
+}
+
+// Encrypt is RSA-OAEP with an empty label. ErrSize when the plaintext is too long: MaxPlaintext says how long it may be.
+func (k *PublicKey) Encrypt(alg kmswire.Algorithm, plaintext []byte) ([]byte, error) {
+	c, err := k.key.Encrypt(schemes[alg], plaintext)
+	return c, translate(err)
+}
+
+// MaxPlaintext is the most that Encrypt takes with alg, in octets; 0 when the algorithm does not fit.
+func (k *PublicKey) MaxPlaintext(alg kmswire.Algorithm) int {
+	return k.key.MaxPlaintext(schemes[alg])
+}
