@@ -1,6 +1,8 @@
 package ctl
 
 import (
+	"time"
+
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmswire"
 )
@@ -15,6 +17,10 @@ const (
 const (
 	benchBatch     = 100  // items of a JSON batch
 	benchPlaintext = 1024 // octets
+	benchWindow    = 256  // items of a stream that may be under way at once; two chunks of the service
+
+	// benchGrace is how long a stream's last answers are waited for.
+	benchGrace = 2 * time.Second
 )
 
 // benchRow is one line of the bench. Its name is what people compare between releases: it never changes its meaning.

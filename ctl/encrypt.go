@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyward/keyward/ctl/agefile"
+	"github.com/keyward/keyward/kms/kmsclient"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -91,7 +92,7 @@ configuration. With an RSA key it is OAEP, which anybody with the public key can
 			recipient := &agefile.Recipient{Ctx: cmd.Context(), KMS: fileKMS{c}, KeyID: key, Context: pairs}
 			w, err := age.Encrypt(o, recipient)
 			if err != nil {
-				return fmt.Errorf("%s: %w", key, err)
+				return fmt.Errorf("%s: %w", key, cause(err))
 			}
 			n, err := c.stream(cmd.Context(), w, in, in.size, "encrypting")
 			if err != nil {
@@ -242,6 +243,17 @@ func partial(o *output) string {
 		return "; do not use what was written so far"
 	}
 	return "; nothing was written"
+}
+
+// cause takes off what age says around the service's answer.
+func cause(err error) error {
+	if e, ok := errors.AsType[*kmsclient.Error](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*kmsclient.UnreachableError](err); ok {
+		return e
+	}
+	return err
 }
 
 // fileError says in keyward's words what age says in its own.

@@ -145,7 +145,7 @@ func (c *cli) confirm(question string) error {
 		return nil
 	}
 	if !isTerminal(c.stdin) {
-		return usagef("%s Nobody can be asked here: say --yes to go on", question)
+		return &codedError{code: exitUsage, err: fmt.Errorf("%s (nobody can be asked here)", question), next: "--yes goes on without asking"}
 	}
 	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(c.stdin).ReadString('\n')

@@ -52,7 +52,7 @@ func (c *cli) complete(ctx context.Context, r *signRequest, formats ...string) (
 	}
 	known, ok := signAlgorithms[k.KeySpec]
 	if !ok {
-		return nil, hint(fmt.Errorf("%s is a %s key: it can't sign", r.key, k.KeySpec), "keywardctl key create --spec EC_P256 makes one that can")
+		return nil, hint(fmt.Errorf("%s (%s) can't sign", r.key, k.KeySpec), "keywardctl key create --spec EC_P256 makes one that can")
 	}
 	if r.algorithm == "" {
 		r.algorithm = string(known[0])
