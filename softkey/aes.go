@@ -95,14 +95,18 @@ func (k *AES) derive(nonce []byte) (cipher.AEAD, [CommitmentSize]byte, error) {
 	k.mu.RUnlock()
 	d.expand(nonce)
 	copy(commitment[:], d.okm[aesKeySize:])
-	block, err := aes.NewCipher(d.okm[:aesKeySize])
+	aead, err := newGCM(d.okm[:aesKeySize])
 	clear(d.okm[:])
 	k.derivers.Put(d)
-	if err != nil {
-		return nil, commitment, err
-	}
-	aead, err := cipher.NewGCM(block)
 	return aead, commitment, err
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
 }
 
 // zeroNonce is GCM's: the key is new for each message, so the nonce need not be.
