@@ -49,13 +49,19 @@ func splitSPKI(der []byte) (alg string, key []byte, ok bool) {
 }
 
 // plainPKCS8 says whether der is one PrivateKeyInfo (RFC 5958) with the AlgorithmIdentifier of spec and nothing after
-// it. Nothing of the key is copied.
+// it, and the key in it has the version that such keys have: 0 for RSA with two primes (RFC 8017 appendix A.1.2), 1 for
+// curves (RFC 5915). Nothing of the key is copied.
 func plainPKCS8(spec kmswire.KeySpec, der []byte) bool {
 	in := cryptobyte.String(der)
-	var info, id, key cryptobyte.String
-	var version int64
+	var info, id, octets, key cryptobyte.String
+	var version, keyVersion, want int64
+	if algorithmOf(spec) != algorithmRSA {
+		want = 1
+	}
 	return in.ReadASN1(&info, asn1.SEQUENCE) && in.Empty() &&
 		info.ReadASN1Integer(&version) && (version == 0 || version == 1) &&
 		info.ReadASN1Element(&id, asn1.SEQUENCE) && len(id) > 0 && string(id) == algorithmOf(spec) &&
-		info.ReadASN1(&key, asn1.OCTET_STRING)
+		info.ReadASN1(&octets, asn1.OCTET_STRING) &&
+		octets.ReadASN1(&key, asn1.SEQUENCE) && octets.Empty() &&
+		key.ReadASN1Integer(&keyVersion) && keyVersion == want
 }
