@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmsclient"
 	"github.com/keyward/keyward/kms/kmswire"
 )
@@ -33,17 +34,9 @@ type benchResult struct {
 	P50          float64 `json:"p50_us,omitempty"` // of one call, in latency mode
 	P90          float64 `json:"p90_us,omitempty"`
 	P99          float64 `json:"p99_us,omitempty"`
-	Direct       float64 `json:"direct_ops_per_second,omitempty"` // mean of the reference before and after
+	Direct       float64 `json:"direct_ops_per_second,omitempty"` // mean of the best reference before and after
 	Ratio        float64 `json:"ratio,omitempty"`                 // OpsPerSecond over Direct
 	Error        string  `json:"error,omitempty"`                 // the first failure
-}
-
-// reference is what a reference program prints.
-type reference struct {
-	Rows []struct {
-		Name         string  `json:"name"`
-		OpsPerSecond float64 `json:"ops_per_second"`
-	} `json:"rows"`
 }
 
 func (c *cli) benchCmd() *cobra.Command {
@@ -61,8 +54,8 @@ func (c *cli) benchCmd() *cobra.Command {
 A JSON batch has 100 items and counts as 100 operations; "octets" is one stream of items per client. The keys are made once,
 named alias/bench/..., and used again by the next run.
 
---direct runs a program that measures the same without keyward and prints {"rows":[{"name":...,"ops_per_second":...}]}, once
-before and once after, and compares the throughput with the mean of both; keywardd reference is such a program.
+--direct runs a program that measures the same without keyward, once before and once after, and compares the throughput
+with the mean of both, each with its best number of threads. keywardd reference is such a program.
 This client takes its share of the processors: the service alone is faster than the figures.`,
 		Example: `  keywardctl bench
   keywardctl bench --row 'hardware sign' --mode throughput --clients 16 --duration 5s
@@ -116,10 +109,10 @@ func (c *cli) bench(ctx context.Context, rows []benchRow, modes []string, durati
 		return err
 	}
 	whole := struct {
-		CPUs    int           `json:"cpus"`
-		Before  *reference    `json:"direct_before,omitempty"`
-		After   *reference    `json:"direct_after,omitempty"`
-		Results []benchResult `json:"rows"`
+		CPUs    int              `json:"cpus"`
+		Before  *admin.Reference `json:"direct_before,omitempty"`
+		After   *admin.Reference `json:"direct_after,omitempty"`
+		Results []benchResult    `json:"rows"`
 	}{CPUs: runtime.NumCPU(), Results: []benchResult{}}
 	if direct != "" {
 		if whole.Before, err = c.runReference(ctx, direct, "before"); err != nil {
@@ -185,7 +178,7 @@ func (c *cli) benchTable(results []benchResult, direct bool) error {
 }
 
 // runReference runs a reference program. What it says on its stderr goes to ours.
-func (c *cli) runReference(ctx context.Context, command, when string) (*reference, error) {
+func (c *cli) runReference(ctx context.Context, command, when string) (*admin.Reference, error) {
 	c.say("direct: %s (%s)", command, when)
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Stderr = c.stderr
@@ -193,34 +186,39 @@ func (c *cli) runReference(ctx context.Context, command, when string) (*referenc
 	if err != nil {
 		return nil, fmt.Errorf("--direct %q: %w", command, err)
 	}
-	var r reference
+	var r admin.Reference
 	if err := json.Unmarshal(out, &r); err != nil {
 		return nil, fmt.Errorf("--direct %q: its output is not the JSON that is wanted: %w", command, err)
 	}
-	if len(r.Rows) == 0 {
-		return nil, fmt.Errorf("--direct %q: its output has no rows", command)
+	if len(r.Rates) == 0 {
+		return nil, fmt.Errorf("--direct %q: its output has no rates", command)
 	}
 	return &r, nil
 }
 
 // compare puts the references beside the throughput rows that do the same.
-func compare(results []benchResult, runs ...*reference) {
-	names := map[string]string{}
+func compare(results []benchResult, runs ...*admin.Reference) {
+	rows := map[string]benchRow{}
 	for _, r := range benchRows {
-		names[r.name] = r.reference
+		rows[r.name] = r
 	}
 	for i := range results {
 		r := &results[i]
 		if r.Mode != "throughput" {
 			continue
 		}
+		row := rows[r.Name]
 		sum, n := 0.0, 0
 		for _, run := range runs {
-			for _, row := range run.Rows {
-				if row.Name == names[r.Name] && row.OpsPerSecond > 0 {
-					sum += row.OpsPerSecond
-					n++
+			best := 0.0
+			for _, rate := range run.Rates {
+				if rate.Engine == row.engine && rate.Operation == row.operation {
+					best = max(best, rate.PerSecond)
 				}
+			}
+			if best > 0 {
+				sum += best
+				n++
 			}
 		}
 		if n > 0 {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +52,7 @@ var apiCodes = map[string]struct {
 	exit int
 	next string // what to do; empty when the message says it all
 }{
-	"Forbidden.NoPermission":         {exitDenied, "a policy must allow it: ask an administrator of the key. Unix users without a name in keyward get one by a [[peer]] row in keyward.toml"},
+	"Forbidden.NoPermission":         {exitDenied, "keywardctl status shows who you are to keyward: [[peer]] rows of keyward.toml decide that, and the key's policy what you may do"},
 	"AccessDeniedError":              {exitDenied, ""},
 	"Forbidden.AccessKey":            {exitDenied, ""},
 	"InvalidAccessKeyId.NotFound":    {exitDenied, ""},
@@ -127,26 +126,24 @@ func verdict(err error) (code int, next string) {
 		}
 		return exitError, ""
 	}
+	_, dial := errors.AsType[*kmsclient.UnreachableError](err)
 	switch {
+	case dial && errors.Is(err, fs.ErrPermission):
+		return exitDenied, "the socket is open to root and to the members of its group: ls -l shows which"
+	case dial:
+		return exitTryAgain, "is the daemon running? start it with: systemctl start keywardd (or: keywardd dev), or name its socket with --socket or KEYWARD_SOCKET"
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitError, "no answer came in time, and it is not known whether it was done; --timeout gives it longer"
-	case isDialError(err) && errors.Is(err, fs.ErrPermission):
-		return exitDenied, "the socket is open to root and to the members of its group: ls -l shows which"
-	case isDialError(err):
-		return exitTryAgain, "is the daemon running? start it with: systemctl start keywardd (or: keywardd dev), or name its socket with --socket or KEYWARD_SOCKET"
 	}
 	return exitError, ""
 }
 
-// isDialError says that no connection to the daemon came about, so that nothing was done.
-func isDialError(err error) bool {
-	if _, ok := errors.AsType[*kmsclient.UnreachableError](err); ok {
-		return true
+// reached turns the failure to connect of any client into an UnreachableError. It returns other errors as they are.
+func (c *cli) reached(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+		return &kmsclient.UnreachableError{Socket: c.socket, Err: e}
 	}
-	if _, ok := errors.AsType[*net.OpError](err); ok {
-		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ECONNREFUSED)
-	}
-	return false
+	return err
 }
 
 // fail prints an error and returns its exit code.

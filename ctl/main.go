@@ -153,6 +153,7 @@ func runGroup(cmd *cobra.Command, args []string) error {
 		}
 		return &codedError{code: exitUsage, err: errQuiet}
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	msg := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		msg += fmt.Sprintf("; did you mean %q?", strings.Join(near, `" or "`))

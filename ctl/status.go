@@ -26,7 +26,7 @@ The exit code is 0 when all is well, 7 when it serves but needs a person, 6 when
 			defer cancel()
 			s, err := client.Status(ctx)
 			if err != nil {
-				return err
+				return c.reached(err)
 			}
 			if err := c.print(s, func() error { return c.statusTable(s) }); err != nil {
 				return err
@@ -110,7 +110,8 @@ func (c *cli) members(cmd *cobra.Command) ([]admin.Member, error) {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 	defer cancel()
-	return client.Members(ctx)
+	members, err := client.Members(ctx)
+	return members, c.reached(err)
 }
 
 func (c *cli) hsmListCmd() *cobra.Command {

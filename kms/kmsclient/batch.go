@@ -221,6 +221,17 @@ func ReadOctetResult(r io.Reader, buf []byte) (status byte, octets []byte, err e
 	return head[0], buf, nil
 }
 
+// WriteOctetResult writes one result of the Octets format.
+func WriteOctetResult(w io.Writer, status byte, octets []byte) error {
+	head := [5]byte{status}
+	binary.BigEndian.PutUint32(head[1:], uint32(len(octets)))
+	if _, err := w.Write(head[:]); err != nil {
+		return err
+	}
+	_, err := w.Write(octets)
+	return err
+}
+
 func octetError(octets []byte) (*Error, error) {
 	var item kmswire.ItemError
 	if err := json.Unmarshal(octets, &item); err != nil || item.Code == "" {

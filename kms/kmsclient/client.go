@@ -72,7 +72,7 @@ func (c *Client) roundTripper() *http.Transport {
 			DisableCompression:  true,
 			MaxIdleConns:        0, // the number of callers is the limit
 			MaxIdleConnsPerHost: 1024,
-			IdleConnTimeout:     90 * time.Second,
+			IdleConnTimeout:     20 * time.Second, // the daemon lets go after 30 s; going first avoids a race
 			WriteBufferSize:     64 << 10,
 			ReadBufferSize:      64 << 10,
 		}

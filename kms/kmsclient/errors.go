@@ -1,7 +1,9 @@
 package kmsclient
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Error is an answer of keyward that says no.
@@ -33,6 +35,10 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
+	// The system's own word says it all; what net puts around it repeats the socket.
+	if errno, ok := errors.AsType[syscall.Errno](e.Err); ok {
+		return fmt.Sprintf("cannot connect to %s: %v", e.Socket, errno)
+	}
 	return fmt.Sprintf("cannot connect to %s: %v", e.Socket, e.Err)
 }
 
