@@ -201,7 +201,7 @@ func TestUnmappedCaller(t *testing.T) {
 	cmd := exec.Command("keywardctl", "--socket", socket, "key", "list")
 	if asRoot {
 		uid = 54321
-		p = start(t, socket, keywardd, "run", "--config", conf)
+		start(t, socket, keywardd, "run", "--config", conf)
 		programs, err := build()
 		if err != nil {
 			t.Fatal(err)
@@ -270,6 +270,16 @@ func TestFullDisk(t *testing.T) {
 	dir := shortDir(t)
 	k := filepath.Join(dir, "k")
 	mountTmpfs(t, k, "96m")
+	startDev(t, "keywardd", dir).stop()
+	// The audit is on another disk: what it does when its own is full is another matter.
+	conf := filepath.Join(k, "keyward.toml")
+	text, err := os.ReadFile(conf)
+	if err == nil {
+		err = os.WriteFile(conf, bytes.ReplaceAll(text, []byte(filepath.Join(k, "audit.log")), []byte(filepath.Join(dir, "audit.log"))), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := startDev(t, "keywardd", dir)
 	old := createKey(t, p, kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software"})
 	hard := createKey(t, p, kmswire.CreateKeyRequest{DKMSInstanceID: "kst-hardware"})
@@ -297,9 +307,15 @@ func TestFullDisk(t *testing.T) {
 	}
 	t.Logf("after %d keys: %v", len(acknowledged), refusal)
 
+	// Keys work, and can be disabled, on a full disk.
+	p.mustWork(old)
+	p.mustWork(hard)
+	call[kmswire.EmptyResponse](t, p, "DisableKey", &kmswire.DisableKeyRequest{KeyID: hard})
+
 	if err := os.Remove(filepath.Join(k, "filler")); err != nil {
 		t.Fatal(err)
 	}
+	call[kmswire.EmptyResponse](t, p, "EnableKey", &kmswire.EnableKeyRequest{KeyID: hard})
 	for _, key := range append(acknowledged, old, hard) {
 		p.mustWork(key)
 	}
