@@ -30,7 +30,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+" in this version")
 	})
-	administration := noBrowsers(mux)
+	administration := s.noBrowsers(mux)
 	// The API does not go through the mux: it has one path, and is called often.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/v1/") {
@@ -42,12 +42,13 @@ func (s *server) handler() http.Handler {
 }
 
 // noBrowsers refuses requests that a browser sends on behalf of a page: nothing here is for one, and a proxy in front of
-// the socket would otherwise open it to every page. Browsers send at least one of these headers.
-func noBrowsers(next http.Handler) http.Handler {
+// the socket would otherwise open it to every page. Browsers send at least one of these headers. (The KMS API sees to
+// that itself.)
+func (s *server) noBrowsers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, name := range []string{"Origin", "Referer", "Sec-Fetch-Site"} {
 			if r.Header.Get(name) != "" {
-				http.Error(w, "requests of web pages are refused here", http.StatusForbidden)
+				s.fail(w, http.StatusForbidden, "requests of web pages are refused here")
 				return
 			}
 		}
@@ -98,7 +99,7 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		Version: Version(), Region: c.Region, Principal: actor.Principal,
 		Started: s.started, Uptime: time.Since(s.started).Seconds(),
 		Reloads: int(s.reloads.Load()),
-		State: admin.OK, Problems: []string{},
+		State:   admin.OK, Problems: []string{},
 		Store:   admin.Store{Keys: health.Keys, Sequence: health.Sequence, Problem: health.Problem, Damaged: health.Damaged},
 		Members: s.members(), Instances: []admin.Instance{},
 	}
