@@ -53,7 +53,7 @@ func hotOp[Req, Resp any, P answer[Resp]](action string, serve service[Req, Resp
 		encode = appendAnswer[Resp]
 	}
 	finish := func(c *call, req *Req) error {
-		ctx, cancel := context.WithTimeout(c.r.Context(), c.timeout())
+		ctx, cancel := context.WithTimeout(kms.WithRequestID(c.r.Context(), c.id), c.timeout())
 		defer cancel()
 		resp, err := serve(c.h.svc, ctx, c.actor, req)
 		if err != nil {
