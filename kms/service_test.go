@@ -267,7 +267,9 @@ func testAsymmetricKeys(t *testing.T, f *fixture) {
 					if ok, err := public.Verify(alg, digest[:], s.Value); !ok || err != nil {
 						t.Errorf("%s: the signature does not verify (%v)", alg, err)
 					}
-					for want, value := range map[bool][]byte{true: s.Value, false: append([]byte{1}, s.Value[1:]...)} {
+					changed := bytes.Clone(s.Value)
+					changed[len(changed)-1] ^= 1
+					for want, value := range map[bool][]byte{true: s.Value, false: changed} {
 						r, err := f.AsymmetricVerify(ctx, user, &kmswire.AsymmetricVerifyRequest{KeyID: m.KeyID, KeyVersionID: v, Algorithm: alg, Digest: digest[:], Value: value})
 						if err != nil || r.Value != want {
 							t.Errorf("%s: verify gave %+v %v, want %v", alg, r, err, want)
@@ -668,7 +670,8 @@ func testUnfinishedWork(t *testing.T, f *fixture) {
 
 func testCallCounter(t *testing.T, f *fixture) {
 	ctx := context.Background()
-	c := &callCounter{store: f.db, log: zerolog.Nop(), version: newVersionID(newKeyID())}
+	m := f.create(wrapped, kmswire.AES256, "")
+	c := &callCounter{store: f.db, log: zerolog.Nop(), version: m.PrimaryKeyVersion}
 	for range minBlock + 1 {
 		if err := c.take(ctx, 1); err != nil {
 			t.Fatal(err)

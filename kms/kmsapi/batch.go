@@ -199,7 +199,7 @@ func (b *batch[Req, Resp, Item, Result]) perform() {
 	if len(b.items) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(b.r.Context(), b.timeout())
+	ctx, cancel := context.WithTimeout(kms.WithRequestID(b.r.Context(), b.id), b.timeout())
 	defer cancel()
 	req := b.req
 	b.codec.set(&req, b.items)
