@@ -1,5 +1,132 @@
-// Package daemon assembles keyward and runs it.
+// Package daemon assembles keyward and runs it: configuration, HSM pool, key store, service and listeners, and the
+// program keywardd around them.
 package daemon
 
-// Main is the program keywardd. It returns the exit code.
-func Main() int { return 0 }
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/keyward/keyward/daemon/config"
+)
+
+// command is one of the program's. run gets the arguments after the command's name.
+type command struct {
+	name, args, short string
+	run               func(args []string) error
+}
+
+// commands lists them in the order of the help.
+func commands() []command {
+	return []command{
+		{"run", "[--config FILE]", "run the daemon (the default)", cmdRun},
+		{"dev", "[--dir DIR] [--module FILE]", "run a daemon for trying keyward out, with HSMs in software", cmdDev},
+		{"init", "[--config FILE] --shares-dir DIR", "make the master keys in the HSMs and an empty key store, once", cmdInit},
+		{"check-config", "[--config FILE]", "say whether the configuration is right", cmdCheckConfig},
+		{"reference", "[--seconds N]", "measure SoftHSM2 and libcrypto without keyward, for comparison", cmdReference},
+		{"version", "", "print the version", cmdVersion},
+	}
+}
+
+// errUsage marks a mistake in the arguments: exit code 2.
+var errUsage = errors.New("usage")
+
+// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage.
+func Main() int {
+	err := dispatch(os.Args[1:])
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "keywardd: "+strings.TrimPrefix(err.Error(), errUsage.Error()+": "))
+		return 2
+	}
+	// A list of errors, as of a configuration, has a line for each.
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintln(os.Stderr, "keywardd: "+strings.TrimSpace(line))
+	}
+	return 1
+}
+
+func dispatch(args []string) error {
+	name := "run"
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		name, args = args[0], args[1:]
+	} else if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "-help") {
+		name = "help"
+	}
+	if name == "help" {
+		help(os.Stdout)
+		return nil
+	}
+	for _, c := range commands() {
+		if c.name == name {
+			return c.run(args)
+		}
+	}
+	return fmt.Errorf("%w: there is no command %q; see keywardd help", errUsage, name)
+}
+
+func help(w io.Writer) {
+	fmt.Fprint(w, "keywardd is the key management daemon of keyward.\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  keywardd %s\n        %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
+	}
+	fmt.Fprintf(w, "\nThe configuration is %s unless --config says otherwise. To use the keys, see keywardctl.\n", config.DefaultPath)
+}
+
+// parse reads a command's flags. Nothing may be left over.
+func parse(name string, args []string, define func(*flag.FlagSet)) error {
+	fs := flag.NewFlagSet("keywardd "+name, flag.ContinueOnError)
+	fs.SetOutput(os.Stderr)
+	define(fs)
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("%w: keywardd %s takes no argument %q", errUsage, name, fs.Arg(0))
+	}
+	return nil
+}
+
+func configFlag(fs *flag.FlagSet, path *string) {
+	fs.StringVar(path, "config", config.DefaultPath, "the configuration `file`")
+}
+
+func cmdRun(args []string) error {
+	var path string
+	if err := parse("run", args, func(fs *flag.FlagSet) { configFlag(fs, &path) }); err != nil {
+		return err
+	}
+	return run(path, runOptions{})
+}
+
+func cmdCheckConfig(args []string) error {
+	var path string
+	if err := parse("check-config", args, func(fs *flag.FlagSet) { configFlag(fs, &path) }); err != nil {
+		return err
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	if _, err := newPeerTable(c); err != nil {
+		return err
+	}
+	fmt.Printf("%s: all right (%d members, %d instances, %d peers)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
+	return nil
+}
+
+func cmdVersion(args []string) error {
+	if err := parse("version", args, func(*flag.FlagSet) {}); err != nil {
+		return err
+	}
+	fmt.Println(Version())
+	return nil
+}

@@ -1,0 +1,48 @@
+# keyward. On a fresh Debian 12 with Go, "make run" shows it at work and "make test" proves it.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO          ?= go
+DIR         ?= .keyward
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# What building, running and testing need beside Go.
+PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build run tour test check bench fuzz clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+deps: ## install the Debian packages that are missing
+	@scripts/deps.sh $(PACKAGES)
+
+build: ## build bin/keywardd and bin/keywardctl
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/daemon.release=$(VERSION)' -o bin/keywardd ./daemon/keywardd
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/keywardctl ./ctl/keywardctl
+
+run: deps build ## start keywardd dev, take a tour through it, and stay until Ctrl-C
+	@scripts/tour.sh --stay $(DIR)
+
+tour: deps build ## the same tour, then stop
+	@scripts/tour.sh $(DIR)
+
+check: ## formatting, vet, staticcheck
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+test: deps check ## run every test, with the race detector
+	KEYWARD_TEST_REQUIRE=softhsm,openssl $(GO) test -race -timeout 12m ./...
+
+bench: deps build ## Go benchmarks, one short round each
+	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
+
+fuzz: ## each fuzz target for a few seconds
+	@scripts/fuzz.sh 5s
+
+clean: ## remove what was built, but no keys
+	rm -rf bin

@@ -1,0 +1,172 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/keyward/keyward/kms/kmsclient"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// actions has a request of every action that this keywardctl knows, for api list and for completion. The daemon may know
+// more: api sends what it is given.
+var actions = map[string]any{
+	"AsymmetricDecrypt":               &kmswire.AsymmetricDecryptRequest{},
+	"AsymmetricEncrypt":               &kmswire.AsymmetricEncryptRequest{},
+	"AsymmetricSign":                  &kmswire.AsymmetricSignRequest{},
+	"AsymmetricVerify":                &kmswire.AsymmetricVerifyRequest{},
+	"BatchDecrypt":                    &kmswire.BatchDecryptRequest{},
+	"BatchEncrypt":                    &kmswire.BatchEncryptRequest{},
+	"BatchGenerateDataKey":            &kmswire.BatchGenerateDataKeyRequest{},
+	"BatchSign":                       &kmswire.BatchSignRequest{},
+	"BatchVerify":                     &kmswire.BatchVerifyRequest{},
+	"CreateAlias":                     &kmswire.CreateAliasRequest{},
+	"CreateKey":                       &kmswire.CreateKeyRequest{},
+	"CreateKeyVersion":                &kmswire.CreateKeyVersionRequest{},
+	"Decrypt":                         &kmswire.DecryptRequest{},
+	"DeleteAlias":                     &kmswire.DeleteAliasRequest{},
+	"DescribeKey":                     &kmswire.DescribeKeyRequest{},
+	"DescribeKeyVersion":              &kmswire.DescribeKeyVersionRequest{},
+	"DescribeRegions":                 &kmswire.DescribeRegionsRequest{},
+	"DisableKey":                      &kmswire.DisableKeyRequest{},
+	"EnableKey":                       &kmswire.EnableKeyRequest{},
+	"Encrypt":                         &kmswire.EncryptRequest{},
+	"ExportDataKey":                   &kmswire.ExportDataKeyRequest{},
+	"GenerateAndExportDataKey":        &kmswire.GenerateAndExportDataKeyRequest{},
+	"GenerateDataKey":                 &kmswire.GenerateDataKeyRequest{},
+	"GenerateDataKeyWithoutPlaintext": &kmswire.GenerateDataKeyWithoutPlaintextRequest{},
+	"GetPublicKey":                    &kmswire.GetPublicKeyRequest{},
+	"GetRandomPassword":               &kmswire.GetRandomPasswordRequest{},
+	"ListAliases":                     &kmswire.ListAliasesRequest{},
+	"ListAliasesByKeyId":              &kmswire.ListAliasesByKeyIDRequest{},
+	"ListKeyVersions":                 &kmswire.ListKeyVersionsRequest{},
+	"ListKeys":                        &kmswire.ListKeysRequest{},
+	"ListKmsInstances":                &kmswire.ListKmsInstancesRequest{},
+	"ListResourceTags":                &kmswire.ListResourceTagsRequest{},
+	"ReEncrypt":                       &kmswire.ReEncryptRequest{},
+	"UpdateAlias":                     &kmswire.UpdateAliasRequest{},
+	"UpdateKeyDescription":            &kmswire.UpdateKeyDescriptionRequest{},
+}
+
+func (c *cli) apiCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "api ACTION [--Param value]...",
+		Short: "Call any action of the API by its own name",
+		Long: `Call an action of the API and print its answer as JSON. Parameters have the API's own names, which begin with a capital;
+binary is base64. Batch actions have commands of their own: keywardctl batch.`,
+		Example: `  keywardctl api list
+  keywardctl api DescribeKey --KeyId alias/app/db
+  keywardctl api Encrypt --KeyId alias/app/db --Plaintext "$(printf secret | base64)"`,
+		// Parameters are not flags: their names are the API's, and unknown ones are passed on.
+		DisableFlagParsing: true,
+		Args:               cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			params, rest, err := splitParams(a)
+			if err != nil {
+				return err
+			}
+			cmd.InheritedFlags() // makes the global flags known to Flags
+			if err := cmd.Flags().Parse(rest); errors.Is(err, pflag.ErrHelp) {
+				return cmd.Help()
+			} else if err != nil {
+				return usagef("%v; parameters of the API begin with a capital", err)
+			}
+			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
+				return cmd.Help()
+			}
+			if err := c.prepare(); err != nil {
+				return err
+			}
+			if err := args("ACTION")(cmd, cmd.Flags().Args()); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+			defer cancel()
+			answer, err := kmsclient.CallParams(ctx, c.client, cmd.Flags().Arg(0), params)
+			if err != nil {
+				return err
+			}
+			var indented any
+			dec := json.NewDecoder(strings.NewReader(string(answer)))
+			dec.UseNumber()
+			if err := dec.Decode(&indented); err != nil {
+				return err
+			}
+			return c.json(indented)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return slices.Sorted(maps.Keys(actions)), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	list := &cobra.Command{
+		Use:     "list",
+		Short:   "List the actions and their parameters",
+		Long:    "List the actions that this keywardctl knows, with their parameters; ! marks those that must be given. The daemon may know more.",
+		Example: "  keywardctl api list",
+		Args:    args(),
+		RunE: func(*cobra.Command, []string) error {
+			type row struct {
+				Action     string
+				Parameters []kmswire.Parameter
+			}
+			out := newList(c, []string{"ACTION", "PARAMETERS"}, func(r row) []string {
+				var names []string
+				for _, p := range r.Parameters {
+					name := p.Name
+					if p.Required {
+						name += "!"
+					}
+					names = append(names, name)
+				}
+				return []string{r.Action, strings.Join(names, " ")}
+			})
+			for _, name := range slices.Sorted(maps.Keys(actions)) {
+				parameters, err := kmswire.Parameters(actions[name])
+				if err != nil {
+					return err
+				}
+				if err := out.row(row{name, parameters}); err != nil {
+					return err
+				}
+			}
+			return out.end("")
+		},
+	}
+	cmd.AddCommand(list)
+	return cmd
+}
+
+// splitParams takes the API's parameters, whose names begin with a capital, out of a command line.
+func splitParams(given []string) (params url.Values, rest []string, err error) {
+	params = url.Values{}
+	for i := 0; i < len(given); i++ {
+		name, ok := strings.CutPrefix(given[i], "--")
+		if !ok || name == "" || name[0] < 'A' || name[0] > 'Z' {
+			rest = append(rest, given[i])
+			continue
+		}
+		name, value, inline := strings.Cut(name, "=")
+		if !inline {
+			if i++; i == len(given) {
+				return nil, nil, usagef("--%s has no value", name)
+			}
+			value = given[i]
+		}
+		if params.Has(name) {
+			return nil, nil, usagef("--%s is given twice", name)
+		}
+		if name == "Action" || name == "Version" {
+			return nil, nil, usagef("--%s is set by keywardctl; the action is the first argument", name)
+		}
+		params.Set(name, value)
+	}
+	return params, rest, nil
+}

@@ -1,0 +1,472 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyward/keyward/kms/kmsclient"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// errEnough ends a walk over a list early.
+var errEnough = errors.New("enough")
+
+func (c *cli) keyCmd() *cobra.Command {
+	return group("key", "Make, show and change keys",
+		"Make, show and change keys. A KEY is a key id (key-...), an alias (alias/...) or an ARN.",
+		`  keywardctl key create --alias app/db
+  keywardctl key list
+  keywardctl key public-key alias/release > release.pem`,
+		c.keyCreateCmd(), c.keyListCmd(), c.keyDescribeCmd(),
+		c.keyStateCmd("enable", "EnableKey", "Make a disabled key usable again"),
+		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
+		c.keyRotateCmd(), c.keyVersionsCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
+}
+
+func (c *cli) keyCreateCmd() *cobra.Command {
+	var alias, spec, usage, instance, storage, description, secondary string
+	var tags []string
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make a key",
+		Long: `Make a key and print its id.
+
+A software key is kept sealed in keyward's store. A hardware key is made inside an HSM: with --storage
+HsmEncryptedDatabase (the default) any HSM of the group can use it, with HsmInternal it never leaves the one that made it.
+Without --usage a spec that can sign makes a signing key.`,
+		Example: `  keywardctl key create --alias app/db
+  keywardctl key create --alias release --spec EC_P256 --instance kst-hardware --tag team=build
+  keywardctl key create --alias mail --spec RSA_2048 --usage ENCRYPT/DECRYPT`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req := &kmswire.CreateKeyRequest{
+				DKMSInstanceID:      instance,
+				KeySpec:             specNamed(spec),
+				KeyUsage:            usageNamed(usage),
+				SecondaryKeyUsage:   usageNamed(secondary),
+				KeyStorageMechanism: string(anyCase(storage, []string{kmswire.HsmInternal, kmswire.HsmEncryptedDatabase})),
+				Description:         description,
+				AliasName:           aliasNamed(alias),
+			}
+			given, err := pairs("tag", tags)
+			if err != nil {
+				return err
+			}
+			if len(given) > 0 {
+				list := []kmswire.Tag{}
+				for _, text := range tags { // in the order given
+					name, value, _ := strings.Cut(text, "=")
+					list = append(list, kmswire.Tag{TagKey: name, TagValue: value})
+				}
+				if req.Tags, err = json.Marshal(list); err != nil {
+					return err
+				}
+			}
+			var answer kmswire.CreateKeyResponse
+			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
+				return err
+			}
+			if err := c.print(answer, func() error { return c.line(answer.KeyMetadata.KeyID) }); err != nil {
+				return err
+			}
+			c.sayCreated(&answer.KeyMetadata, req.AliasName)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&alias, "alias", "", "name the key too, such as app/db; both or neither are made")
+	f.StringVar(&spec, "spec", string(kmswire.AES256), "kind of key")
+	f.StringVar(&usage, "usage", "", "ENCRYPT/DECRYPT or SIGN/VERIFY")
+	f.StringVar(&secondary, "secondary-usage", "", "the other usage too (hardware asymmetric keys)")
+	f.StringVar(&instance, "instance", "kst-software", "where to make it; see keywardctl instance list")
+	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
+	f.StringVar(&description, "description", "", "what it is for")
+	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
+	choices(cmd, "spec", specs...)
+	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
+	choices(cmd, "secondary-usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
+	choices(cmd, "storage", kmswire.HsmEncryptedDatabase, kmswire.HsmInternal)
+	return cmd
+}
+
+// sayCreated tells what was made and what can be done with it now.
+func (c *cli) sayCreated(k *kmswire.KeyMetadata, alias string) {
+	name := k.KeyID
+	if alias != "" {
+		name = alias
+	}
+	where := k.DKMSInstanceID
+	if where == "" {
+		where = k.ProtectionLevel
+	}
+	c.say("made %s (%s, %s) in %s", name, k.KeySpec, k.KeyUsage, where)
+	if k.KeyState == kmswire.PendingImport {
+		c.say("next: import its key material")
+		return
+	}
+	_, asymmetric := signAlgorithms[k.KeySpec]
+	switch {
+	case k.KeyUsage == kmswire.SignVerify:
+		c.say("next: keywardctl sign --key %s FILE", name)
+		c.say("      keywardctl key public-key %s > public.pem", name)
+	case asymmetric:
+		c.say("next: keywardctl key public-key %s > public.pem", name)
+		c.say("      openssl pkeyutl -encrypt -pubin -inkey public.pem -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -in SECRET -out SECRET.rsa")
+		c.say("      keywardctl decrypt --direct --binary --key %s SECRET.rsa", name)
+	default:
+		c.say("next: keywardctl encrypt --key %s FILE", name)
+	}
+}
+
+// keyRow is one row of key list: what the key is, and what people call it.
+type keyRow struct {
+	kmswire.KeyMetadata
+	Aliases []string
+}
+
+func (c *cli) keyListCmd() *cobra.Command {
+	var ids bool
+	var filters []string
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the keys that you may see",
+		Long: `List the keys that you may see, with what they are. Each key costs two calls; --ids only lists their ids, which is fast
+for any number of keys.
+
+--filter NAME=VALUE keeps the keys that match; values of one name are alternatives. Names: KeyState, KeySpec, KeyUsage,
+ProtectionLevel, CreatorType, and what else the daemon knows.`,
+		Example: `  keywardctl key list
+  keywardctl key list --filter KeyState=Enabled --filter KeySpec=RSA_2048
+  keywardctl key list --ids | wc -l`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			text, err := filterText(filters)
+			if err != nil {
+				return err
+			}
+			count := 0
+			walk := func(visit func(string) error) error {
+				err := pages(func(page kmswire.Page) ([]kmswire.KeySummary, int, error) {
+					var answer kmswire.ListKeysResponse
+					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page, Filters: text}, &answer)
+					return answer.Keys.Key, answer.TotalCount, err
+				}, func(k kmswire.KeySummary) error {
+					if limit > 0 && count == limit {
+						return errEnough
+					}
+					count++
+					return visit(k.KeyID)
+				})
+				if errors.Is(err, errEnough) {
+					return nil
+				}
+				return err
+			}
+			if ids {
+				if c.format == "json" {
+					out := newList(c, nil, func(id string) []string { return nil })
+					if err := walk(out.row); err != nil {
+						return err
+					}
+					return out.end("")
+				}
+				return walk(c.line)
+			}
+			out := newList(c, []string{"KEY", "ALIASES", "SPEC", "USAGE", "STATE", "INSTANCE", "CREATED"}, func(k keyRow) []string {
+				return []string{k.KeyID, strings.Join(k.Aliases, " "), string(k.KeySpec), string(k.KeyUsage), string(k.KeyState), k.DKMSInstanceID, k.CreationDate}
+			})
+			err = walk(func(id string) error {
+				k, err := c.describe(ctx, id)
+				if e, ok := errors.AsType[*kmsclient.Error](err); ok && e.Code == "Forbidden.KeyNotFound" {
+					return nil // deleted since the page was made
+				}
+				if err != nil {
+					return err
+				}
+				aliases, err := c.aliasesOf(ctx, id)
+				if err != nil {
+					return err
+				}
+				return out.row(keyRow{*k, aliases})
+			})
+			if err != nil {
+				return err
+			}
+			return out.end("no keys; keywardctl key create makes one")
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&ids, "ids", false, "print ids only")
+	f.StringArrayVar(&filters, "filter", nil, "NAME=VALUE; may be given again")
+	f.IntVar(&limit, "limit", 0, "stop after so many keys; 0 means all")
+	return cmd
+}
+
+// filterText makes the Filters parameter of --filter texts.
+func filterText(texts []string) (json.RawMessage, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	type filter struct {
+		Key    string
+		Values []string
+	}
+	var filters []filter
+	at := map[string]int{}
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" || value == "" {
+			return nil, usagef("--filter takes NAME=VALUE, not %q", text)
+		}
+		i, seen := at[name]
+		if !seen {
+			i = len(filters)
+			at[name] = i
+			filters = append(filters, filter{Key: name})
+		}
+		filters[i].Values = append(filters[i].Values, value)
+	}
+	return json.Marshal(filters)
+}
+
+func (c *cli) aliasesOf(ctx context.Context, id string) ([]string, error) {
+	names := []string{}
+	err := pages(func(page kmswire.Page) ([]kmswire.Alias, int, error) {
+		var answer kmswire.ListAliasesResponse
+		err := c.call(ctx, "ListAliasesByKeyId", &kmswire.ListAliasesByKeyIDRequest{KeyID: id, Page: page}, &answer)
+		return answer.Aliases.Alias, answer.TotalCount, err
+	}, func(a kmswire.Alias) error {
+		names = append(names, a.AliasName)
+		return nil
+	})
+	return names, err
+}
+
+func (c *cli) keyDescribeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:               "describe KEY",
+		Short:             "Show one key: what it is, its state, aliases and tags",
+		Example:           "  keywardctl key describe alias/app/db",
+		Args:              args("KEY"),
+		ValidArgsFunction: c.completeKeys,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctx := cmd.Context()
+			k, err := c.describe(ctx, a[0])
+			if err != nil {
+				return err
+			}
+			aliases, err := c.aliasesOf(ctx, k.KeyID)
+			if err != nil {
+				return err
+			}
+			var tags kmswire.ListResourceTagsResponse
+			if err := c.call(ctx, "ListResourceTags", &kmswire.ListResourceTagsRequest{KeyID: k.KeyID}, &tags); err != nil {
+				return err
+			}
+			whole := struct {
+				KeyMetadata *kmswire.KeyMetadata
+				Aliases     []string
+				Tags        []kmswire.Tag
+			}{k, aliases, []kmswire.Tag{}}
+			var labels []string
+			for _, t := range tags.Tags.Tag {
+				whole.Tags = append(whole.Tags, kmswire.Tag{TagKey: t.TagKey, TagValue: t.TagValue})
+				labels = append(labels, t.TagKey+"="+t.TagValue)
+			}
+			return c.print(whole, func() error {
+				rotation := k.AutomaticRotation
+				if k.RotationInterval != "" {
+					rotation += " every " + k.RotationInterval
+				}
+				protection := k.DeletionProtection
+				if k.DeletionProtectionDescription != "" {
+					protection += " (" + k.DeletionProtectionDescription + ")"
+				}
+				return c.fields(
+					[2]string{"Key", k.KeyID},
+					[2]string{"Aliases", strings.Join(aliases, " ")},
+					[2]string{"Description", k.Description},
+					[2]string{"State", string(k.KeyState)},
+					[2]string{"Spec", string(k.KeySpec)},
+					[2]string{"Usage", string(k.KeyUsage)},
+					[2]string{"Secondary usage", string(k.SecondaryKeyUsage)},
+					[2]string{"Instance", k.DKMSInstanceID},
+					[2]string{"Protection", k.ProtectionLevel},
+					[2]string{"Storage", k.KeyStorageMechanism},
+					[2]string{"Origin", k.Origin},
+					[2]string{"External key", k.ExternalKeyID},
+					[2]string{"Primary version", k.PrimaryKeyVersion},
+					[2]string{"Created", k.CreationDate},
+					[2]string{"Creator", k.Creator},
+					[2]string{"Rotation", rotation},
+					[2]string{"Last rotation", k.LastRotationDate},
+					[2]string{"Next rotation", k.NextRotationDate},
+					[2]string{"Material expires", k.MaterialExpireTime},
+					[2]string{"Deletion date", k.DeleteDate},
+					[2]string{"Deletion protection", protection},
+					[2]string{"Tags", strings.Join(labels, " ")},
+					[2]string{"ARN", k.Arn},
+				)
+			})
+		},
+	}
+}
+
+func (c *cli) keyStateCmd(verb, action, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:               verb + " KEY",
+		Short:             short,
+		Example:           "  keywardctl key " + verb + " alias/app/db",
+		Args:              args("KEY"),
+		ValidArgsFunction: c.completeKeys,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctx := cmd.Context()
+			id, err := c.keyID(ctx, a[0])
+			if err != nil {
+				return err
+			}
+			var req any = &kmswire.EnableKeyRequest{KeyID: id}
+			if action == "DisableKey" {
+				req = &kmswire.DisableKeyRequest{KeyID: id}
+				if err := c.confirm(fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
+					return err
+				}
+			}
+			var answer kmswire.EmptyResponse
+			if err := c.call(ctx, action, req, &answer); err != nil {
+				return fmt.Errorf("%s: %w", a[0], err)
+			}
+			c.say("%s is %sd", a[0], verb)
+			return c.print(answer, func() error { return nil })
+		},
+	}
+}
+
+func (c *cli) keyRotateCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rotate KEY",
+		Short: "Make a new version of a key",
+		Long: `Make a new version of a key and print its id. A symmetric key encrypts with the new version from now on, and still
+decrypts what older versions made. With an asymmetric key each call names its version; keywardctl sign takes the newest.`,
+		Example:           "  keywardctl key rotate alias/app/db",
+		Args:              args("KEY"),
+		ValidArgsFunction: c.completeKeys,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			var answer kmswire.CreateKeyVersionResponse
+			if err := c.call(cmd.Context(), "CreateKeyVersion", &kmswire.CreateKeyVersionRequest{KeyID: a[0]}, &answer); err != nil {
+				return fmt.Errorf("%s: %w", a[0], err)
+			}
+			c.say("%s has a new version", a[0])
+			return c.print(answer, func() error { return c.line(answer.KeyVersion.KeyVersionID) })
+		},
+	}
+}
+
+func (c *cli) keyVersionsCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:               "versions KEY",
+		Short:             "List the versions of a key, oldest first",
+		Example:           "  keywardctl key versions alias/release",
+		Args:              args("KEY"),
+		ValidArgsFunction: c.completeKeys,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			ctx := cmd.Context()
+			k, err := c.describe(ctx, a[0])
+			if err != nil {
+				return err
+			}
+			out := newList(c, []string{"VERSION", "CREATED", "PRIMARY"}, func(v kmswire.KeyVersion) []string {
+				primary := ""
+				if v.KeyVersionID == k.PrimaryKeyVersion {
+					primary = "yes"
+				}
+				return []string{v.KeyVersionID, v.CreationDate, primary}
+			})
+			err = pages(func(page kmswire.Page) ([]kmswire.KeyVersion, int, error) {
+				var answer kmswire.ListKeyVersionsResponse
+				err := c.call(ctx, "ListKeyVersions", &kmswire.ListKeyVersionsRequest{KeyID: k.KeyID, Page: page}, &answer)
+				return answer.KeyVersions.KeyVersion, answer.TotalCount, err
+			}, out.row)
+			if err != nil {
+				return err
+			}
+			return out.end("no versions")
+		},
+	}
+}
+
+func (c *cli) keyPublicKeyCmd() *cobra.Command {
+	var version string
+	cmd := &cobra.Command{
+		Use:               "public-key KEY",
+		Short:             "Print the public key of an asymmetric key (PEM)",
+		Example:           "  keywardctl key public-key alias/release > release.pem",
+		Args:              args("KEY"),
+		ValidArgsFunction: c.completeKeys,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			answer, err := c.publicKey(cmd.Context(), a[0], version)
+			if err != nil {
+				return err
+			}
+			return c.print(answer, func() error {
+				_, err := fmt.Fprint(c.stdout, answer.PublicKey)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&version, "key-version", "", "version of the key; the newest if not given")
+	return cmd
+}
+
+// publicKey gets the public key of a version, the newest when version is empty.
+func (c *cli) publicKey(ctx context.Context, key, version string) (*kmswire.GetPublicKeyResponse, error) {
+	if version == "" {
+		var err error
+		if version, err = c.newestVersion(ctx, key); err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	var answer kmswire.GetPublicKeyResponse
+	err := c.call(ctx, "GetPublicKey", &kmswire.GetPublicKeyRequest{KeyID: key, KeyVersionID: version}, &answer)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return &answer, nil
+}
+
+func (c *cli) keyUpdateCmd() *cobra.Command {
+	var description string
+	cmd := &cobra.Command{
+		Use:               "update KEY --description TEXT",
+		Short:             "Change a key's description",
+		Example:           `  keywardctl key update alias/app/db --description "customer database"`,
+		Args:              args("KEY"),
+		ValidArgsFunction: c.completeKeys,
+		RunE: func(cmd *cobra.Command, a []string) error {
+			if !cmd.Flags().Changed("description") {
+				return usagef(`--description is missing; --description "" clears it`)
+			}
+			ctx := cmd.Context()
+			id, err := c.keyID(ctx, a[0])
+			if err != nil {
+				return err
+			}
+			var answer kmswire.EmptyResponse
+			err = c.call(ctx, "UpdateKeyDescription", &kmswire.UpdateKeyDescriptionRequest{KeyID: id, Description: description}, &answer)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a[0], err)
+			}
+			c.say("the description of %s is changed", a[0])
+			return c.print(answer, func() error { return nil })
+		},
+	}
+	cmd.Flags().StringVar(&description, "description", "", "what the key is for; empty clears it")
+	return cmd
+}

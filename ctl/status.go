@@ -1,0 +1,182 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/keyward/keyward/daemon/admin"
+)
+
+func (c *cli) statusCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Tell how keyward is",
+		Long: `Tell how keyward is: who you are to it, the store, the instances and the HSM members.
+The exit code is 0 when all is well, 7 when it serves but needs a person, 6 when no HSM member is up.`,
+		Example: "  keywardctl status\n  keywardctl status -o json | jq .state",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := c.admin()
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+			defer cancel()
+			s, err := client.Status(ctx)
+			if err != nil {
+				return c.reached(err)
+			}
+			if err := c.print(s, func() error { return c.statusTable(s) }); err != nil {
+				return err
+			}
+			for _, problem := range s.Problems {
+				c.say("problem: %s", problem)
+			}
+			switch s.State {
+			case admin.OK:
+				return nil
+			case admin.Unavailable:
+				return &codedError{code: exitUnavailable, err: errQuiet}
+			case admin.Degraded:
+				return &codedError{code: exitDegraded, err: errQuiet}
+			}
+			return fmt.Errorf("the daemon says it is %q, which this keywardctl does not know", s.State)
+		},
+	}
+}
+
+func (c *cli) statusTable(s *admin.Status) error {
+	store := fmt.Sprintf("%d keys, %d commits", s.Store.Keys, s.Store.Sequence)
+	if n := len(s.Store.Damaged); n > 0 {
+		store += fmt.Sprintf(", %d damaged records", n)
+	}
+	if s.Store.Problem != "" {
+		store += ": " + s.Store.Problem
+	}
+	up := 0
+	for _, m := range s.Members {
+		if m.State == "up" {
+			up++
+		}
+	}
+	pairs := [][2]string{
+		{"State", string(s.State)},
+		{"Version", s.Version},
+		{"Region", s.Region},
+		{"You are", s.Principal},
+		{"Running for", span(time.Duration(s.Uptime * float64(time.Second)))},
+		{"Store", store},
+		{"HSM members", fmt.Sprintf("%d of %d up", up, len(s.Members))},
+	}
+	for _, i := range s.Instances {
+		pairs = append(pairs, [2]string{"Instance", i.ID + " (" + i.Type + ")"})
+	}
+	for _, m := range s.Members {
+		text := fmt.Sprintf("%s is %s for %s", m.Name, m.State, span(time.Since(m.Since)))
+		if m.Reason != "" {
+			text += ": " + m.Reason
+		}
+		pairs = append(pairs, [2]string{"Member", text})
+	}
+	return c.fields(pairs...)
+}
+
+// span gives a length of time to about two figures: what a person wants.
+func span(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+func (c *cli) hsmCmd() *cobra.Command {
+	return group("hsm", "Look at the HSM members",
+		"A member is one token of one PKCS#11 module. All members of the group hold the same two master keys, so that any of them can serve a key.",
+		"  keywardctl hsm list\n  keywardctl hsm status",
+		c.hsmListCmd(), c.hsmStatusCmd())
+}
+
+func (c *cli) members(cmd *cobra.Command) ([]admin.Member, error) {
+	client := c.admin()
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+	defer cancel()
+	members, err := client.Members(ctx)
+	return members, c.reached(err)
+}
+
+func (c *cli) hsmListCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the members: which token of which module",
+		Example: "  keywardctl hsm list",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			members, err := c.members(cmd)
+			if err != nil {
+				return err
+			}
+			return rows(c, members, []string{"MEMBER", "STATE", "TOKEN", "SERIAL", "MODULE"}, func(m admin.Member) []string {
+				return []string{m.Name, m.State, m.Token, m.Serial, m.Module}
+			})
+		},
+	}
+}
+
+func (c *cli) hsmStatusCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Tell how the members are and what they do",
+		Long: `Tell how the members are: open sessions, keys they hold loaded, jobs that wait, and what they did so far.
+The exit code is 0 when all are up, 7 when some are, 6 when none is.`,
+		Example: "  keywardctl hsm status",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			members, err := c.members(cmd)
+			if err != nil {
+				return err
+			}
+			n := func(v int) string { return strconv.Itoa(v) }
+			err = rows(c, members, []string{"MEMBER", "STATE", "FOR", "SESSIONS", "KEYS", "QUEUE", "DONE", "FAILED", "REASON"}, func(m admin.Member) []string {
+				return []string{m.Name, m.State, span(time.Since(m.Since)), n(m.Sessions), n(m.Keys), n(m.Queue),
+					strconv.FormatUint(m.Done, 10), strconv.FormatUint(m.Failed, 10), m.Reason}
+			})
+			if err != nil {
+				return err
+			}
+			up := 0
+			for _, m := range members {
+				if m.State == "up" {
+					up++
+				}
+			}
+			switch {
+			case up == len(members):
+				return nil
+			case up == 0:
+				return &codedError{code: exitUnavailable, err: errQuiet}
+			}
+			return &codedError{code: exitDegraded, err: errQuiet}
+		},
+	}
+}
+
+// rows prints a list that is already here.
+func rows[T any](c *cli, items []T, columns []string, cells func(T) []string) error {
+	out := newList(c, columns, cells)
+	for _, item := range items {
+		if err := out.row(item); err != nil {
+			return err
+		}
+	}
+	return out.end("none")
+}

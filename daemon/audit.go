@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/kms"
+)
+
+// auditLog keeps audit events as JSON lines. It is a kms.Auditor.
+//
+// Each event has a logger of its own into a buffer, and the line then is one write whose error the caller gets: a
+// logger's level could hide an event, and a logger swallows errors.
+type auditLog struct {
+	w       io.Writer
+	close   func() error
+	buffers sync.Pool // of *bytes.Buffer
+}
+
+// openAudit opens the audit file for appending, or uses other when there is none configured.
+func openAudit(file string, other io.Writer) (*auditLog, error) {
+	a := &auditLog{w: other, close: func() error { return nil }, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
+	if file == "" {
+		return a, nil
+	}
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("the audit file: %w", err)
+	}
+	a.w, a.close = f, f.Close
+	return a, nil
+}
+
+// Record writes e as one line. It returns when the kernel has it.
+func (a *auditLog) Record(_ context.Context, e *kms.AuditEvent) error {
+	buf := a.buffers.Get().(*bytes.Buffer)
+	defer a.buffers.Put(buf)
+	buf.Reset()
+	logger := zerolog.New(buf)
+	// Log has no level, so that none can hide it.
+	line := logger.Log().Str("event", "audit").Time("time", e.Time).Str("action", e.Action).Str("outcome", e.Outcome)
+	optional := func(name, value string) {
+		if value != "" {
+			line.Str(name, value)
+		}
+	}
+	optional("detail", e.Detail)
+	optional("request", e.RequestID)
+	optional("key", e.KeyID)
+	optional("version", e.VersionID)
+	if e.Items > 0 {
+		line.Int("items", e.Items)
+	}
+	if p := e.Actor; p != nil {
+		line.Str("principal", p.Principal).Str("account", p.Account).Stringer("door", p.Door)
+		if p.RemoteAddr == "" {
+			line.Uint32("uid", p.UID).Uint32("gid", p.GID).Int32("pid", p.PID)
+		}
+		optional("unit", p.Unit)
+		optional("executable", p.Executable)
+		optional("remote", p.RemoteAddr)
+	}
+	line.Dur("ms", e.Duration).Send()
+	if buf.Len() == 0 {
+		return fmt.Errorf("the audit event of %s was hidden by a log level", e.Action)
+	}
+	if _, err := a.w.Write(buf.Bytes()); err != nil {
+		return fmt.Errorf("the audit: %w", err)
+	}
+	return nil
+}
+
+// Close closes the file. No Record may run any more.
+func (a *auditLog) Close() error { return a.close() }

@@ -1,0 +1,99 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/kms"
+)
+
+var anEvent = &kms.AuditEvent{
+	Time: time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC), RequestID: "r-1", Action: "Encrypt", KeyID: "key-1", VersionID: "key-1-1",
+	Items: 3, Outcome: "ok", Duration: 1500 * time.Microsecond,
+	Actor: &kms.Actor{Principal: deploy, Account: "1000000000000001", UID: 1001, GID: 7, PID: 99, Unit: "a.service", Executable: "/bin/a\nb"},
+}
+
+// TestAuditCannotBeHidden writes an event while the log shows errors only.
+func TestAuditCannotBeHidden(t *testing.T) {
+	if err := setLevel("error"); err != nil {
+		t.Fatal(err)
+	}
+	defer zerolog.SetGlobalLevel(zerolog.TraceLevel)
+	path := filepath.Join(t.TempDir(), "audit.log")
+	a, err := openAudit(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := a.Record(context.Background(), anEvent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines:\n%s", len(lines), text)
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(lines[1]), &got); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{
+		"event": "audit", "action": "Encrypt", "outcome": "ok", "request": "r-1", "key": "key-1", "version": "key-1-1", "items": 3.0,
+		"principal": deploy, "door": "API", "uid": 1001.0, "gid": 7.0, "pid": 99.0, "unit": "a.service", "executable": "/bin/a\nb", "ms": 1.5,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+}
+
+// TestAuditTellsOfFailure uses a file that takes nothing.
+func TestAuditTellsOfFailure(t *testing.T) {
+	a, err := openAudit("/dev/full", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if err := a.Record(context.Background(), anEvent); err == nil {
+		t.Error("a full disk is no error")
+	}
+}
+
+func TestJournalPriority(t *testing.T) {
+	var buf bytes.Buffer
+	log := zerolog.New(journalWriter{&buf})
+	log.Info().Msg("a")
+	log.Error().Msg("b")
+	if got := buf.String(); got != "<6>{\"level\":\"info\",\"message\":\"a\"}\n<3>{\"level\":\"error\",\"message\":\"b\"}\n" {
+		t.Errorf("wrote %q", got)
+	}
+}
+
+func BenchmarkAudit(b *testing.B) {
+	a, err := openAudit(filepath.Join(b.TempDir(), "audit.log"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := a.Record(context.Background(), anEvent); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxSocketPath is what the kernel takes: sun_path has 108 octets with the closing zero.
+const maxSocketPath = 107
+
+var (
+	accountForm   = regexp.MustCompile(`^[0-9]{16}$`)
+	principalForm = regexp.MustCompile(`^acs:ram::([0-9]{16}):(root|user/[A-Za-z0-9._@-]{1,64}|role/[A-Za-z0-9._@-]{1,64})$`)
+	instanceForm  = regexp.MustCompile(`^kst-[a-z0-9][a-z0-9-]{0,59}$`)
+	nameForm      = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+	regionForm    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+	variableForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// Levels are the values of log.level, from most to least talk.
+var Levels = []string{"debug", "info", "warn", "error"}
+
+// The types of instances.
+const (
+	Software = "software"
+	Hardware = "hardware"
+)
+
+// checker collects what is wrong.
+type checker struct {
+	c     *Config
+	where places
+	errs  []error
+}
+
+func (k *checker) bad(key, format string, args ...any) {
+	k.errs = append(k.errs, fmt.Errorf("%s: %s", k.where.at(k.c, key), fmt.Sprintf(format, args...)))
+}
+
+// path complains about a path that depends on where the daemon was started.
+func (k *checker) path(key, value string) bool {
+	if value != "" && !filepath.IsAbs(value) {
+		k.bad(key, "%s = %q is a relative path; write the whole path, beginning with /", lastOf(key), value)
+		return false
+	}
+	return value != ""
+}
+
+func lastOf(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
+
+// check looks at everything that can be known without HSM, store and network: the form of values, and PIN files. It
+// gives one error for each thing that is wrong.
+func (c *Config) check(where places) []error {
+	k := &checker{c: c, where: where}
+	if !regionForm.MatchString(c.Region) {
+		k.bad("region", "region = %q; use lower-case letters, digits and hyphens, such as %q", c.Region, DefaultRegion)
+	}
+	if len(c.Accounts) == 0 {
+		k.bad("accounts", "accounts is empty; there must be at least one, such as %q", DefaultAccount)
+	}
+	for i, a := range c.Accounts {
+		if !accountForm.MatchString(a) {
+			k.bad("accounts", "account %q must be 16 digits", a)
+		}
+		if slices.Contains(c.Accounts[:i], a) {
+			k.bad("accounts", "account %q is there twice", a)
+		}
+	}
+	if c.StateDir == "" {
+		k.bad("state_dir", "state_dir is empty; the store needs a directory, such as %q", DefaultStateDir)
+	}
+	k.path("state_dir", c.StateDir)
+	if d := time.Duration(c.ShutdownTimeout); d <= 0 || d > 10*time.Minute {
+		k.bad("shutdown_timeout", "shutdown_timeout must be more than 0 and at most 10m")
+	}
+	k.sockets()
+	if !slices.Contains(Levels, c.Log.Level) {
+		k.bad("log.level", "level = %q; known are %s", c.Log.Level, strings.Join(Levels, ", "))
+	}
+	k.path("audit.file", c.Audit.File)
+	if c.Pool.Queue < 1 || c.Pool.Queue > 1<<20 {
+		k.bad("pool.queue", "queue = %d; it must be 1 to 1048576", c.Pool.Queue)
+	}
+	k.members()
+	k.instances()
+	for i := range c.Peers {
+		k.peer(fmt.Sprintf("peer[%d]", i), &c.Peers[i])
+	}
+	return k.errs
+}
+
+func (k *checker) sockets() {
+	s := &k.c.Sockets
+	if s.Admin == "" {
+		k.bad("sockets.admin", "admin is empty; without it nobody could reach the daemon. The default is %q", DefaultAdminSocket)
+	}
+	if k.path("sockets.admin", s.Admin) && len(s.Admin) > maxSocketPath {
+		k.bad("sockets.admin", "admin = %q has %d octets, but the kernel takes at most %d for a socket; choose a shorter directory",
+			s.Admin, len(s.Admin), maxSocketPath)
+	}
+	if s.MaxConnections < 1 || s.MaxConnections > 100_000 {
+		k.bad("sockets.max_connections", "max_connections = %d; it must be 1 to 100000", s.MaxConnections)
+	}
+	if s.Private && s.Group != "" {
+		k.bad("sockets.group", "group is given, but private = true lets only the daemon's own user in; drop one of them")
+	}
+}
+
+func (k *checker) members() {
+	names, tokens := map[string]bool{}, map[string]string{}
+	environment := map[string]string{}
+	for i := range k.c.Members {
+		m := &k.c.Members[i]
+		key := fmt.Sprintf("member[%d]", i)
+		who := fmt.Sprintf("member %q", m.Name)
+		if m.Name == "" {
+			who = "this member"
+		}
+		if !nameForm.MatchString(m.Name) {
+			k.bad(key+".name", "%s needs a name of lower-case letters, digits and hyphens, at most 32", who)
+		} else if names[m.Name] {
+			k.bad(key+".name", "member %q is there twice; each needs a name of its own", m.Name)
+		}
+		names[m.Name] = true
+		if m.Module == "" {
+			k.bad(key+".module", "%s has no module, the path of the HSM's PKCS#11 library", who)
+		}
+		k.path(key+".module", m.Module)
+		switch {
+		case (m.TokenLabel == "") == (m.TokenSerial == ""):
+			k.bad(key+".token_label", "%s needs exactly one of token_label and token_serial", who)
+		case len(m.TokenLabel) > 32 || len(m.TokenSerial) > 16:
+			k.bad(key+".token_label", "%s: a token label has at most 32 octets and a serial at most 16", who)
+		default:
+			token := m.Module + " " + m.TokenLabel + m.TokenSerial
+			if other, ok := tokens[token]; ok {
+				k.bad(key+".token_label", "%s names the same token as member %q; a token can be one member only", who, other)
+			}
+			tokens[token] = m.Name
+		}
+		if m.MaxSessions < 0 || m.MaxSessions > 4096 {
+			k.bad(key+".max_sessions", "%s: max_sessions = %d; it must be 0 (what the token says) to 4096", who, m.MaxSessions)
+		}
+		k.pin(key, who, m)
+		for name, value := range m.Environment {
+			if !variableForm.MatchString(name) {
+				k.bad(key+".environment", "%s: %q is no name of an environment variable", who, name)
+			}
+			// The modules live in one process, so they share its environment.
+			if other, ok := environment[name]; ok && other != value {
+				k.bad(key+".environment."+name, "%s sets %s to another value than an earlier member; they share one process, so it must be the same", who, name)
+			}
+			environment[name] = value
+		}
+	}
+}
+
+// pin checks that the PIN can be had, without reading it.
+func (k *checker) pin(key, who string, m *Member) {
+	switch {
+	case m.PINFile != "" && m.PINCredential != "":
+		k.bad(key+".pin_credential", "%s has both pin_file and pin_credential; drop one", who)
+	case m.PINFile == "" && m.PINCredential == "":
+		k.bad(key, "%s has no PIN: set pin_credential (a systemd credential) or pin_file (a file that only the daemon can read). The PIN itself never stands in the configuration", who)
+	case m.PINFile != "":
+		if !k.path(key+".pin_file", m.PINFile) {
+			return
+		}
+		if err := checkPINFile(m.PINFile); err != nil {
+			k.bad(key+".pin_file", "%s: %v", who, err)
+		}
+	default:
+		if strings.ContainsRune(m.PINCredential, '/') {
+			k.bad(key+".pin_credential", "%s: pin_credential is the name of a systemd credential, not a path; use pin_file for a path", who)
+		}
+		// Whether the credential is there is asked when the PIN is needed, because check-config also runs outside the unit.
+	}
+}
+
+func (k *checker) instances() {
+	seen := map[string]bool{}
+	if len(k.c.Instances) == 0 {
+		k.bad("instance", "there is no [[instance]], so no key could be created; add one with id, type and name")
+	}
+	for i, in := range k.c.Instances {
+		key := fmt.Sprintf("instance[%d]", i)
+		if !instanceForm.MatchString(in.ID) {
+			k.bad(key+".id", "id = %q; an instance's id is kst- and lower-case letters, digits and hyphens, such as kst-hardware", in.ID)
+		}
+		if seen[in.ID] {
+			k.bad(key+".id", "instance %q is there twice", in.ID)
+		}
+		seen[in.ID] = true
+		switch in.Type {
+		case Software, Hardware:
+		case "external":
+			k.bad(key+".type", "instance %q: type external is not there yet; known are %s, %s", in.ID, Software, Hardware)
+		default:
+			k.bad(key+".type", "instance %q: type = %q; known are %s, %s", in.ID, in.Type, Software, Hardware)
+		}
+	}
+	if len(k.c.Members) == 0 {
+		k.bad("member", "there is no [[member]]; keyward needs at least one HSM token, also for software keys, whose store key it holds")
+	}
+}
+
+func (k *checker) peer(key string, p *Peer) {
+	if p.User != "" && p.UID != nil {
+		k.bad(key+".uid", "this peer has both user and uid; drop one")
+	}
+	if p.Group != "" && p.GID != nil {
+		k.bad(key+".gid", "this peer has both group and gid; drop one")
+	}
+	if p.User == "" && p.UID == nil && p.Group == "" && p.GID == nil {
+		if p.Unit != "" {
+			k.bad(key+".unit", "this peer names only a unit; add the user that it runs as. The kernel vouches for a caller's user and group, not for its process")
+		} else {
+			k.bad(key, "this peer says of nobody who it is; give user, uid, group or gid")
+		}
+	}
+	for _, id := range []*uint32{p.UID, p.GID} {
+		if id != nil && *id == 65534 {
+			k.bad(key, "65534 is nobody: the kernel shows it for every caller that it can't name, so it can't be mapped")
+		}
+	}
+	m := principalForm.FindStringSubmatch(p.Principal)
+	switch {
+	case p.Principal == "":
+		k.bad(key+".principal", "this peer has no principal, such as acs:ram::%s:user/deploy", k.c.FirstAccount())
+	case m == nil:
+		k.bad(key+".principal", "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", p.Principal)
+	case !slices.Contains(k.c.Accounts, m[1]):
+		k.bad(key+".principal", "principal = %q is of account %s, which is not among accounts", p.Principal, m[1])
+	}
+}
+
+// FirstAccount is the account that the Unix user root is the root of.
+func (c *Config) FirstAccount() string {
+	if len(c.Accounts) == 0 {
+		return DefaultAccount
+	}
+	return c.Accounts[0]
+}
+
+// AccountOf is the account of a principal that Load has checked.
+func AccountOf(principal string) string {
+	if m := principalForm.FindStringSubmatch(principal); m != nil {
+		return m[1]
+	}
+	return ""
+}

@@ -1,0 +1,120 @@
+// Package config is keyward's configuration file: its keys, their defaults, and a strict way of reading them. It knows
+// nothing of what the values are for; package daemon turns them into the parts that run.
+//
+// The file is TOML. A key that is not known is an error, with the place and the nearest known key, because a typo in a
+// security setting must not pass as its default. Files in conf.d beside the main file are read after it in order of
+// name: a value set there replaces the earlier one, a table in double brackets ([[member]], [[instance]], [[peer]]) is
+// added to the earlier ones.
+package config
+
+import (
+	"time"
+)
+
+// Config is everything the file can say. Load fills in the defaults, so that every field of a loaded Config can be used
+// as it is.
+type Config struct {
+	Region          string     `toml:"region"`
+	Accounts        []string   `toml:"accounts"`
+	StateDir        string     `toml:"state_dir"`
+	ShutdownTimeout Duration   `toml:"shutdown_timeout"`
+	Sockets         Sockets    `toml:"sockets"`
+	Log             Log        `toml:"log"`
+	Audit           Audit      `toml:"audit"`
+	Pool            Pool       `toml:"pool"`
+	Members         []Member   `toml:"member"`
+	Instances       []Instance `toml:"instance"`
+	Peers           []Peer     `toml:"peer"`
+
+	// Path is the main file, absolute. Files are all files that were read, in order.
+	Path  string   `toml:"-"`
+	Files []string `toml:"-"`
+}
+
+// Sockets says where local programs reach the daemon.
+type Sockets struct {
+	Admin          string `toml:"admin"`           // path of the socket of the KMS API and the administration
+	Group          string `toml:"group"`           // group that may connect; empty: the daemon's own
+	Private        bool   `toml:"private"`         // only the daemon's own user may connect (keywardd dev)
+	MaxConnections int    `toml:"max_connections"` // at the same time
+}
+
+// Log says what is logged. Where to is not a choice: the journal under systemd, else standard error.
+type Log struct {
+	Level string `toml:"level"` // debug, info, warn, error
+}
+
+// Audit says where audit events go.
+type Audit struct {
+	File string `toml:"file"` // one JSON object a line; empty: with the log
+}
+
+// Pool says how the HSM members are used together.
+type Pool struct {
+	Queue int `toml:"queue"` // jobs that may wait
+}
+
+// Member is one token of one PKCS#11 module.
+type Member struct {
+	Name          string            `toml:"name"`
+	Module        string            `toml:"module"`
+	TokenLabel    string            `toml:"token_label"`
+	TokenSerial   string            `toml:"token_serial"`
+	PINFile       string            `toml:"pin_file"`
+	PINCredential string            `toml:"pin_credential"` // name of a systemd credential
+	MaxSessions   int               `toml:"max_sessions"`   // 0: what the token says
+	Environment   map[string]string `toml:"environment"`    // for the module, set before it is loaded
+}
+
+// Instance is a place where keys are created.
+type Instance struct {
+	ID   string `toml:"id"`
+	Type string `toml:"type"` // software or hardware
+	Name string `toml:"name"`
+}
+
+// Peer maps local callers to a principal. All conditions that are given must hold; the first row that fits wins.
+type Peer struct {
+	User      string  `toml:"user"`
+	UID       *uint32 `toml:"uid"`
+	Group     string  `toml:"group"`
+	GID       *uint32 `toml:"gid"`
+	Unit      string  `toml:"unit"` // systemd unit; narrows a row, never enough alone
+	Principal string  `toml:"principal"`
+}
+
+// Duration is a time span in Go's notation, such as 10s or 2m.
+type Duration time.Duration
+
+// UnmarshalText reads a Duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// Defaults of the keys that have one.
+const (
+	DefaultPath           = "/etc/keyward/keyward.toml"
+	DefaultRegion         = "local"
+	DefaultAccount        = "1000000000000001"
+	DefaultStateDir       = "/var/lib/keyward"
+	DefaultAdminSocket    = "/run/keyward/admin.sock"
+	DefaultMaxConnections = 1024
+	DefaultQueue          = 4096
+	DefaultLogLevel       = "info"
+	DefaultShutdown       = 15 * time.Second
+)
+
+// defaults is where reading begins.
+func defaults() *Config {
+	return &Config{
+		Region:          DefaultRegion,
+		Accounts:        []string{DefaultAccount},
+		StateDir:        DefaultStateDir,
+		ShutdownTimeout: Duration(DefaultShutdown),
+		Sockets:         Sockets{Admin: DefaultAdminSocket, MaxConnections: DefaultMaxConnections},
+		Log:             Log{Level: DefaultLogLevel},
+		Pool:            Pool{Queue: DefaultQueue},
+	}
+}

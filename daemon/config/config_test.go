@@ -1,0 +1,268 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// good is the least configuration that is right; %DIR% is the test's directory, which holds pin (mode 0600).
+const good = `
+[[member]]
+name = "a"
+module = "/usr/lib/softhsm/libsofthsm2.so"
+token_label = "keyward-a"
+pin_file = "%DIR%/pin"
+
+[[instance]]
+id = "kst-software"
+type = "software"
+`
+
+func write(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// load loads text as the main file.
+func load(t *testing.T, text string) (*Config, error) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "pin"), "1234\n", 0o600)
+	path := filepath.Join(dir, "keyward.toml")
+	write(t, path, strings.ReplaceAll(text, "%DIR%", dir), 0o600)
+	return Load(path)
+}
+
+func TestShippedFiles(t *testing.T) {
+	loaded := 0
+	err := filepath.WalkDir("../../configs", func(path string, d os.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".toml" {
+			return err
+		}
+		if _, err := Load(path); err != nil {
+			t.Errorf("%s does not load: %v", path, err)
+		}
+		loaded++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if loaded < 2 {
+		t.Fatalf("only %d files found", loaded)
+	}
+}
+
+// TestShippedDefaults holds the values that configs/keyward.toml calls defaults against the real ones, and sees that it
+// shows every key.
+func TestShippedDefaults(t *testing.T) {
+	c, err := Load("../../configs/keyward.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := defaults()
+	if c.Region != d.Region || c.StateDir != d.StateDir || c.ShutdownTimeout != d.ShutdownTimeout || c.Sockets != d.Sockets ||
+		c.Log != d.Log || c.Audit != d.Audit || c.Pool != d.Pool || strings.Join(c.Accounts, " ") != strings.Join(d.Accounts, " ") {
+		t.Errorf("the shipped file has\n%+v\nand the defaults are\n%+v", c, d)
+	}
+	text, err := os.ReadFile("../../configs/keyward.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"instance"}} {
+		known, ok := keysOf(table)
+		if !ok {
+			t.Fatalf("no table %v", table)
+		}
+		for _, key := range known {
+			if !strings.Contains(string(text), key+" = ") && !strings.Contains(string(text), "["+key+"]") {
+				t.Errorf("configs/keyward.toml does not show %v %s", table, key)
+			}
+		}
+	}
+}
+
+func TestGood(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Members) != 1 || c.Members[0].TokenLabel != "keyward-a" || c.Sockets.Admin != DefaultAdminSocket || c.Log.Level != "info" {
+		t.Errorf("loaded %+v", c)
+	}
+	pin, err := c.Members[0].PIN()
+	if err != nil || string(pin) != "1234" {
+		t.Errorf("PIN gave %d octets and %v", len(pin), err)
+	}
+}
+
+// TestMistakes has one row for each thing that can be wrong: what is changed in or added to the good file, and what the
+// message must say.
+func TestMistakes(t *testing.T) {
+	member := "\n[[member]]\nname = \"b\"\nmodule = \"/m.so\"\ntoken_label = \"keyward-b\"\npin_file = \"%DIR%/pin\"\n"
+	rows := []struct {
+		name     string
+		old, new string // replaced in good; an empty old adds new at the end
+		want     []string
+	}{
+		{"syntax", "", "\nregion = ", []string{"keyward.toml:12:"}},
+		{"wrong type", `name = "a"`, `name = 5`, []string{"keyward.toml", "name"}},
+		{"typo in the main table", "\n[[member]]", "regoin = \"x\"\n[[member]]", []string{"keyward.toml:1:", `"regoin"`, `did you mean "region"?`}},
+		{"typo in a member", "token_label", "token_labl", []string{"keyward.toml:5:", `"token_labl" in [member]`, `did you mean "token_label"?`}},
+		{"unknown table", "", "\n[sokets]\nadmin = \"/x\"\n", []string{"keyward.toml:12:", `"sokets"`, `"sockets"`}},
+		{"unlike anything", "", "\n[log]\nwhatsoever = 1\n", []string{"keyward.toml:13:", `"whatsoever" in [log]`, "known here are level"}},
+		{"typo in the second of two", "", strings.Replace(member, "module", "modul", 1), []string{"keyward.toml:14:", `"modul"`, `"module"`}},
+		{"region", "\n[[member]]", "region = \"A B\"\n[[member]]", []string{"keyward.toml:1:", "region"}},
+		{"account", "\n[[member]]", "accounts = [\"12\"]\n[[member]]", []string{"keyward.toml:1:", "16 digits"}},
+		{"same account", "\n[[member]]", "accounts = [\"1000000000000001\", \"1000000000000001\"]\n[[member]]", []string{"twice"}},
+		{"relative state", "\n[[member]]", "state_dir = \"state\"\n[[member]]", []string{"keyward.toml:1:", "state_dir", "relative"}},
+		{"relative module", "/usr/lib/softhsm/", "", []string{"keyward.toml:4:", "relative"}},
+		{"relative PIN file", "%DIR%/pin", "pin", []string{"keyward.toml:6:", "relative"}},
+		{"missing PIN file", "%DIR%/pin", "%DIR%/nip", []string{"keyward.toml:6:", `member "a"`, "nip is not there"}},
+		{"no PIN", `pin_file = "%DIR%/pin"`, "", []string{"keyward.toml:2:", "no PIN", "pin_credential"}},
+		{"two PINs", "pin_file", "pin_credential = \"x\"\npin_file", []string{"both"}},
+		{"PIN in the file", "pin_file", "pin = \"1234\"\npin_file", []string{"keyward.toml:6:", `"pin"`}},
+		{"credential path", `pin_file = "%DIR%/pin"`, `pin_credential = "/etc/x"`, []string{"not a path"}},
+		{"no token", `token_label = "keyward-a"`, "", []string{"exactly one of token_label and token_serial"}},
+		{"label and serial", "token_label", "token_serial = \"1\"\ntoken_label", []string{"exactly one"}},
+		{"same member", "", strings.Replace(member, `"b"`, `"a"`, 1), []string{"keyward.toml:13:", `member "a" is there twice`}},
+		{"same token", "", strings.NewReplacer("keyward-b", "keyward-a", "/m.so", "/usr/lib/softhsm/libsofthsm2.so").Replace(member), []string{"keyward.toml:15:", "same token"}},
+		{"sessions", "pin_file", "max_sessions = -1\npin_file", []string{"max_sessions"}},
+		{"instance type", `"software"`, `"firmware"`, []string{"keyward.toml:10:", `"firmware"`, "software, hardware"}},
+		{"instance id", "kst-software", "software", []string{"keyward.toml:9:", "kst-"}},
+		{"same instance", "", "\n[[instance]]\nid = \"kst-software\"\ntype = \"hardware\"\n", []string{"keyward.toml:13:", "twice"}},
+		{"no instance", "[[instance]]\nid = \"kst-software\"\ntype = \"software\"\n", "", []string{"no [[instance]]"}},
+		{"bad principal", "", "\n[[peer]]\nuid = 1\nprincipal = \"acs:ram::*:root\"\n", []string{"keyward.toml:14:", "without wildcards"}},
+		{"foreign principal", "", "\n[[peer]]\nuid = 1\nprincipal = \"acs:ram::1000000000000009:root\"\n", []string{"not among accounts"}},
+		{"no principal", "", "\n[[peer]]\nuid = 1\n", []string{"keyward.toml:12:", "no principal"}},
+		{"nobody", "", "\n[[peer]]\nuid = 65534\nprincipal = \"acs:ram::1000000000000001:root\"\n", []string{"nobody"}},
+		{"unit alone", "", "\n[[peer]]\nunit = \"a.service\"\nprincipal = \"acs:ram::1000000000000001:root\"\n", []string{"keyward.toml:13:", "only a unit"}},
+		{"nobody at all", "", "\n[[peer]]\nprincipal = \"acs:ram::1000000000000001:root\"\n", []string{"keyward.toml:12:", "who it is"}},
+		{"level", "", "\n[log]\nlevel = \"loud\"\n", []string{"keyward.toml:13:", `"loud"`, "debug, info, warn, error"}},
+		{"duration", "\n[[member]]", "shutdown_timeout = \"soon\"\n[[member]]", []string{"keyward.toml:1", "soon"}},
+		{"socket path", "", "\n[sockets]\nadmin = \"/" + strings.Repeat("x", 120) + "\"\n", []string{"keyward.toml:13:", "107"}},
+		{"private group", "", "\n[sockets]\nprivate = true\ngroup = \"x\"\n", []string{"keyward.toml:14:", "private"}},
+		{"connections", "", "\n[sockets]\nmax_connections = 0\n", []string{"max_connections"}},
+		{"queue", "", "\n[pool]\nqueue = 0\n", []string{"queue"}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			text := good + row.new
+			if row.old != "" {
+				text = strings.Replace(good, row.old, row.new, 1)
+			}
+			_, err := load(t, text)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, w := range row.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("the message is\n%v\nand does not say %q", err, w)
+				}
+			}
+		})
+	}
+}
+
+// TestAllMistakesAtOnce sees that one look tells of every mistake.
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, err := load(t, good+"\n[log]\nlevel = \"loud\"\n[pool]\nqueue = -1\n")
+	if err == nil || len(strings.Split(err.Error(), "\n")) != 2 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEnvironmentsMustAgree(t *testing.T) {
+	base := strings.Replace(good, "token_label", "environment = { A = \"1\" }\ntoken_label", 1)
+	second := "\n[[member]]\nname = \"b\"\nmodule = \"/m.so\"\ntoken_serial = \"77\"\npin_file = \"%DIR%/pin\"\nenvironment = { A = \"VALUE\" }\n"
+	if _, err := load(t, base+strings.Replace(second, "VALUE", "1", 1)); err != nil {
+		t.Errorf("the same value is refused: %v", err)
+	}
+	if _, err := load(t, base+strings.Replace(second, "VALUE", "2", 1)); err == nil || !strings.Contains(err.Error(), "another value") {
+		t.Errorf("another value gave %v", err)
+	}
+}
+
+func TestPINFileMode(t *testing.T) {
+	for mode, ok := range map[os.FileMode]bool{0o600: true, 0o400: true, 0o640: true, 0o644: false, 0o604: false, 0o660: false, 0o601: false} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "pin"), "1234", mode)
+		path := filepath.Join(dir, "keyward.toml")
+		write(t, path, strings.ReplaceAll(good, "%DIR%", dir), 0o600)
+		if _, err := Load(path); (err == nil) != ok {
+			t.Errorf("mode %04o gave %v", mode, err)
+		}
+	}
+}
+
+func TestPIN(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	for text, want := range map[string]string{"1234": "1234", "1234\n": "1234", "12 34\r\n": "12 34", "": "", "\n": ""} {
+		write(t, filepath.Join(dir, "hsm"), text, 0o644)
+		pin, err := (&Member{Name: "a", PINCredential: "hsm"}).PIN()
+		if string(pin) != want || (err == nil) != (want != "") {
+			t.Errorf("the file %q gave %d octets and %v", text, len(pin), err)
+		}
+	}
+	if _, err := (&Member{Name: "a", PINCredential: "other"}).PIN(); err == nil || !strings.Contains(err.Error(), "LoadCredentialEncrypted=other") {
+		t.Errorf("a missing credential gave %v", err)
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	if _, err := (&Member{Name: "a", PINCredential: "hsm"}).PIN(); err == nil || !strings.Contains(err.Error(), "systemd unit") {
+		t.Errorf("no credentials directory gave %v", err)
+	}
+}
+
+func TestConfD(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "pin"), "1234", 0o600)
+	path := filepath.Join(dir, "keyward.toml")
+	write(t, path, "region = \"one\"\n"+strings.ReplaceAll(good, "%DIR%", dir), 0o600)
+	write(t, filepath.Join(dir, "conf.d", "20.toml"), "region = \"three\"\n[log]\nlevel = \"warn\"\n", 0o600)
+	write(t, filepath.Join(dir, "conf.d", "10.toml"), "region = \"two\"\n[[instance]]\nid = \"kst-more\"\ntype = \"hardware\"\n", 0o600)
+	write(t, filepath.Join(dir, "conf.d", "30.toml.bak"), "nonsense", 0o600)
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Region != "three" || c.Log.Level != "warn" || len(c.Instances) != 2 || c.Instances[1].ID != "kst-more" || len(c.Members) != 1 || len(c.Files) != 3 {
+		t.Errorf("loaded %+v", c)
+	}
+	// A mistake there is placed there, also when it shows only in the whole.
+	write(t, filepath.Join(dir, "conf.d", "40.toml"), "\n[[instance]]\nid = \"kst-more\"\ntype = \"hardware\"\n", 0o600)
+	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), "40.toml:3:") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoFile(t *testing.T) {
+	if _, err := Load(filepath.Join(t.TempDir(), "none.toml")); err == nil || !strings.Contains(err.Error(), "keywardd dev") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(good)
+	f.Add("[[member]]\n[member.environment]\nA = '''\nx = 1\n'''\n")
+	f.Add("a.b.c = [[1]]\n[x]\n[[y.z]]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "keyward.toml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := Load(path); (c == nil) == (err == nil) {
+			t.Errorf("%v and %v", c, err)
+		}
+	})
+}

@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/keyward/keyward"
+
+// imports are the rules that keep the packages' arrows one way: what a package (and those below it) may not reach, and
+// why. The first column ends in /... for a whole tree.
+var imports = []struct{ from, to, why string }{
+	{"hsmpool/...", "keystore/...", "the pool knows HSMs only"},
+	{"hsmpool/...", "kms/...", "the pool knows HSMs only"},
+	{"hsmpool/...", "daemon/...", "the pool is given its configuration"},
+	{"keystore/...", "hsmpool/...", "the store is given a Sealer"},
+	{"keystore/...", "kms/...", "the store knows records, not the API"},
+	{"keystore/...", "daemon/...", "the store is given its configuration"},
+	{"softkey/...", "kms", "cryptography knows the vocabulary (kmswire) only"},
+	{"softkey/...", "keystore/...", "cryptography keeps nothing"},
+	{"softkey/...", "hsmpool/...", "software keys need no HSM"},
+	{"kms", "kms/kmsapi/...", "the service has no transport in it"},
+	{"kms", "kms/kmsclient/...", "the service has no transport in it"},
+	{"kms", "daemon/...", "the service is given its configuration"},
+	{"kms/kmsapi/...", "daemon/...", "a door knows the service only"},
+	{"kms/kmsapi/...", "keystore/boltstore/...", "which backend there is, the daemon decides"},
+	{"kms/kmsclient/...", "kms", "clients know the vocabulary (kmswire) only"},
+	{"kms/kmsclient/...", "hsmpool/...", "clients are free of cgo"},
+	{"kms/kmswire/...", "kms", "the vocabulary stands below everything"},
+	{"daemon/admin/...", "kms/...", "keywardctl must not pull the service in"},
+	{"daemon/admin/...", "hsmpool/...", "keywardctl is free of cgo"},
+	{"daemon/config/...", "hsmpool/...", "the file's types are not the parts' types"},
+	{"daemon/config/...", "kms/...", "the file's types are not the parts' types"},
+	{"daemon", "ctl/...", "the daemon does not need its command line"},
+	{"ctl/...", "hsmpool/...", "keywardctl is free of cgo: it must run when an HSM library is broken"},
+	{"ctl/...", "keystore/...", "keywardctl asks the daemon"},
+	{"ctl/...", "softkey/...", "keywardctl is free of cgo"},
+}
+
+type listed struct {
+	ImportPath string
+	Deps       []string
+	Standard   bool
+}
+
+// TestImportDirection keeps ARCHITECTURE.md's picture of the packages true.
+func TestImportDirection(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Deps,Standard", module+"/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	for _, rule := range imports {
+		from, to := 0, 0
+		for _, p := range all {
+			if matches(p.ImportPath, rule.to) {
+				to++
+			}
+			if !matches(p.ImportPath, rule.from) {
+				continue
+			}
+			from++
+			for _, d := range p.Deps {
+				if matches(d, rule.to) {
+					t.Errorf("%s reaches %s: %s", p.ImportPath, d, rule.why)
+				}
+			}
+		}
+		if from == 0 || to == 0 {
+			t.Errorf("the rule %s, %s fits no packages; was one renamed?", rule.from, rule.to)
+		}
+	}
+}
+
+// TestPureGo holds the packages that keywardctl consists of to the standard library where they promise it.
+func TestPureGo(t *testing.T) {
+	for _, name := range []string{"daemon/admin", "kms/kmswire"} {
+		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+"/"+name).Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		for _, dep := range strings.Fields(string(out)) {
+			if !matches(dep, name+"/...") {
+				t.Errorf("%s imports %s; it promises the standard library only", name, dep)
+			}
+		}
+	}
+}
+
+func matches(path, pattern string) bool {
+	tree, all := strings.CutSuffix(pattern, "/...")
+	return path == module+"/"+tree || all && strings.HasPrefix(path, module+"/"+tree+"/")
+}

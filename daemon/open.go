@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/daemon/config"
+	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/keystore/boltstore"
+	"github.com/keyward/keyward/kms"
+)
+
+// Files of the state directory.
+const (
+	storeFile    = "store.db"  // the key store
+	groupFile    = "hsm-group" // name of the HSM group, as the ceremony gave it
+	recoveryFile = "recovery"  // the master keys under the recovery key; worthless without the shares
+)
+
+// openTimeout bounds how long the HSMs and the store may take at start.
+const openTimeout = 60 * time.Second
+
+// parts are what the doors stand on.
+type parts struct {
+	pool  *hsmpool.Pool
+	store *keystore.DB
+	audit *auditLog
+	svc   *kms.Service
+}
+
+// openParts opens HSMs, store and service, in that order. The caller closes the parts.
+func openParts(ctx context.Context, c *config.Config, log zerolog.Logger) (_ *parts, err error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	p := &parts{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	group, err := readGroup(c)
+	if err != nil {
+		return nil, err
+	}
+	if p.audit, err = openAudit(c.Audit.File, auditFallback); err != nil {
+		return nil, err
+	}
+	pool, err := poolConfig(c, group)
+	if err != nil {
+		return nil, err
+	}
+	if p.pool, err = hsmpool.Open(ctx, pool); err != nil {
+		return nil, fmt.Errorf("opening the HSMs: %w", err)
+	}
+	if p.store, err = openStore(ctx, c, p.pool); err != nil {
+		return nil, err
+	}
+	p.svc, err = kms.New(ctx, kms.Config{
+		Store: p.store, Pool: p.pool, Region: c.Region, Account: c.FirstAccount(),
+		Instances: serviceInstances(c), Audit: p.audit, Log: log, Now: time.Now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the service: %w", err)
+	}
+	return p, nil
+}
+
+// auditFallback is where audit events go without audit.file: to the log's own stream.
+var auditFallback = os.Stderr
+
+// Close closes what was opened, the last first.
+func (p *parts) Close() error {
+	var errs []error
+	if p.svc != nil {
+		p.svc.Close()
+	}
+	if p.store != nil {
+		errs = append(errs, p.store.Close())
+	}
+	if p.pool != nil {
+		errs = append(errs, p.pool.Close())
+	}
+	if p.audit != nil {
+		errs = append(errs, p.audit.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func serviceInstances(c *config.Config) []kms.Instance {
+	var all []kms.Instance
+	for _, in := range c.Instances {
+		all = append(all, kms.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+	}
+	return all
+}
+
+// poolConfig words the configured members for hsmpool, and sets the environment that their modules read.
+func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
+	pool := hsmpool.Config{Queue: c.Pool.Queue, Group: group}
+	for i := range c.Members {
+		m := &c.Members[i]
+		for name, value := range m.Environment {
+			if err := os.Setenv(name, value); err != nil {
+				return pool, fmt.Errorf("member %q: setting %s: %w", m.Name, name, err)
+			}
+		}
+		if _, err := os.Stat(m.Module); err != nil {
+			return pool, fmt.Errorf("member %q: the PKCS#11 module %s can't be used: %w", m.Name, m.Module, err)
+		}
+		pool.Members = append(pool.Members, hsmpool.MemberConfig{
+			Name: m.Name, Module: m.Module, TokenLabel: m.TokenLabel, TokenSerial: m.TokenSerial,
+			MaxSessions: m.MaxSessions, PIN: m.PIN,
+		})
+	}
+	return pool, nil
+}
+
+// readGroup reads the name of the HSM group that the store belongs to.
+func readGroup(c *config.Config) (string, error) {
+	text, err := os.ReadFile(filepath.Join(c.StateDir, groupFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("%s holds no key store yet; make master keys and store once with: keywardd init --config %s --shares-dir DIR", c.StateDir, c.Path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the state directory: %w", err)
+	}
+	group := strings.TrimSpace(string(text))
+	if group == "" {
+		return "", fmt.Errorf("%s is empty; take it from a backup", filepath.Join(c.StateDir, groupFile))
+	}
+	return group, nil
+}
+
+// openStore opens the store with the group's seal key.
+func openStore(ctx context.Context, c *config.Config, pool *hsmpool.Pool) (*keystore.DB, error) {
+	path := filepath.Join(c.StateDir, storeFile)
+	if _, err := os.Stat(path); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("%s is not there, though the HSMs have master keys; restore it from a backup, or, if there never was one: keywardd init --config %s --continue", path, c.Path)
+		}
+		return nil, fmt.Errorf("the store: %w", err)
+	}
+	backend, err := boltstore.Open(path, boltstore.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("opening the store %s: %w", path, err)
+	}
+	db, err := keystore.Open(ctx, backend, pool)
+	if err != nil {
+		err = errors.Join(err, backend.Close())
+		if errors.Is(err, keystore.ErrForeign) {
+			return nil, fmt.Errorf("the store %s belongs to other master keys than these HSMs hold (group %s); connect the HSMs it was made with, or point state_dir at the store of these: %w", path, pool.Group(), err)
+		}
+		return nil, fmt.Errorf("opening the store %s: %w", path, err)
+	}
+	return db, nil
+}
