@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,7 +125,12 @@ func stubBatchDecrypt(_ *kms.Service, _ context.Context, _ *kms.Actor, req *kmsw
 	return resp, nil
 }
 
+var panicked atomic.Bool // makes stubBatchSign panic
+
 func stubBatchSign(_ *kms.Service, _ context.Context, _ *kms.Actor, req *kmswire.BatchSignRequest) (*kmswire.BatchSignResponse, error) {
+	if panicked.Load() {
+		panic("stub panics")
+	}
 	resp := &kmswire.BatchSignResponse{KeyID: req.KeyID, KeyVersionID: req.KeyVersionID}
 	if req.KeyVersionID == "short" {
 		return resp, nil // fewer results than items
