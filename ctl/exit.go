@@ -46,6 +46,15 @@ var exitCodes = []struct {
 	{exitTryAgain, "try again later; nothing was done"},
 }
 
+// exitText is the table for people.
+func exitText() string {
+	var texts []string
+	for _, e := range exitCodes {
+		texts = append(texts, fmt.Sprintf("%d %s", e.code, e.means))
+	}
+	return strings.Join(texts, ", ")
+}
+
 // apiCodes says what the API's error codes mean to a script and to a person. A code that is not here is exitError.
 // InvalidParameter is not exitUsage: the value may come from a file, such as a blob that is cut.
 var apiCodes = map[string]struct {

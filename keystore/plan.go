@@ -222,6 +222,11 @@ func (db *DB) commitOnce(ctx context.Context, urgent bool, ops func(*plan) error
 	}
 	p := &plan{ctx: ctx, db: db, slots: make(map[string]*slot), root: *db.root.Load()}
 	if err := ops(p); err != nil {
+		// A plan is read record by record. If somebody else committed in between, it saw parts of two states, and what it
+		// stumbled over may not be so.
+		if changed, e := db.reloadRoot(ctx); e == nil && changed {
+			return errReplan
+		}
 		return err
 	}
 	tx, next, moved, err := p.txn(urgent)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmswire"
@@ -129,6 +130,9 @@ func paramError(err error, dryRun bool) error {
 	return kms.Invalid(pe.Param, "It is refused because %s.", pe.Reason)
 }
 
+// drainTimeout is how long the rest of a body is waited for when it is not wanted.
+const drainTimeout = time.Second
+
 // fail answers err. It must be called before anything is written.
 func (c *call) fail(err error) {
 	e, internal := describe(err)
@@ -144,6 +148,10 @@ func (c *call) fail(err error) {
 	}
 	if e.status == http.StatusMethodNotAllowed {
 		c.w.Header()["Allow"] = []string{"GET, POST"}
+	}
+	if c.r.ContentLength != 0 {
+		// The server reads what is left of the body before it answers. It may not wait long for that.
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(drainTimeout))
 	}
 	c.write(e.status, append(body, '\n'))
 }

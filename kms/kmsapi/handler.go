@@ -333,11 +333,13 @@ func (c *call) readBody(buf *buffer, limit int64) error {
 	if err := rc.SetReadDeadline(time.Now().Add(c.h.bodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
-	// A deadline that stayed would end the watch for a caller that goes away.
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body := bytes.NewBuffer(buf.b)
 	_, err := body.ReadFrom(http.MaxBytesReader(c.w, c.r.Body, limit))
 	buf.b = body.Bytes()
+	if err == nil {
+		// A deadline that stayed would end the server's watch for a caller that goes away.
+		_ = rc.SetReadDeadline(time.Time{})
+	}
 	return readError(err, limit)
 }
 

@@ -144,7 +144,7 @@ func (b *batch[Req, Resp, Item, Result]) serveStream(mediaType string, frames fr
 	out := takeBuffer()
 	defer func() {
 		// The server drains what the sender still sends, to be able to use the connection again; not for long.
-		_ = rc.SetReadDeadline(time.Now().Add(time.Second))
+		_ = rc.SetReadDeadline(time.Now().Add(drainTimeout))
 		_ = rc.SetWriteDeadline(time.Time{})
 		out.release()
 		if &in.b[0] == &(*memory)[0] && !b.abandoned {
