@@ -10,8 +10,7 @@ import (
 	"github.com/keyward/keyward/softkey/libcrypto"
 )
 
-// PublicKey is an asymmetric public key, parsed once and used from any number of goroutines. Its memory is freed when it
-// becomes unreachable.
+// PublicKey is an asymmetric public key, parsed once and used from any number of goroutines.
 type PublicKey struct {
 	spec kmswire.KeySpec
 	der  []byte
@@ -74,3 +73,8 @@ func (k *PublicKey) Encrypt(alg kmswire.Algorithm, plaintext []byte) ([]byte, er
 func (k *PublicKey) MaxPlaintext(alg kmswire.Algorithm) int {
 	return k.key.MaxPlaintext(schemes[alg])
 }
+
+// Close frees the key's memory, with the end of the last call that is using it. Nobody has to: it is also freed when the
+// key becomes unreachable. But the garbage collector does not see how much that is, so who parses a key for one call
+// should close it. Later calls give ErrClosed; Spec, Marshal and PEM still work.
+func (k *PublicKey) Close() { k.key.Close() }
