@@ -41,8 +41,8 @@ type Options struct {
 	// 16 MiB, negative means none.
 	Ballast int64
 	// CheckNow is the size in octets up to which the file is checked before Open returns; a larger one is checked in the
-	// background, and read with every step checked until that is done; only "no such record" waits for it. 0 means 64 MiB, negative means always in the
-	// background.
+	// background, and read with every step checked until that is done; only "no such record" waits for it. 0 means 64 MiB,
+	// negative means always in the background.
 	CheckNow int64
 }
 

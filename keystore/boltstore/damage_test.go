@@ -2,6 +2,7 @@ package boltstore
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,14 +47,16 @@ func versionID(i int) string { return newKey(i).ID + "-0000000001" }
 func aliasName(i int) string { return fmt.Sprintf("alias/%d", i) }
 
 // addKey commits a key with a version and an alias.
-func addKey(t testing.TB, db *keystore.DB, i int) error {
+func addKey(ctx context.Context, db *keystore.DB, i int) error {
 	k := newKey(i)
 	sealed, err := db.Seal(versionID(i), bytes.Repeat([]byte{byte(i)}, 32))
-	must(t, err)
+	if err != nil {
+		return err
+	}
 	return db.Change().CreateKey(k).
 		CreateVersion(&keystore.Version{ID: versionID(i), KeyID: k.ID, Created: k.Created, Sealed: sealed}).
 		CreateAlias(&keystore.Alias{Account: account, Name: aliasName(i), KeyID: k.ID, Created: k.Created}).
-		Commit(t.Context())
+		Commit(ctx)
 }
 
 // lookAt reads key i with its version and alias. err is ErrDamaged or ErrNotFound; anything wrong fails the test.
@@ -100,7 +103,7 @@ func build(t *testing.T, n int) []byte {
 	db, err := keystore.Open(t.Context(), s, sealer)
 	must(t, err)
 	for i := range n {
-		must(t, addKey(t, db, i))
+		must(t, addKey(t.Context(), db, i))
 	}
 	must(t, db.Close())
 	file, err := os.ReadFile(path)
@@ -177,7 +180,7 @@ func survive(t *testing.T, v *verdict, what, path string, keys int, o Options) {
 		v.structure.Add(1)
 		v.kept.Add(int64(keys - len(failed)))
 		v.lost.Add(int64(len(failed)))
-		err := addKey(t, db, keys)
+		err := addKey(t.Context(), db, keys)
 		if !errors.Is(err, keystore.ErrReadOnly) && !errors.Is(err, keystore.ErrDamaged) {
 			t.Errorf("%s: a change of a damaged store: %v", what, err)
 		}
@@ -195,7 +198,7 @@ func survive(t *testing.T, v *verdict, what, path string, keys int, o Options) {
 		if len(failed) > 0 {
 			t.Errorf("%s: keys %v fail and Health knows nothing", what, failed)
 		}
-		must(t, addKey(t, db, keys)) // and the file can be written
+		must(t, addKey(t.Context(), db, keys)) // and the file can be written
 	}
 	before := slices.Clone(failed)
 	if look(); !slices.Equal(before, failed) {
@@ -203,10 +206,16 @@ func survive(t *testing.T, v *verdict, what, path string, keys int, o Options) {
 	}
 }
 
+// raceDetector is set when the race detector runs, which makes a flip cost ten times as much.
+var raceDetector bool
+
 // TestBitFlips flips one bit of a store file at a time. Each flip must be noticed before use or be harmless: no wrong
 // data, no wrong "no such key", no crash, and the other keys go on. KEYWARD_TEST_LONG asks for 10,000 flips.
 func TestBitFlips(t *testing.T) {
 	flips := 1500
+	if raceDetector {
+		flips = 200
+	}
 	if os.Getenv("KEYWARD_TEST_LONG") != "" {
 		flips = 10_000
 	}
@@ -323,7 +332,7 @@ func TestMetaPages(t *testing.T) {
 			if db.Health().Problem == "" {
 				t.Errorf("%s: Health knows nothing", what)
 			}
-			if err := addKey(t, db, keys); !errors.Is(err, keystore.ErrReadOnly) {
+			if err := addKey(t.Context(), db, keys); !errors.Is(err, keystore.ErrReadOnly) {
 				t.Errorf("%s: a change: %v", what, err)
 			}
 			must(t, db.Close())
