@@ -63,7 +63,7 @@ func TestBadInput(t *testing.T) {
 		{"number that is too large", "GenerateDataKey", url.Values{"KeyId": {aes}, "NumberOfBytes": {"1025"}}, "InvalidParameter"},
 		{"context that is no object of strings", "Encrypt", url.Values{"KeyId": {aes}, "Plaintext": {"YQ=="}, "EncryptionContext": {`{"a":1}`}}, "InvalidParameter"},
 		{"digest of 31 octets", "AsymmetricSign", url.Values{"KeyId": {ec}, "KeyVersionId": {version(ec)}, "Algorithm": {"ECDSA_SHA_256"}, "Digest": {b64(make([]byte, 31))}}, "InvalidParameter"},
-		{"algorithm of another kind of key", "AsymmetricSign", url.Values{"KeyId": {ec}, "KeyVersionId": {version(ec)}, "Algorithm": {"RSA_PSS_SHA_256"}, "Digest": {digest}}, "Rejected.UnsupportedOperation"},
+		{"algorithm of another kind of key", "AsymmetricSign", url.Values{"KeyId": {ec}, "KeyVersionId": {version(ec)}, "Algorithm": {"RSA_PSS_SHA_256"}, "Digest": {digest}}, "InvalidParameter"},
 		{"algorithm that is none", "AsymmetricSign", url.Values{"KeyId": {ec}, "KeyVersionId": {version(ec)}, "Algorithm": {"ROT13"}, "Digest": {digest}}, "InvalidParameter"},
 		{"sign with a key for encryption", "AsymmetricSign", url.Values{"KeyId": {rsa}, "KeyVersionId": {version(rsa)}, "Algorithm": {"RSA_PSS_SHA_256"}, "Digest": {digest}}, "Rejected.UnsupportedOperation"},
 		{"encrypt with a key for signing", "Encrypt", url.Values{"KeyId": {ec}, "Plaintext": {"YQ=="}}, "UnsupportedOperation"},
@@ -79,7 +79,7 @@ func TestBadInput(t *testing.T) {
 		{"no context", "Decrypt", url.Values{"CiphertextBlob": {b64(bound)}}, "InvalidParameter"},
 		{"unknown key", "DescribeKey", url.Values{"KeyId": {"key-aaaaaaaaaaaaaaaaaaaa"}}, "Forbidden.KeyNotFound"},
 		{"unknown alias", "Encrypt", url.Values{"KeyId": {"alias/nothing"}, "Plaintext": {"YQ=="}}, "Forbidden.AliasNotFound"},
-		{"unknown instance", "CreateKey", url.Values{"DKMSInstanceId": {"kst-nowhere"}}, "Forbidden.DKMSInstanceNotFound"},
+		{"unknown instance", "CreateKey", url.Values{"DKMSInstanceId": {"kst-nowhere"}}, "InvalidParameter"},
 		{"disabled key", "Encrypt", url.Values{"KeyId": {off}, "Plaintext": {"YQ=="}}, "Rejected.Disabled"},
 		{"blob of a disabled key", "Decrypt", url.Values{"CiphertextBlob": {b64(offBlob)}}, "Rejected.Disabled"},
 	}

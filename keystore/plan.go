@@ -212,6 +212,9 @@ func (db *DB) commitOnce(ctx context.Context, urgent bool, ops func(*plan) error
 	if db.root.Load() == nil {
 		return fmt.Errorf("%w: %s", ErrReadOnly, db.rootErr)
 	}
+	if r, ok := db.store.(Reporter); ok && r.Problem() != "" { // else planning stumbles over what is not there
+		return fmt.Errorf("%w: %s", ErrReadOnly, r.Problem())
+	}
 	if lost := db.census.Load(); lost != nil && !urgent {
 		return fmt.Errorf("%w: %s", ErrReadOnly, lost.problem)
 	}

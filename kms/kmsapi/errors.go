@@ -138,9 +138,9 @@ func (c *call) fail(err error) {
 	e, internal := describe(err)
 	switch {
 	case internal:
-		c.h.log.Error().Str("request_id", c.id).Str("action", c.action).Err(err).Msg("KMS API call failed")
+		c.h.log.Error().Str("request_id", c.id).Str("action", c.logName()).Err(err).Msg("KMS API call failed")
 	default:
-		c.h.log.Debug().Str("request_id", c.id).Str("action", c.action).Str("code", e.code).Err(err).Msg("KMS API call refused")
+		c.h.log.Debug().Str("request_id", c.id).Str("action", c.logName()).Str("code", e.code).Err(err).Msg("KMS API call refused")
 	}
 	body, jsonErr := json.Marshal(kmswire.ErrorBody{RequestID: c.id, HostID: c.r.Host, Code: e.code, Message: e.message, HTTPStatus: e.status})
 	if jsonErr != nil { // strings and an int always render
@@ -160,7 +160,7 @@ func (c *call) fail(err error) {
 func (c *call) itemError(err error) *kmswire.ItemError {
 	e, internal := describe(err)
 	if internal {
-		c.h.log.Error().Str("request_id", c.id).Str("action", c.action).Err(err).Msg("item of a batch failed")
+		c.h.log.Error().Str("request_id", c.id).Str("action", c.logName()).Err(err).Msg("item of a batch failed")
 	}
 	return &kmswire.ItemError{Code: e.code, Message: e.message}
 }
