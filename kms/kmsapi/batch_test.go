@@ -272,7 +272,7 @@ func TestOctetsOfOtherActions(t *testing.T) {
 
 // When the framing is lost, or the sender breaks off, a last answer says so.
 func TestBrokenStreams(t *testing.T) {
-	s := newTestServer(t, Options{StreamIdle: 200 * time.Millisecond})
+	s := newTestServer(t, Options{StreamIdle: time.Second})
 	for _, c := range []struct {
 		send  string
 		close bool

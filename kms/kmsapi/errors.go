@@ -109,7 +109,7 @@ func describe(err error) (e apiError, internal bool) {
 		e.message = fmt.Sprintf(e.message, known.Param)
 	}
 	if known.Detail != "" {
-		e.message += " " + known.Detail
+		e.message += " " + strings.TrimSuffix(known.Detail, ".") + "."
 	}
 	return e, false
 }
@@ -149,7 +149,10 @@ func (c *call) fail(err error) {
 	if e.status == http.StatusMethodNotAllowed {
 		c.w.Header()["Allow"] = []string{"GET, POST"}
 	}
-	if c.r.ContentLength != 0 {
+	switch {
+	case e.status == http.StatusRequestTimeout:
+		c.w.Header()["Connection"] = []string{"close"} // answer now: waiting for the rest of the body was tried
+	case c.r.ContentLength != 0:
 		// The server reads what is left of the body before it answers. It may not wait long for that.
 		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(drainTimeout))
 	}
