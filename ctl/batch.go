@@ -127,7 +127,7 @@ func (c *cli) batch(cmd *cobra.Command, action string, req any, format string) e
 	}
 	c.say("%d items, %d failed", items, failed)
 	if failed > 0 {
-		return &codedError{code: exitError, err: errQuiet}
+		return &codedError{code: exitFailure, err: errQuiet}
 	}
 	return nil
 }

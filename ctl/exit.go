@@ -18,7 +18,7 @@ import (
 // The exit codes. Scripts rely on them; they never change their meaning.
 const (
 	exitOK          = 0
-	exitError       = 1
+	exitFailure     = 1
 	exitUsage       = 2  // the command line is wrong
 	exitDenied      = 3  // the caller may not do it
 	exitNotFound    = 4  // what was named is not there
@@ -35,7 +35,7 @@ var exitCodes = []struct {
 	means string
 }{
 	{exitOK, "ok"},
-	{exitError, "error"},
+	{exitFailure, "error"},
 	{exitUsage, "the command line is wrong"},
 	{exitDenied, "denied"},
 	{exitNotFound, "not found"},
@@ -46,7 +46,16 @@ var exitCodes = []struct {
 	{exitTryAgain, "try again later; nothing was done"},
 }
 
-// apiCodes says what the API's error codes mean to a script and to a person. A code that is not here is exitError.
+// exitText is the table for people.
+func exitText() string {
+	var texts []string
+	for _, e := range exitCodes {
+		texts = append(texts, fmt.Sprintf("%d %s", e.code, e.means))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// apiCodes says what the API's error codes mean to a script and to a person. A code that is not here is exitFailure.
 // InvalidParameter is not exitUsage: the value may come from a file, such as a blob that is cut.
 var apiCodes = map[string]struct {
 	exit int
@@ -73,11 +82,27 @@ var apiCodes = map[string]struct {
 	"Throttling":                     {exitTryAgain, "the service is busy; try again"},
 	"Throttling.User":                {exitTryAgain, "the service is busy; try again"},
 	"Rejected.Throttling":            {exitTryAgain, "the service is busy; try again"},
-	"Rejected.LimitExceeded":         {exitError, ""},
-	"AliasAlreadyExists":             {exitError, "keywardctl alias move ALIAS KEY points an alias at another key"},
+	"Rejected.LimitExceeded":         {exitFailure, ""},
+	"AliasAlreadyExists":             {exitFailure, "keywardctl alias move ALIAS KEY points an alias at another key"},
 	"DryRunOperationError":           {exitOK, "dry run: it would have worked"},
-	"ValidationError":                {exitError, ""},
-	"InternalFailure":                {exitError, "the daemon's log says more: journalctl -u keywardd"},
+	"ValidationError":                {exitFailure, ""},
+	"MissingParameter":               {exitFailure, ""},
+	"InvalidParameter":               {exitFailure, ""},
+	"ParseRequestParameterException": {exitFailure, ""},
+	"RequestEntityTooLarge":          {exitFailure, ""},
+	"RequestTimeout":                 {exitFailure, ""},
+	"Unsupported.Alias":              {exitFailure, "give the key's id: keywardctl key describe ALIAS shows it"},
+	"Unsupported.Origin":             {exitFailure, ""},
+	"Unsupported.ProtectionLevel":    {exitFailure, "keywardctl instance list shows the instances"},
+	"UnsupportedOperation":           {exitFailure, ""},
+	"Rejected.UnsupportedOperation":  {exitFailure, "keywardctl key describe KEY shows what the key is for"},
+	"UnsupportedHTTPMethod":          {exitFailure, ""},
+	"UnsupportedMediaType":           {exitFailure, ""},
+	"InvalidPath.NotFound":           {exitFailure, "is this keywardd's socket?"},
+	"InvalidVersion":                 {exitFailure, ""},
+	"InvalidAction.NotFound":         {exitUsage, "keywardctl api list shows the actions"},
+	"Forbidden.BrowserRequest":       {exitDenied, ""},
+	"InternalFailure":                {exitFailure, "the daemon's log says more: journalctl -u keywardd"},
 }
 
 // errQuiet ends a command whose talk is already printed.
@@ -113,7 +138,7 @@ func verdict(err error) (code int, next string) {
 		if row, ok := apiCodes[e.Code]; ok {
 			return row.exit, row.next
 		}
-		return exitError, ""
+		return exitFailure, ""
 	}
 	if e, ok := errors.AsType[*admin.Error](err); ok {
 		switch e.Status {
@@ -124,7 +149,7 @@ func verdict(err error) (code int, next string) {
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 			return exitTryAgain, ""
 		}
-		return exitError, ""
+		return exitFailure, ""
 	}
 	_, dial := errors.AsType[*kmsclient.UnreachableError](err)
 	switch {
@@ -133,9 +158,9 @@ func verdict(err error) (code int, next string) {
 	case dial:
 		return exitTryAgain, "is the daemon running? start it with: systemctl start keywardd (or: keywardd dev), or name its socket with --socket or KEYWARD_SOCKET"
 	case errors.Is(err, context.DeadlineExceeded):
-		return exitError, "no answer came in time, and it is not known whether it was done; --timeout gives it longer"
+		return exitFailure, "no answer came in time, and it is not known whether it was done; --timeout gives it longer"
 	}
-	return exitError, ""
+	return exitFailure, ""
 }
 
 // reached turns the failure to connect of any client into an UnreachableError. It returns other errors as they are.
@@ -182,7 +207,11 @@ func describe(err error) string {
 		if e.RequestID != "" && e.Code == "InternalFailure" {
 			s += ", request " + e.RequestID
 		}
-		return s
+		// What the command wrapped around it, such as the name of the key, stays.
+		return strings.Replace(err.Error(), e.Error(), s, 1)
+	}
+	if e, ok := errors.AsType[*kmsclient.UnreachableError](err); ok {
+		return e.Error()
 	}
 	return strings.TrimPrefix(err.Error(), "kmsclient: ")
 }

@@ -120,7 +120,7 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 }
 
 func existsError(name string) error {
-	return &codedError{code: exitError, err: fmt.Errorf("%s is already there; nothing was written", name), next: "--force replaces it, --out names another file"}
+	return &codedError{code: exitFailure, err: fmt.Errorf("%s is already there; nothing was written", name), next: "--force replaces it, --out names another file"}
 }
 
 // commit makes the output durable and gives it its name.

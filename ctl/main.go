@@ -70,7 +70,9 @@ func (c *cli) root() *cobra.Command {
 		Long: `keywardctl makes keys, uses them, and looks after keyward, the key management service on this machine.
 
 Who you are is known by the Unix user, group or systemd unit that runs keywardctl: there is nothing to log in to.
-A KEY is a key id (key-...), an alias (alias/...) or an ARN.`,
+A KEY is a key id (key-...), an alias (alias/...) or an ARN.
+
+Exit codes: ` + exitText() + ".",
 		Example: `  keywardctl key create --alias app/db
   keywardctl encrypt --key alias/app/db backup.tar
   keywardctl decrypt backup.tar.age

@@ -362,7 +362,7 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 				return err
 			}
 			if !good {
-				return &codedError{code: exitError,
+				return &codedError{code: exitFailure,
 					err:  fmt.Errorf("the signature is NOT good: %s is not what %s signed (%s), or %s is of another file", in.name, r.key, r.algorithm, signatureFile),
 					next: "see that file, signature, --algorithm and --format belong together"}
 			}

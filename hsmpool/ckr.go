@@ -170,12 +170,16 @@ type quirks struct {
 
 	// software: the module computes in our own process, so more sessions at work than processors only fight for its locks.
 	software bool
+
+	// forgetful: the module knows the tokens that it found when it was initialised, and gives up for good on one that fails.
+	forgetful bool
 }
 
 // knownQuirks has a row for each kind of module that differs; noQuirks is for the rest.
 var knownQuirks = []*quirks{{
 	manufacturer: "SoftHSM",
 	software:     true,
+	forgetful:    true,
 	rows: []quirkRow{
 		// Every decryption that OpenSSL refuses (tag, padding, size) is a general error there.
 		{pkcs11.CKR_GENERAL_ERROR, fnDecrypt, stageOp, ckrRow{fateData, KindBadData}},

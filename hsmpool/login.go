@@ -164,7 +164,7 @@ func (l *login) alive() bool {
 	if err != nil {
 		return false
 	}
-	return info.State == pkcs11.CKS_RW_USER_FUNCTIONS || l.info.Flags&flagLoginRequired == 0
+	return l.loggedIn(info)
 }
 
 // pinGuard presents a member's PIN, and never again once it was refused: HSMs lock.
@@ -243,7 +243,22 @@ func (l *login) findObjects(s pkcs11.SessionHandle, template []*pkcs11.Attribute
 		}
 		found = append(found, h...)
 	}
-	return found, l.mod.ctx.FindObjectsFinal(s)
+	if err := l.mod.ctx.FindObjectsFinal(s); err != nil {
+		return nil, err
+	}
+	// Without a login private objects are not found, and no error says so.
+	info, err := l.mod.ctx.GetSessionInfo(s)
+	if err != nil {
+		return nil, err
+	}
+	if !l.loggedIn(info) {
+		return nil, pkcs11.Error(pkcs11.CKR_USER_NOT_LOGGED_IN)
+	}
+	return found, nil
+}
+
+func (l *login) loggedIn(info pkcs11.SessionInfo) bool {
+	return info.State == pkcs11.CKS_RW_USER_FUNCTIONS || l.info.Flags&flagLoginRequired == 0
 }
 
 func secretKeyLabelled(label string) []*pkcs11.Attribute {

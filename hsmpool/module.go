@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,13 @@ type module struct {
 	quirks *quirks // known after the first attach; guarded by mu
 
 	mu sync.Mutex // serialises attach and detach
+
+	workersMu sync.Mutex
+	workers   []*tokenWorker // logged in; guarded by workersMu
+
+	restartMu   sync.Mutex // held during a restart; taken before any worker's gate
+	restarted   time.Time
+	restartWait time.Duration
 }
 
 var (
@@ -136,15 +144,86 @@ func (a *attachment) detach() {
 }
 
 // reattach replaces crypto11's context, whose sessions may be dead. The new one comes first, so that the library is not
-// finalised in between.
+// finalised in between; if that fails, the old one goes first. After an error nothing is held.
 func (a *attachment) reattach(cfg *MemberConfig) error {
 	b, err := a.mod.attach(cfg)
-	if err != nil {
-		return err
-	}
 	a.detach()
+	if err != nil {
+		if b, err = a.mod.attach(cfg); err != nil {
+			return err
+		}
+	}
 	*a = *b
 	return nil
+}
+
+// join and quit keep the list of workers that are logged in, for restart.
+func (m *module) join(w *tokenWorker) {
+	m.workersMu.Lock()
+	defer m.workersMu.Unlock()
+	m.workers = append(m.workers, w)
+}
+
+func (m *module) quit(w *tokenWorker) {
+	m.workersMu.Lock()
+	defer m.workersMu.Unlock()
+	m.workers = slices.DeleteFunc(m.workers, func(x *tokenWorker) bool { return x == w })
+}
+
+// Between two restarts for a token that is not found lies at least the first, then twice as long each time, up to the
+// last.
+const (
+	restartFirst = time.Second
+	restartLast  = 5 * time.Minute
+)
+
+// restart finalises and initialises the library under all members that work, for a module that never looks again at
+// tokens that it did not find or lost (SoftHSM). They log in again and load their keys again; their tasks wait so long, a
+// few milliseconds. It says whether it did that. A worker process of its own for each member needs none of this.
+func (m *module) restart() bool {
+	m.restartMu.Lock()
+	defer m.restartMu.Unlock()
+	m.mu.Lock()
+	forgetful := m.quirks.forgetful
+	m.mu.Unlock()
+	if !forgetful || time.Since(m.restarted) < m.restartWait {
+		return false
+	}
+	m.workersMu.Lock()
+	workers := slices.Clone(m.workers)
+	m.workersMu.Unlock()
+	if len(workers) == 0 {
+		return false // nobody held it, so it has just been started
+	}
+	m.restarted = time.Now()
+	m.restartWait = min(max(2*m.restartWait, restartFirst), restartLast)
+	for i, w := range workers {
+		if !w.gate.lock(time.Second) {
+			for _, locked := range workers[:i] {
+				locked.gate.unlock()
+			}
+			return false
+		}
+	}
+	open := make([]bool, len(workers))
+	for i, w := range workers {
+		open[i] = w.login != nil // else it was closed meanwhile
+		w.closeLocked()
+	}
+	for i, w := range workers {
+		if open[i] {
+			// A member that fails here is closed: its next task finds out, and its supervisor has it from there.
+			if a, err := m.attach(w.cfg); err == nil {
+				if err = w.begin(a); err != nil {
+					a.detach()
+				} else {
+					m.join(w)
+				}
+			}
+		}
+		w.gate.unlock()
+	}
+	return true
 }
 
 // configure is crypto11.Configure without its panic for tokens that allow a single session.

@@ -24,6 +24,7 @@ func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
 		}
 		return errorf(KindInternal, fateItem, "the token already has an object with ID %x", k.ObjectID)
 	}
+	t.begun = true
 	defer func() {
 		if e != nil {
 			l.keys.discard(cacheID(k))

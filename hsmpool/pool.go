@@ -135,7 +135,7 @@ func (p *Pool) admit(m *member, id *identity, err error) error {
 		}
 		p.mu.Unlock()
 		if err != nil {
-			m.worker.close()
+			err = errors.Join(err, m.worker.close())
 		}
 	}
 	if err != nil {
@@ -267,7 +267,10 @@ func (p *Pool) supervise(life context.Context, m *member, admitted bool) {
 			if m.isUp(&p.mu) {
 				continue
 			}
-			m.worker.close()
+			if err := m.worker.close(); err != nil {
+				m.setDown(&p.mu, m.named(err).Error())
+				continue
+			}
 			if time.Since(opened) < p.probe {
 				continue
 			}
@@ -307,18 +310,19 @@ func (p *Pool) Close() error {
 		t.err = reason
 		t.finish()
 	}
-	ended := make(chan struct{})
+	ended := make(chan error, 1)
 	go func() {
 		p.lanes.Wait()
+		var errs []error
 		for _, m := range p.members {
 			<-m.first
-			m.worker.close()
+			errs = append(errs, m.worker.close())
 		}
-		close(ended)
+		ended <- errors.Join(errs...)
 	}()
 	select {
-	case <-ended:
-		return nil
+	case err := <-ended:
+		return err
 	case <-time.After(closeWait):
 		return errorf(KindUnavailable, fateDown, "a call into an HSM's library does not return; it is left behind")
 	}

@@ -15,6 +15,7 @@ type task struct {
 	out   []byte
 	pub   []byte // SubjectPublicKeyInfo of a generated key
 	count int    // of destroyed objects
+	begun bool   // a token object may exist
 	err   *Error
 
 	state    atomic.Int32
@@ -65,10 +66,10 @@ func (t *task) fail(e *Error) {
 	t.state.Store(taskDone)
 }
 
-// repeatable says whether the task may be run again after it failed half-way. Making and destroying token objects may
-// not: the first try may have left one, which the caller finds by its object ID.
+// repeatable says whether the task may be run again after it failed half-way. Making a token object may not once it has begun:
+// the first try may have left one, which the caller finds by its object ID. Destroying looks again each time.
 func (t *task) repeatable() bool {
-	return t.op != opGeneratePinned && t.op != opDestroyPinned
+	return t.op != opGeneratePinned || !t.begun
 }
 
 // slow says whether the task may take seconds and so goes a way of its own.

@@ -1,7 +1,6 @@
 package hsmpool
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,7 +19,7 @@ type worker interface {
 	run(batch []*task, settle func(*task))
 
 	// close ends the sessions and lets go of the library. open may follow.
-	close()
+	close() error
 
 	// load is for status.
 	load() (sessions, keys int)
@@ -39,9 +38,10 @@ type tokenWorker struct {
 	cfg *MemberConfig
 	pin pinGuard
 
-	// mu guards login, and is held for reading while a task uses it: who holds it for writing is alone with the token.
-	mu    sync.RWMutex
-	login *login // nil: closed
+	// Tasks use login inside the gate; who has it locked is alone with the token and may change login and renewed.
+	gate    gate
+	login   *login // nil: closed
+	renewed time.Time
 
 	// oaepSHA256 is what is known of the module's OAEP with SHA-256: unknown, done by it, or by us over raw RSA.
 	oaepSHA256 atomic.Uint32
@@ -54,14 +54,18 @@ const (
 )
 
 // renewAtLeast is the shortest time between two logins for lost handles. A token that loses its login faster is down.
-const renewAtLeast = 10 * time.Second
+var renewAtLeast = 10 * time.Second
 
-var errClosed = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
+// gateWait bounds how long a new login waits for the calls of the old one to return.
+const gateWait = 5 * time.Second
+
+var (
+	errClosed = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
+	errStuck  = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
+		"started again in this process while it is there"}
+)
 
 func (w *tokenWorker) open() (*identity, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closeLocked()
 	if e := w.pin.wasRefused(); e != nil {
 		return nil, e
 	}
@@ -69,6 +73,19 @@ func (w *tokenWorker) open() (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	id, err := w.openIn(mod)
+	if err != nil && mod.restart() {
+		id, err = w.openIn(mod)
+	}
+	return id, err
+}
+
+func (w *tokenWorker) openIn(mod *module) (*identity, error) {
+	if !w.gate.lock(gateWait) {
+		return nil, errStuck
+	}
+	defer w.gate.unlock()
+	w.closeLocked()
 	a, err := mod.attach(w.cfg)
 	if err != nil {
 		return nil, err
@@ -77,10 +94,12 @@ func (w *tokenWorker) open() (*identity, error) {
 		a.detach()
 		return nil, err
 	}
+	w.renewed = time.Time{}
+	mod.join(w)
 	return &identity{Token: a.info.Label, Serial: a.info.SerialNumber, Group: w.login.group, Lanes: w.login.lanes}, nil
 }
 
-// begin begins a login epoch. w.mu is held for writing.
+// begin begins a login epoch. The gate is locked.
 func (w *tokenWorker) begin(a *attachment) error {
 	l, err := beginLogin(a, w.cfg, &w.pin)
 	if err != nil {
@@ -94,16 +113,20 @@ func (w *tokenWorker) begin(a *attachment) error {
 	return nil
 }
 
-func (w *tokenWorker) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (w *tokenWorker) close() error {
+	if !w.gate.lock(gateWait) {
+		return errStuck
+	}
+	defer w.gate.unlock()
 	w.closeLocked()
+	return nil
 }
 
 func (w *tokenWorker) closeLocked() {
 	if w.login == nil {
 		return
 	}
+	w.login.mod.quit(w)
 	w.login.end()
 	w.login.detach()
 	w.login = nil
@@ -111,10 +134,10 @@ func (w *tokenWorker) closeLocked() {
 
 func (w *tokenWorker) load() (sessions, keys int) {
 	// A worker whose login is being renewed shows nothing rather than keep status waiting.
-	if !w.mu.TryRLock() {
+	if !w.gate.tryEnter() {
 		return 0, 0
 	}
-	defer w.mu.RUnlock()
+	defer w.gate.leave()
 	if w.login == nil {
 		return 0, 0
 	}
@@ -137,13 +160,13 @@ func (w *tokenWorker) run(batch []*task, settle func(*task)) {
 // do does one task, a second time in a new session, or after logging in again, if that can help.
 func (w *tokenWorker) do(t *task) *Error {
 	l, err := w.try(t)
-	if err == nil || !t.repeatable() {
-		return err
+	if err == nil {
+		return nil
 	}
 	switch err.fate {
 	case fateSession:
-		if l != nil && !l.alive() {
-			// Not one session but all: whoever closed them took the login along.
+		// If not one session but all are gone, whoever closed them took the login along.
+		if l != nil && !w.alive(l) {
 			if e := w.renew(l); e != nil {
 				return e
 			}
@@ -155,13 +178,21 @@ func (w *tokenWorker) do(t *task) *Error {
 	default:
 		return err
 	}
-	_, err = w.try(t)
+	if t.repeatable() {
+		_, err = w.try(t)
+	}
 	return err
 }
 
+func (w *tokenWorker) alive(l *login) bool {
+	w.gate.enter()
+	defer w.gate.leave()
+	return w.login != l || l.alive() // another login has begun: no need for a third
+}
+
 func (w *tokenWorker) try(t *task) (*login, *Error) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
+	w.gate.enter()
+	defer w.gate.leave()
 	l := w.login
 	if l == nil {
 		return nil, errClosed
@@ -186,33 +217,37 @@ func (w *tokenWorker) renew(l *login) *Error {
 	if l == nil {
 		return errClosed
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	if !w.gate.lock(gateWait) {
+		return errStuck
+	}
+	defer w.gate.unlock()
 	if w.login != l {
 		return nil
 	}
 	if l.alive() && l.masterKeysUsable() {
 		return nil // one key's handle was bad, and is out of the cache
 	}
-	if time.Since(l.began) < renewAtLeast {
+	if time.Since(w.renewed) < renewAtLeast {
 		return errorf(KindUnavailable, fateDown, "the token lost its login or its objects twice within %v", renewAtLeast)
 	}
+	w.renewed = time.Now()
 	a := l.attachment
 	l.end()
 	w.login = nil
+	a.mod.quit(w)
 	err := a.reattach(w.cfg) // crypto11's session may have gone with the others
 	if err == nil {
-		err = w.begin(a)
-	}
-	if err != nil {
-		a.detach()
-		e := l.fail(err, fnOther, stageOther, "log in again")
-		if e.fate != fateOperator {
-			e.fate = fateDown
+		if err = w.begin(a); err == nil {
+			a.mod.join(w)
+			return nil
 		}
-		return e
+		a.detach()
 	}
-	return nil
+	e := l.fail(err, fnOther, stageOther, "log in again")
+	if e.fate != fateOperator {
+		e = &Error{Kind: e.Kind, Detail: e.Detail, Err: e.Err, fate: fateDown}
+	}
+	return e
 }
 
 func (l *login) masterKeysUsable() bool {

@@ -232,9 +232,6 @@ func (p *plan) middle(l list, h *listHead, i int) (string, error) {
 		}
 	}
 	if len(names) != h.Rows[i] {
-		if changed, err := p.db.reloadRoot(p.ctx); err != nil || changed {
-			return "", errors.Join(err, errReplan)
-		}
 		return "", fmt.Errorf("%w: the list %q counts %d rows after %q and %d are there", ErrDamaged, l.head, h.Rows[i], h.After[i], len(names))
 	}
 	slices.Sort(names)

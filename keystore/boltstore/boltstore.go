@@ -41,8 +41,8 @@ type Options struct {
 	// 16 MiB, negative means none.
 	Ballast int64
 	// CheckNow is the size in octets up to which the file is checked before Open returns; a larger one is checked in the
-	// background, and read with every step checked until that is done. 0 means 64 MiB, negative means always in the
-	// background.
+	// background, and read with every step checked until that is done; only "no such record" waits for it. 0 means 64 MiB,
+	// negative means always in the background.
 	CheckNow int64
 }
 
@@ -65,8 +65,9 @@ type Store struct {
 	damaged   atomic.Bool            // the structure is damaged: read frozen
 	frozen    atomic.Pointer[tree]   // the records of a damaged file, which nobody writes any more
 
-	stop  chan struct{} // closed by Close: ends the background check
-	tasks sync.WaitGroup
+	stop    chan struct{} // closed by Close: ends the background check
+	checked chan struct{} // closed when the background check is done; nothing waits for it when there is none
+	tasks   sync.WaitGroup
 }
 
 var _ keystore.Reporter = (*Store)(nil)
@@ -84,7 +85,7 @@ func Open(path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, file: file, writing: make(chan struct{}, 1), stop: make(chan struct{})}
+	s := &Store{path: path, file: file, writing: make(chan struct{}, 1), stop: make(chan struct{}), checked: make(chan struct{})}
 	s.ballast = ballast{path: path + ".ballast", size: o.Ballast}
 	if err := s.start(o); err != nil {
 		file.Close()
@@ -217,6 +218,7 @@ func (s *Store) checkLater() {
 		s.breakDown(err.Error())
 	}
 	s.unchecked.Store(false)
+	close(s.checked)
 }
 
 // Problem implements keystore.Reporter.
@@ -245,6 +247,15 @@ func (s *Store) Get(ctx context.Context, name string) (keystore.Record, error) {
 	rs, err := s.read(ctx, name, func(found string) bool { return found == name }, 1)
 	if err != nil {
 		return keystore.Record{}, fmt.Errorf("%q: %w", name, err)
+	}
+	if len(rs) == 0 && s.unchecked.Load() {
+		// A damaged page may hide it. This answer waits for the check; what is found does not.
+		select {
+		case <-s.checked:
+		case <-ctx.Done():
+			return keystore.Record{}, ctx.Err()
+		}
+		return s.Get(ctx, name)
 	}
 	if len(rs) == 0 {
 		if s.damaged.Load() {

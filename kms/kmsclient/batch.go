@@ -94,12 +94,26 @@ func (d *duplex) sendErr(err error) error {
 	if err == nil {
 		return nil
 	}
-	var refused *Error
-	var unreachable *UnreachableError
-	if errors.As(err, &refused) || errors.As(err, &unreachable) {
+	if errors.Is(err, io.ErrClosedPipe) {
+		// The transport dropped the body, which it does when the exchange ends early. Its reason says more.
+		if <-d.opened; d.err != nil {
+			return d.err
+		}
+	}
+	if err == d.errNow() {
 		return err
 	}
 	return fmt.Errorf("kmsclient: %s: sending: %w", d.action, err)
+}
+
+// errNow is why the exchange failed, if that is known by now.
+func (d *duplex) errNow() error {
+	select {
+	case <-d.opened:
+		return d.err
+	default:
+		return nil
+	}
 }
 
 func (d *duplex) flush() error { return d.sendErr(d.w.Flush()) }

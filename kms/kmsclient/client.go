@@ -73,8 +73,10 @@ func (c *Client) roundTripper() *http.Transport {
 			MaxIdleConns:        0, // the number of callers is the limit
 			MaxIdleConnsPerHost: 1024,
 			IdleConnTimeout:     20 * time.Second, // the daemon lets go after 30 s; going first avoids a race
-			WriteBufferSize:     64 << 10,
-			ReadBufferSize:      64 << 10,
+			// Streams ask before they send: see newRequest.
+			ExpectContinueTimeout: 10 * time.Second,
+			WriteBufferSize:       64 << 10,
+			ReadBufferSize:        64 << 10,
 		}
 	})
 	return c.transport
@@ -164,6 +166,10 @@ func (c *Client) newRequest(ctx context.Context, action string, params url.Value
 		req.Header.Set("Content-Type", contentType)
 	}
 	req.Header.Set("User-Agent", "keyward-kmsclient")
+	if format := Format(contentType); format == NDJSON || format == Octets {
+		// A server that refuses would otherwise first wait for some of a body that may be slow to come.
+		req.Header.Set("Expect", "100-continue")
+	}
 	return req, nil
 }
 
