@@ -147,3 +147,25 @@ func Stall(p *Pool) (release func()) {
 		}
 	}
 }
+
+// OpenSessions asks the token how many sessions are open.
+func OpenSessions(p *Pool, name string) (n uint, err error) {
+	err = withAnchor(p, name, func(l *login) error {
+		info, err := l.mod.ctx.GetTokenInfo(l.slot)
+		n = info.SessionCount
+		return err
+	})
+	return n, err
+}
+
+// Direct gives a benchmark a session of its own.
+func Direct(p *Pool, name string, f func(ctx *pkcs11.Ctx, s pkcs11.SessionHandle) error) error {
+	return withAnchor(p, name, func(l *login) error {
+		s, err := l.openSession()
+		if err != nil {
+			return err
+		}
+		defer l.closeSession(s)
+		return f(l.mod.ctx, s)
+	})
+}
