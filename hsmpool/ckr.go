@@ -8,7 +8,8 @@ import (
 )
 
 // fate is what happens after a PKCS#11 call has failed. Whatever it is, a work session in which a call failed is closed
-// and not used again: between Init and Final nobody knows what state the module left it in.
+// and not used again: between Init and Final nobody knows what state the module left it in. (The one exception is in
+// login.operate.)
 type fate uint8
 
 const (

@@ -2,6 +2,7 @@ package hsmpool
 
 import (
 	"errors"
+	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -115,3 +116,56 @@ var (
 	PlanSessions    = planSessions
 	ErrNoMasterKeys = errNoMasterKeys
 )
+
+// SessionKeys counts the secret and private session objects on a member.
+func SessionKeys(p *Pool, name string) (n int, err error) {
+	err = withAnchor(p, name, func(l *login) error {
+		return l.inAnchor(func(s pkcs11.SessionHandle) error {
+			for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
+				found, err := l.findObjects(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
+					pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)})
+				if err != nil {
+					return err
+				}
+				n += len(found)
+			}
+			return nil
+		})
+	})
+	return n, err
+}
+
+// Stall keeps all members from working until release.
+func Stall(p *Pool) (release func()) {
+	for _, m := range p.members {
+		for !m.worker.(*tokenWorker).gate.lock(time.Second) {
+		}
+	}
+	return func() {
+		for _, m := range p.members {
+			m.worker.(*tokenWorker).gate.unlock()
+		}
+	}
+}
+
+// OpenSessions asks the token how many sessions are open.
+func OpenSessions(p *Pool, name string) (n uint, err error) {
+	err = withAnchor(p, name, func(l *login) error {
+		info, err := l.mod.ctx.GetTokenInfo(l.slot)
+		n = info.SessionCount
+		return err
+	})
+	return n, err
+}
+
+// Direct gives a benchmark a session of its own.
+func Direct(p *Pool, name string, f func(ctx *pkcs11.Ctx, s pkcs11.SessionHandle) error) error {
+	return withAnchor(p, name, func(l *login) error {
+		s, err := l.openSession()
+		if err != nil {
+			return err
+		}
+		defer l.closeSession(s)
+		return f(l.mod.ctx, s)
+	})
+}

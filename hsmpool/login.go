@@ -17,7 +17,7 @@ import (
 // The anchor session holds the login and owns the session objects of loaded keys, so both last as long as it. It runs
 // only calls that are complete in themselves, one at a time. Work that has an Init and a Final happens in work sessions,
 // which come and go. A token that allows two sessions in all (crypto11 keeps one) works in the anchor session; then one
-// failed operation costs the epoch.
+// operation that fails for other reasons than its data costs the epoch.
 type login struct {
 	*attachment
 	anchor   pkcs11.SessionHandle

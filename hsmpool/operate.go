@@ -14,12 +14,14 @@ func (l *login) operate(t *task, w *tokenWorker) *Error {
 		return l.fail(err, fnOther, stageOther, "C_OpenSession")
 	}
 	e := l.operateIn(s, t, w)
-	if e != nil {
+	if e != nil && !(l.shared && e.fate == fateData) {
 		l.dropSession(s)
 		return e
 	}
+	// By the standard an operation that failed for its data has ended. That is relied on only where the session is the
+	// anchor: there a caller's bad ciphertext must not cost everybody's keys.
 	l.work.put(s)
-	return nil
+	return e
 }
 
 func (l *login) operateIn(s pkcs11.SessionHandle, t *task, w *tokenWorker) *Error {

@@ -25,7 +25,6 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"github.com/keyward/keyward/hsmpool"
-	"github.com/keyward/keyward/hsmpool/hsmtest"
 )
 
 // opensslVerify has the openssl program verify a DER signature of message under a SubjectPublicKeyInfo.
@@ -73,10 +72,7 @@ func makeKey(t *testing.T, p *hsmpool.Pool, kt hsmpool.KeyType, u hsmpool.Usage,
 	return &hsmpool.Key{ID: "pinned-" + string(id), Type: kt, Usage: u, Member: g.Member, ObjectID: g.ObjectID}, g.PublicKey
 }
 
-func TestOps(t *testing.T) {
-	h := hsmtest.New(t, "a", "b")
-	h.Ceremony(t)
-	p := h.Open(t)
+func testAllOps(t *testing.T, p *hsmpool.Pool) {
 	const encrypt, sign = hsmpool.UseEncrypt, hsmpool.UseSign
 	for _, pinned := range []bool{false, true} {
 		for _, c := range []struct {
@@ -225,11 +221,8 @@ func rsaPublic(t *testing.T, spki []byte) *rsa.PublicKey {
 	return pub.(*rsa.PublicKey)
 }
 
-// TestGCMAgainstGo imports the plain key, so that Go's own AES-GCM can look at what the HSM makes.
-func TestGCMAgainstGo(t *testing.T) {
-	h := hsmtest.New(t, "a")
-	h.Ceremony(t)
-	p := h.Open(t)
+// testGCMAgainstGo imports the plain key, so that Go's own AES-GCM can look at what the HSM makes.
+func testGCMAgainstGo(t *testing.T, p *hsmpool.Pool) {
 	raw := bytes.Repeat([]byte{0x5a}, 32)
 	k := importKey(t, p, "a", hsmpool.AES256, hsmpool.UseEncrypt, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
@@ -289,11 +282,8 @@ func importCount() int {
 	return imports.n
 }
 
-// TestSigningKeyIsRightKey makes sure that Verify in openssl is not fooled: another key's signature does not verify.
-func TestKeysDiffer(t *testing.T) {
-	h := hsmtest.New(t, "a")
-	h.Ceremony(t)
-	p := h.Open(t)
+// testKeysDiffer makes sure that the verifiers are not fooled: another key's signature does not verify.
+func testKeysDiffer(t *testing.T, p *hsmpool.Pool) {
 	ctx := testContext(t)
 	var keys []*hsmpool.Key
 	var pubs []*ecdsa.PublicKey

@@ -394,6 +394,7 @@ func (p *Pool) do(ctx context.Context, t *task, member int) *Error {
 	case <-ctx.Done():
 	}
 	if t.state.CompareAndSwap(taskPending, taskAbandoned) {
+		p.queue.abandon([]*task{t})
 		return contextError(ctx)
 	}
 	<-t.wait.done // it was just done
@@ -464,14 +465,19 @@ func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
 		case <-ctx.Done():
 		}
 	}
+	var abandoned []*task
 	for i, j := range jobs {
 		t := &tasks[i]
 		if t.state.CompareAndSwap(taskPending, taskAbandoned) {
 			j.Err = contextError(ctx)
+			abandoned = append(abandoned, t)
 		} else if t.err != nil {
 			j.Err = t.err
 		} else {
 			j.Out = t.out
 		}
+	}
+	if len(abandoned) > 0 {
+		p.queue.abandon(abandoned)
 	}
 }

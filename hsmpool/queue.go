@@ -7,7 +7,8 @@ import "sync"
 type queue struct {
 	mu      sync.Mutex
 	max     int
-	waiting int
+	waiting int // tasks in the fifos that somebody waits for
+	dead    int // tasks in the fifos that nobody waits for any more
 	closed  *Error
 	shared  fifo
 	members []memberQueue
@@ -59,6 +60,7 @@ func (q *queue) add(tasks []*task, member int) {
 	normal := 0
 	for _, t := range tasks {
 		q.waiting++
+		t.queued = true
 		switch {
 		case member < 0:
 			q.shared.push(t)
@@ -140,17 +142,15 @@ func (q *queue) take(l *lane, buf []*task) []*task {
 		if m.up {
 			switch {
 			case l.slow:
-				if t := m.slow.pop(); t != nil {
-					batch = append(batch, t)
-				}
-			case m.own.len() > 0:
-				batch = m.own.take(batch, share(m.own.len(), m.lanes))
-			default:
-				batch = q.shared.take(batch, share(q.shared.len(), q.lanes))
+				batch = q.pop(&m.slow, batch, 1)
+			case m.own.n > 0:
+				batch = q.pop(&m.own, batch, share(m.own.n, m.lanes))
+			}
+			if !l.slow && len(batch) == 0 {
+				batch = q.pop(&q.shared, batch, share(q.shared.n, q.lanes))
 			}
 		}
 		if len(batch) > 0 {
-			q.waiting -= len(batch)
 			q.mu.Unlock()
 			return batch
 		}
@@ -162,6 +162,45 @@ func (q *queue) take(l *lane, buf []*task) []*task {
 		q.mu.Unlock()
 		<-l.wake
 	}
+}
+
+// pop moves up to n tasks from f to batch, dead ones left out.
+func (q *queue) pop(f *fifo, batch []*task, n int) []*task {
+	for n > 0 && f.n > 0 {
+		t := f.pop()
+		if !t.queued {
+			q.dead--
+			continue
+		}
+		t.queued = false
+		q.waiting--
+		n--
+		batch = append(batch, t)
+	}
+	return batch
+}
+
+// abandon makes room for others when a caller no longer waits for a task. Tasks like that are thrown out when there are
+// many of them, so that callers who give up again and again don't fill the memory of a queue that stands still.
+func (q *queue) abandon(tasks []*task) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, t := range tasks {
+		if t.queued {
+			t.queued = false
+			q.waiting--
+			q.dead++
+		}
+	}
+	if q.dead <= q.max {
+		return
+	}
+	q.shared.sweep()
+	for i := range q.members {
+		q.members[i].own.sweep()
+		q.members[i].slow.sweep()
+	}
+	q.dead = 0
 }
 
 // share is what one of so many lanes takes.
@@ -189,12 +228,11 @@ func (q *queue) setUp(member int, up bool, lanes int) (stranded []*task) {
 		return nil
 	}
 	q.lanes -= m.lanes
-	stranded = m.own.take(stranded, m.own.len())
-	stranded = m.slow.take(stranded, m.slow.len())
+	stranded = q.pop(&m.own, stranded, m.own.n)
+	stranded = q.pop(&m.slow, stranded, m.slow.n)
 	if q.lanes == 0 {
-		stranded = q.shared.take(stranded, q.shared.len())
+		stranded = q.pop(&q.shared, stranded, q.shared.n)
 	}
-	q.waiting -= len(stranded)
 	return stranded
 }
 
@@ -203,18 +241,17 @@ func (q *queue) close(reason *Error) (stranded []*task) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = reason
-	stranded = q.shared.take(stranded, q.shared.len())
+	stranded = q.pop(&q.shared, stranded, q.shared.n)
 	for i := range q.members {
 		m := &q.members[i]
-		stranded = m.own.take(stranded, m.own.len())
-		stranded = m.slow.take(stranded, m.slow.len())
+		stranded = q.pop(&m.own, stranded, m.own.n)
+		stranded = q.pop(&m.slow, stranded, m.slow.n)
 		m.rouse(len(m.idle))
 		if m.late != nil {
 			m.late.signal()
 			m.late = nil
 		}
 	}
-	q.waiting = 0
 	return stranded
 }
 
@@ -223,7 +260,7 @@ func (q *queue) depth(member int) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	m := &q.members[member]
-	return q.shared.len() + m.own.len() + m.slow.len()
+	return q.shared.n + m.own.n + m.slow.n
 }
 
 // fifo is a ring of tasks.
@@ -232,8 +269,6 @@ type fifo struct {
 	head int
 	n    int
 }
-
-func (f *fifo) len() int { return f.n }
 
 func (f *fifo) push(t *task) {
 	if f.n == len(f.ring) {
@@ -258,9 +293,11 @@ func (f *fifo) pop() *task {
 	return t
 }
 
-func (f *fifo) take(batch []*task, n int) []*task {
-	for ; n > 0 && f.n > 0; n-- {
-		batch = append(batch, f.pop())
+// sweep throws the dead tasks out.
+func (f *fifo) sweep() {
+	for range f.n {
+		if t := f.pop(); t.queued {
+			f.push(t)
+		}
 	}
-	return batch
 }

@@ -19,6 +19,7 @@ type task struct {
 	err   *Error
 
 	state    atomic.Int32
+	queued   bool // in the queue and wanted; guarded by queue.mu
 	wait     *waiter
 	attempts int    // runs on any member
 	tried    uint64 // members that failed it, a bit each
