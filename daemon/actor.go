@@ -125,6 +125,9 @@ func (s *server) withPeer(ctx context.Context, c net.Conn) context.Context {
 		s.log.Warn().Err(err).Msg("a caller could not be identified")
 		return ctx
 	}
+	if id := s.peers.Load().identify(p); id.actor == nil {
+		s.log.Warn().Msg("a caller is refused: " + id.why)
+	}
 	return context.WithValue(ctx, peerKey{}, p)
 }
 

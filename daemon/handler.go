@@ -27,22 +27,28 @@ func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+admin.StatusPath, s.known(s.serveStatus))
 	mux.HandleFunc("GET "+admin.MembersPath, s.known(s.serveMembers))
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+" in this version")
 	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	administration := s.noBrowsers(mux)
+	// The API does not go through the mux: it has one path, and is called often.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/") {
+			administration.ServeHTTP(w, r)
+			return
+		}
 		s.kms.ServeHTTP(w, r.WithContext(kmsapi.WithActor(r.Context(), s.identify(r.Context()).actor)))
 	})
-	return noBrowsers(mux)
 }
 
 // noBrowsers refuses requests that a browser sends on behalf of a page: nothing here is for one, and a proxy in front of
-// the socket would otherwise open it to every page. Browsers send at least one of these headers.
-func noBrowsers(next http.Handler) http.Handler {
+// the socket would otherwise open it to every page. Browsers send at least one of these headers. (The KMS API sees to
+// that itself.)
+func (s *server) noBrowsers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, name := range []string{"Origin", "Referer", "Sec-Fetch-Site"} {
 			if r.Header.Get(name) != "" {
-				http.Error(w, "requests of web pages are refused here", http.StatusForbidden)
+				s.fail(w, http.StatusForbidden, "requests of web pages are refused here")
 				return
 			}
 		}
@@ -92,12 +98,16 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	st := &admin.Status{
 		Version: Version(), Region: c.Region, Principal: actor.Principal,
 		Started: s.started, Uptime: time.Since(s.started).Seconds(),
-		State: admin.OK, Problems: []string{},
+		Reloads: int(s.reloads.Load()),
+		State:   admin.OK, Problems: []string{},
 		Store:   admin.Store{Keys: health.Keys, Sequence: health.Sequence, Problem: health.Problem, Damaged: health.Damaged},
 		Members: s.members(), Instances: []admin.Instance{},
 	}
 	for _, in := range c.Instances {
 		st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+	}
+	if why := s.refused.Load(); why != nil {
+		st.Problems = append(st.Problems, "the configuration was changed, but has a mistake and is not in force: "+*why)
 	}
 	if health.Problem != "" {
 		st.Problems = append(st.Problems, "store: "+health.Problem)

@@ -165,7 +165,7 @@ func createStore(ctx context.Context, c *config.Config, group, path string, out 
 	if err := os.RemoveAll(partial); err != nil {
 		return fmt.Errorf("the store: %w", err)
 	}
-	backend, err := boltstore.Open(partial, boltstore.Options{})
+	backend, err := boltstore.Open(partial, boltstore.Options{Ballast: -1})
 	if err != nil {
 		return fmt.Errorf("making the store: %w", err)
 	}

@@ -3,10 +3,12 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -27,14 +29,16 @@ func listenAdmin(c *config.Sockets) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket activation: %w", err)
 	}
-	for name, all := range passed {
-		for i, l := range all {
-			unixListener, ok := l.(*net.UnixListener)
-			if name != socketName || i > 0 || !ok {
-				return nil, fmt.Errorf("socket activation: systemd passed %v called %q; expected is one Unix socket called %q (FileDescriptorName=%s)", l.Addr(), name, socketName, socketName)
-			}
-			return newBounded(unixListener, c.MaxConnections), nil
+	if len(passed) > 0 {
+		all := passed[socketName]
+		if len(passed) > 1 || len(all) != 1 {
+			return nil, fmt.Errorf("socket activation: systemd must pass one socket, called %q (FileDescriptorName=%s); it passed %v", socketName, socketName, slices.Collect(maps.Keys(passed)))
 		}
+		l, ok := all[0].(*net.UnixListener)
+		if !ok {
+			return nil, fmt.Errorf("socket activation: the socket is at %v; it must be a Unix socket, because callers are known by it", all[0].Addr())
+		}
+		return newBounded(l, c.MaxConnections), nil
 	}
 	l, err := listenUnix(c)
 	if err != nil {

@@ -13,7 +13,13 @@ import (
 func (s *server) reloadNow() {
 	notify(s.log, sdnotify.SdNotifyReloading)
 	defer func() { notify(s.log, sdnotify.SdNotifyReady+"\nSTATUS="+s.summary()) }()
-	if err := s.reload(); err != nil {
+	defer s.reloads.Add(1)
+	err := s.reload()
+	if err == nil {
+		s.refused.Store(nil)
+	} else {
+		why := err.Error()
+		s.refused.Store(&why)
 		s.log.Error().Err(err).Msg("the configuration has a mistake, so nothing was changed; the daemon goes on with the old one")
 	}
 }

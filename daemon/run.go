@@ -27,6 +27,8 @@ type server struct {
 	started time.Time
 	config  atomic.Pointer[config.Config]
 	peers   atomic.Pointer[peerTable]
+	reloads atomic.Int64
+	refused atomic.Pointer[string] // why the last reload was refused; nil: it was not
 	store   *keystore.DB
 	pool    *hsmpool.Pool
 	kms     http.Handler // the KMS API

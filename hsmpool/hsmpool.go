@@ -6,10 +6,7 @@
 // loaded into any member as session objects when they are first used.
 package hsmpool
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // KeyType is what kind of key a job or a generation is about.
 type KeyType uint8
@@ -88,9 +85,6 @@ const (
 	KindCanceled                // the caller gave up waiting
 )
 
-// Pool is a group of members. See Open.
-type Pool struct{}
-
 // Config says which members there are.
 type Config struct {
 	Members []MemberConfig
@@ -99,6 +93,9 @@ type Config struct {
 	// Group is the name of the group that the master keys must belong to, as Pool.Group gave it when the ceremony ran;
 	// a member with other master keys is refused.
 	Group string
+
+	// Probe is how often a member is looked at: whether it still serves, or is back. 0: 5 s.
+	Probe time.Duration
 }
 
 // MemberConfig is one token of one PKCS#11 module. A token is named by label or serial, never by slot.
@@ -114,21 +111,6 @@ type MemberConfig struct {
 	PIN func() ([]byte, error)
 }
 
-// Open opens the group. It succeeds when at least one member can serve; the others stay down with a reason in Status
-// and are tried again in the background. A refused PIN, a missing token or foreign master keys on every member give an
-// error that says so, and what to do.
-func Open(ctx context.Context, c Config) (*Pool, error) { panic("contract") }
-
-// Close ends the workers and closes the modules. Jobs that wait end with KindUnavailable.
-func (p *Pool) Close() error { panic("contract") }
-
-// Do runs the job and returns its Err. ctx bounds the waiting: a C call in flight runs to its end and its result is
-// dropped, so the job must not be used again after a context error.
-func (p *Pool) Do(ctx context.Context, j *Job) error { panic("contract") }
-
-// DoAll runs the jobs, over all members at once, and returns when each has its Out or Err.
-func (p *Pool) DoAll(ctx context.Context, jobs []*Job) { panic("contract") }
-
 // Generated is a new key.
 type Generated struct {
 	Wrapped   []byte // wrapped keys: the material under the wrap key
@@ -136,37 +118,6 @@ type Generated struct {
 	ObjectID  []byte // pinned keys: CKA_ID
 	PublicKey []byte // asymmetric keys: DER SubjectPublicKeyInfo
 }
-
-// Generate makes a key that is wrapped: a session object on one member, wrapped, loaded on another member if there is
-// one, and used there. Nothing of it stays in an HSM but cached session objects, so a crash leaves nothing behind.
-func (p *Pool) Generate(ctx context.Context, t KeyType, u Usage) (*Generated, error) {
-	panic("contract")
-}
-
-// GeneratePinned makes a token object that can never be extracted, with objectID as CKA_ID, on member; an empty member
-// lets the pool choose, but the caller should choose and note it first (see PinTarget), or a crash leaves an orphan that
-// nobody can name.
-func (p *Pool) GeneratePinned(ctx context.Context, t KeyType, u Usage, objectID []byte, member string) (*Generated, error) {
-	panic("contract")
-}
-
-// PinTarget names the member that a pinned key should be made on.
-func (p *Pool) PinTarget() (string, error) { panic("contract") }
-
-// DestroyPinned destroys every object with that CKA_ID on member and looks again with a new session. That there are none
-// is no error. It returns how many were destroyed.
-func (p *Pool) DestroyPinned(ctx context.Context, member string, objectID []byte) (int, error) {
-	panic("contract")
-}
-
-// Group names the group by the check values of its master keys.
-func (p *Pool) Group() string { panic("contract") }
-
-// Seal encrypts at most 64 octets under the seal key. Pool is a keystore.Sealer.
-func (p *Pool) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) { panic("contract") }
-
-// Open undoes Seal.
-func (p *Pool) Open(ctx context.Context, sealed, aad []byte) ([]byte, error) { panic("contract") }
 
 // Status is a member's state.
 type Status struct {
@@ -182,17 +133,6 @@ type Status struct {
 	Done     uint64 // jobs
 	Failed   uint64 // jobs
 	Since    time.Time
-}
-
-// Status reports every member's.
-func (p *Pool) Status() []Status { panic("contract") }
-
-// Ceremony makes the two master keys and gives them to every member. No master key is ever an extractable token object,
-// and neither is in this process's memory in the clear: they are made as session objects on the first member, leave it
-// only under keys made in the targets (RSA-OAEP) and under the recovery key, and become token objects by unwrapping.
-// It refuses when any member already has master keys.
-func Ceremony(ctx context.Context, c Config, shares, threshold int) (*CeremonyResult, error) {
-	panic("contract")
 }
 
 // CeremonyResult is what remains of a ceremony, for people to keep.

@@ -3,6 +3,12 @@ package keystore
 import (
 	"context"
 	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // ErrForeign means that the store's key was sealed by another HSM group: it belongs to other master keys.
@@ -20,115 +26,256 @@ type Sealer interface {
 
 // recordState is what DB remembers about a record it read, for the compare-and-swap of a later Change.
 type recordState struct {
-	revision uint64
-	writes   uint64
+	revision uint64 // the Store's
+	writes   uint64 // the generation of the commit that wrote it, which the tag covers
 }
 
 // DB is the store of keys over a Store. See the package comment.
-type DB struct{}
+//
+// Reads of one record come from memory when they can. Every commit changes the root record, so all commits to a store
+// are in one line, here and on other appliances: simple to reason about, and as fast as the backend's fsync.
+type DB struct {
+	store   Store
+	secrets *secrets
 
-// Create makes the store key, seals it, and writes the first records into an empty store. A store that is not empty
-// gives ErrConflict.
-func Create(ctx context.Context, store Store, sealer Sealer) error { panic("contract") }
+	keys     *cache[string, Key]        // by ID
+	versions *cache[string, Version]    // by ID
+	aliases  *cache[aliasOf, Alias]     // by account and name
+	noCache  atomic.Bool                // the watch is down, so nothing read may be kept
+	closed   atomic.Bool                // Close was called
+	ctx      context.Context            // of the tasks; ended by Close
+	cancel   context.CancelFunc         //
+	tasks    sync.WaitGroup             // watch and scan
+	root     atomic.Pointer[rootState]  // as of the last commit seen; nil when the root record is damaged
+	rootErr  string                     // why root is nil; set by Open only
+	census   atomic.Pointer[censusFail] // what the last full scan found wrong with the set of records, or nil
 
-// Open opens the store key with sealer and checks the store. DB owns store from here and closes it.
-func Open(ctx context.Context, store Store, sealer Sealer) (*DB, error) { panic("contract") }
+	committing chan struct{} // one token: its holder commits, or reloads root, and owns the fields down to the blank line
+	stale      bool          // root may not be the newest
+	foreign    uint64        // how often root turned out to be somebody else's
+	scan       *scanState    // the scan under way, or nil
+
+	health struct {
+		sync.Mutex
+		damaged  map[string]bool // names of records that failed their check
+		verified time.Time       // when a full scan last found all in place
+	}
+}
+
+type aliasOf struct{ account, name string }
+
+// censusFail is a finding about the set of records: some are missing, replaced by older ones, or unreadable.
+type censusFail struct{ problem string }
+
+// scanNow is the number of records up to which Open waits for the scan of all records; it takes some 50 ms.
+const scanNow = 20_000
+
+// Open opens the store key with sealer and checks the store. DB owns store from here and closes it; when Open fails it
+// stays the caller's. A store with damaged records opens, and Health says what is wrong. A large store is scanned in the
+// background.
+func Open(ctx context.Context, store Store, sealer Sealer) (*DB, error) {
+	return open(ctx, store, sealer, scanNow)
+}
+
+func open(ctx context.Context, store Store, sealer Sealer, scanNow uint64) (*DB, error) {
+	boot, damaged, err := readBootstrap(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := openSecrets(ctx, boot, sealer)
+	if err != nil {
+		return nil, err
+	}
+	seed := maphash.MakeSeed()
+	byID := func(id string) uint64 { return maphash.String(seed, id) }
+	db := &DB{
+		store: store, secrets: secrets,
+		keys:     newCache[string, Key](cacheKeys, byID),
+		versions: newCache[string, Version](cacheVersions, byID),
+		aliases: newCache[aliasOf, Alias](cacheAliases, func(a aliasOf) uint64 {
+			return maphash.String(seed, a.account)*31 + maphash.String(seed, a.name)
+		}),
+		committing: make(chan struct{}, 1),
+	}
+	db.committing <- struct{}{}
+	db.ctx, db.cancel = context.WithCancel(context.Background())
+	db.health.damaged = make(map[string]bool)
+	for _, name := range damaged {
+		db.noteDamaged(name)
+	}
+	if err := db.begin(ctx, scanNow); err != nil {
+		db.cancel()
+		db.tasks.Wait()
+		secrets.wipe()
+		return nil, err
+	}
+	return db, nil
+}
+
+// begin reads the root record and starts the tasks.
+func (db *DB) begin(ctx context.Context, scanNow uint64) error {
+	root, err := db.secrets.readRoot(ctx, db.store)
+	rootErr := err
+	switch {
+	case err == nil:
+		db.root.Store(&root)
+	case errors.Is(err, ErrDamaged):
+		db.noteDamaged(nameRoot)
+		db.rootErr = fmt.Sprintf("the root record is damaged (%v): keys can be used as far as they pass their checks, and all changes are refused. Restore the newest backup", err)
+		db.census.Store(&censusFail{db.rootErr})
+	default:
+		return err
+	}
+	events, err := db.store.Watch(db.ctx, "")
+	if err != nil {
+		return err
+	}
+	db.tasks.Go(func() { db.watch(events) })
+	if rootErr == nil && root.records <= scanNow {
+		if err := db.scanAll(ctx); err != nil {
+			return err
+		}
+		db.tasks.Go(func() { db.scanLater(scanEvery) })
+		return nil
+	}
+	db.tasks.Go(func() { db.scanLater(0) })
+	return nil
+}
 
 // Close closes the Store and wipes the store key.
-func (db *DB) Close() error { panic("contract") }
-
-// Seal encrypts material for the version called versionID, which is bound to it.
-func (db *DB) Seal(versionID string, material []byte) ([]byte, error) { panic("contract") }
-
-// Unseal undoes Seal for v.Sealed. The caller wipes the result.
-func (db *DB) Unseal(v *Version) ([]byte, error) { panic("contract") }
-
-// Key returns a key by its ID, from the cache if it can. ErrNotFound, or ErrDamaged when the record fails its check or
-// is missing from a store that is known to be damaged.
-func (db *DB) Key(ctx context.Context, id string) (*Key, error) { panic("contract") }
-
-// Version returns a version by the IDs of key and version, from the cache if it can.
-func (db *DB) Version(ctx context.Context, keyID, versionID string) (*Version, error) {
-	panic("contract")
+func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return ErrClosed
+	}
+	db.cancel()
+	db.tasks.Wait()
+	err := db.store.Close() // waits for calls that run
+	db.keys.purge()
+	db.versions.purge()
+	db.aliases.purge()
+	db.secrets.wipe()
+	return err
 }
 
-// Versions lists a key's versions in order of creation: limit of them from offset, and how many there are.
-func (db *DB) Versions(ctx context.Context, keyID string, offset, limit int) ([]*Version, int, error) {
-	panic("contract")
+// watchPause is the time between attempts to watch again after a watch broke.
+const watchPause = time.Second
+
+// watch evicts what changed, until db.ctx ends.
+func (db *DB) watch(events <-chan Event) {
+	for {
+		db.follow(events)
+		if db.ctx.Err() != nil {
+			return
+		}
+		// The backend ended the watch by itself. Until there is a new one nothing may be kept.
+		db.noCache.Store(true)
+		db.purge()
+		for {
+			select {
+			case <-time.After(watchPause):
+			case <-db.ctx.Done():
+				return
+			}
+			var err error
+			if events, err = db.store.Watch(db.ctx, ""); err == nil {
+				break
+			}
+		}
+		db.purge()
+		db.noCache.Store(false)
+	}
 }
 
-// Keys lists an account's keys in order of creation: limit of their IDs from offset, and how many there are. A page
-// costs the same wherever it lies.
-func (db *DB) Keys(ctx context.Context, account string, offset, limit int) ([]string, int, error) {
-	panic("contract")
+func (db *DB) purge() {
+	db.keys.purge()
+	db.versions.purge()
+	db.aliases.purge()
 }
 
-// Alias returns an alias, from the cache if it can.
-func (db *DB) Alias(ctx context.Context, account, name string) (*Alias, error) { panic("contract") }
-
-// Aliases lists an account's aliases by name, as Keys does.
-func (db *DB) Aliases(ctx context.Context, account string, offset, limit int) ([]*Alias, int, error) {
-	panic("contract")
+func (db *DB) follow(events <-chan Event) {
+	rootChanged := false
+	for e := range events {
+		if e.Lost {
+			db.purge()
+			rootChanged = true
+		}
+		db.evict(e.Name)
+		rootChanged = rootChanged || e.Name == nameRoot
+		if !rootChanged || len(events) > 0 {
+			continue
+		}
+		select {
+		case <-db.committing:
+			// A failure is found again by the next commit, which checks the root's revision.
+			if _, err := db.reloadRoot(db.ctx); err != nil {
+				db.stale = true
+			}
+			db.committing <- struct{}{}
+			rootChanged = false
+		default: // whoever commits now learns of a foreign root by a conflict
+		}
+	}
 }
 
-// AliasesOf lists a key's aliases by name.
-func (db *DB) AliasesOf(ctx context.Context, keyID string, offset, limit int) ([]*Alias, int, error) {
-	panic("contract")
-}
-
-// Intents lists what was begun and not ended.
-func (db *DB) Intents(ctx context.Context) ([]*Intent, error) { panic("contract") }
-
-// ReserveCalls durably adds n to the count of a version's calls and returns the new total: the caller may make n calls
-// up to it. A crash loses the rest of a reservation, never a call that was made.
-func (db *DB) ReserveCalls(ctx context.Context, versionID string, n uint64) (uint64, error) {
-	panic("contract")
+// reloadRoot reads the root record and tells whether it is another than DB knew. Caller holds committing.
+func (db *DB) reloadRoot(ctx context.Context) (changed bool, err error) {
+	if db.root.Load() == nil {
+		return false, fmt.Errorf("%w: %s", ErrReadOnly, db.rootErr)
+	}
+	root, err := db.secrets.readRoot(ctx, db.store)
+	if err != nil {
+		if errors.Is(err, ErrDamaged) {
+			db.noteDamaged(nameRoot)
+		}
+		return false, err
+	}
+	db.stale = false
+	if root.revision == db.root.Load().revision {
+		return false, nil
+	}
+	db.root.Store(&root)
+	db.foreign++
+	return true, nil
 }
 
 // Health is what DB knows of the state of the store.
 type Health struct {
 	Keys     int
-	Damaged  []string // names of records that failed their check, as far as seen
-	Problem  string   // set when the store as a whole is damaged or read-only: what to do
-	Sequence uint64   // generation: number of commits
+	Damaged  []string  // names of records that failed their check, as far as seen, at most 1,000
+	Problem  string    // set when the store as a whole is damaged or read-only: what to do
+	Sequence uint64    // generation: number of commits
+	Verified time.Time // end of the last scan of all records that found each in place; zero before the first
 }
 
+// maxDamaged bounds the list of damaged records.
+const maxDamaged = 1000
+
 // Health reports it without touching the disk.
-func (db *DB) Health() Health { panic("contract") }
+func (db *DB) Health() Health {
+	var h Health
+	if root := db.root.Load(); root != nil {
+		h.Keys, h.Sequence = int(root.keys), root.generation
+	}
+	if r, ok := db.store.(Reporter); ok {
+		h.Problem = r.Problem()
+	}
+	if c := db.census.Load(); c != nil && h.Problem == "" {
+		h.Problem = c.problem
+	}
+	db.health.Lock()
+	defer db.health.Unlock()
+	for name := range db.health.damaged {
+		h.Damaged = append(h.Damaged, name)
+	}
+	slices.Sort(h.Damaged)
+	h.Verified = db.health.verified
+	return h
+}
 
-// Change is a set of changes that are committed together. Its methods only note what is wanted; nothing is read or
-// written before Commit.
-type Change struct{}
-
-// Change begins one.
-func (db *DB) Change() *Change { panic("contract") }
-
-// Urgent lets the change use the space kept in reserve.
-func (c *Change) Urgent() *Change { panic("contract") }
-
-// CreateKey adds a key. It must not exist.
-func (c *Change) CreateKey(k *Key) *Change { panic("contract") }
-
-// UpdateKey replaces old, which DB handed out, by k. Commit gives ErrConflict when old is not the newest.
-func (c *Change) UpdateKey(old, k *Key) *Change { panic("contract") }
-
-// CreateVersion adds a version. It must not exist.
-func (c *Change) CreateVersion(v *Version) *Change { panic("contract") }
-
-// CreateAlias adds an alias. Commit gives ErrConflict when the name is taken.
-func (c *Change) CreateAlias(a *Alias) *Change { panic("contract") }
-
-// UpdateAlias points old, which DB handed out, at another key.
-func (c *Change) UpdateAlias(old *Alias, keyID string) *Change { panic("contract") }
-
-// DeleteAlias removes old, which DB handed out.
-func (c *Change) DeleteAlias(old *Alias) *Change { panic("contract") }
-
-// PutIntent writes an intent.
-func (c *Change) PutIntent(i *Intent) *Change { panic("contract") }
-
-// DeleteIntent removes one. It must still be there, so that of two who end the same work one gets ErrConflict.
-func (c *Change) DeleteIntent(i *Intent) *Change { panic("contract") }
-
-// Commit makes the changes durable and visible to readers of this DB before it returns.
-func (c *Change) Commit(ctx context.Context) error { panic("contract") }
+func (db *DB) noteDamaged(name string) {
+	db.health.Lock()
+	defer db.health.Unlock()
+	if len(db.health.damaged) < maxDamaged {
+		db.health.damaged[name] = true
+	}
+}

@@ -67,3 +67,14 @@ type Intent struct {
 	Started time.Time
 	record  recordState
 }
+
+// Tombstone is what stays of a deleted key. Its ID is never used again.
+type Tombstone struct {
+	ID       string
+	Account  string
+	Creator  string
+	Instance string
+	Spec     string
+	Created  time.Time
+	Deleted  time.Time // by the wall clock, for information only
+}

@@ -8,6 +8,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Errors of a Store. They may be wrapped; use errors.Is.
@@ -19,6 +20,15 @@ var (
 	ErrReadOnly = errors.New("keystore: the store is read-only")
 	ErrClosed   = errors.New("keystore: the store is closed")
 )
+
+// Limits of every backend. A Commit that passes one of them is refused with ErrLimit.
+const (
+	MaxName  = 1024    // octets of a name, at least 1
+	MaxValue = 1 << 20 // octets of a value; etcd takes 1.5 MiB in one request
+)
+
+// ErrLimit means that a Txn cannot be stored anywhere: a name or value is too long, or one name is changed twice.
+var ErrLimit = errors.New("keystore: the change breaks a limit")
 
 // Store is what a backend does. All methods may be called at the same time from several goroutines. A backend passes
 // the suite in storetest.
@@ -40,7 +50,8 @@ type Store interface {
 	// events that were dropped, and must then forget what it has cached.
 	Watch(ctx context.Context, prefix string) (<-chan Event, error)
 
-	// Close waits for running calls and releases the backend. Calls after it give ErrClosed.
+	// Close waits for running calls, ends all watches and releases the backend. Calls after it give ErrClosed, and so
+	// does a second Close.
 	Close() error
 }
 
@@ -57,6 +68,46 @@ type Txn struct {
 	Puts    []Put
 	Deletes []string // a name that is not there is no error
 	Urgent  bool     // may use the space kept in reserve: disabling and deleting work on a full disk
+}
+
+// Validate reports ErrLimit when no backend could take tx. Backends call it first in Commit.
+func (tx Txn) Validate() error {
+	changed := make(map[string]bool, len(tx.Puts)+len(tx.Deletes))
+	name := func(n string, writes bool) error {
+		if n == "" || len(n) > MaxName {
+			return fmt.Errorf("%w: a name of %d octets; 1 to %d are allowed", ErrLimit, len(n), MaxName)
+		}
+		if writes && changed[n] {
+			return fmt.Errorf("%w: %q is changed twice in one commit", ErrLimit, n)
+		}
+		changed[n] = changed[n] || writes
+		return nil
+	}
+	for _, c := range tx.Checks {
+		if err := name(c.Name, false); err != nil {
+			return err
+		}
+	}
+	for _, p := range tx.Puts {
+		if err := name(p.Name, true); err != nil {
+			return err
+		}
+		if len(p.Value) > MaxValue {
+			return fmt.Errorf("%w: the value of %q has %d octets; %d are allowed", ErrLimit, p.Name, len(p.Value), MaxValue)
+		}
+	}
+	for _, d := range tx.Deletes {
+		if err := name(d, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Reporter is implemented by a Store that can tell more of its state than errors do.
+type Reporter interface {
+	// Problem says why the backend refuses changes, and what to do; empty while it takes them. It does no I/O.
+	Problem() string
 }
 
 // Check makes a Txn conditional: name must be at Revision; 0 means that it must not exist.

@@ -17,7 +17,8 @@ type wrapping struct {
 // maxPublicKeyBlob bounds a PublicKeyBlob, in octets: RSA-4096 in PEM takes 800.
 const maxPublicKeyBlob = 4096
 
-// parseWrapping checks the three parameters that name the caller's public key (reference section 4.8).
+// parseWrapping checks the three parameters that name the caller's public key (reference section 4.8). The caller closes
+// the key.
 func parseWrapping(publicKey []byte, alg kmswire.Algorithm, spec kmswire.KeySpec) (wrapping, error) {
 	if spec != kmswire.RSA2048 {
 		return wrapping{}, Invalid("WrappingKeySpec", "%q is not supported, %s is", spec, kmswire.RSA2048)
@@ -39,8 +40,9 @@ func parseWrapping(publicKey []byte, alg kmswire.Algorithm, spec kmswire.KeySpec
 	if err != nil {
 		return wrapping{}, Invalid("PublicKeyBlob", "it is no DER SubjectPublicKeyInfo, nor PEM of one")
 	}
-	if key.Spec() != spec {
-		return wrapping{}, Invalid("PublicKeyBlob", "it is a key of spec %s, WrappingKeySpec says %s", key.Spec(), spec)
+	if got := key.Spec(); got != spec {
+		key.Close()
+		return wrapping{}, Invalid("PublicKeyBlob", "it is a key of spec %s, WrappingKeySpec says %s", got, spec)
 	}
 	return wrapping{key, alg}, nil
 }
@@ -65,6 +67,7 @@ func (s *Service) GenerateAndExportDataKey(ctx context.Context, actor *Actor, re
 		if err != nil {
 			return nil, err
 		}
+		defer w.key.Close()
 		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
 		if err != nil {
 			return nil, err
@@ -94,6 +97,7 @@ func (s *Service) ExportDataKey(ctx context.Context, actor *Actor, req *kmswire.
 		if err != nil {
 			return nil, err
 		}
+		defer w.key.Close()
 		o, plaintext, err := c.decrypt(req.CiphertextBlob, req.EncryptionContext, actExportDataKey)
 		if err != nil {
 			return nil, err

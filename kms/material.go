@@ -56,6 +56,9 @@ func (m *material) release() {
 	if m.private != nil {
 		m.private.Close()
 	}
+	if m.public != nil {
+		m.public.Close()
+	}
 }
 
 // materialCache keeps open materials by version ID.
@@ -173,6 +176,9 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 		err = Errorf(KeyUnavailable, "%s has no material", v.ID)
 	}
 	if err != nil {
+		if m.public != nil {
+			m.public.Close()
+		}
 		return nil, err
 	}
 	return m, nil

@@ -33,7 +33,7 @@ trap finish EXIT
 trap 'exit 0' INT TERM
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { printf '  $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/    /'; }
+show() { local line="$*"; printf '  $ %s\n' "${line//"$PWD/bin/"/}"; "$@" 2>&1 | sed "s|$work/||g; s/^/    /"; }
 fail() { echo "THE TOUR FAILED: $*" >&2; exit 1; }
 
 step "1. Starting keywardd dev in $dir"

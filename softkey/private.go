@@ -33,9 +33,6 @@ func GenerateKey(spec kmswire.KeySpec) (*PrivateKey, error) {
 // ParsePrivateKey reads what Marshal gave: PKCS#8 DER. It checks the key against spec, and its parts against each other;
 // Check does more, for keys from outside. ErrMalformed when any of that fails. The caller wipes der.
 func ParsePrivateKey(spec kmswire.KeySpec, der []byte) (*PrivateKey, error) {
-	if !plainPKCS8(spec, der) {
-		return nil, ErrMalformed
-	}
 	key, err := libcrypto.ParsePKCS8(der)
 	if err != nil {
 		return nil, translate(err)

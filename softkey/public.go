@@ -10,8 +10,7 @@ import (
 	"github.com/keyward/keyward/softkey/libcrypto"
 )
 
-// PublicKey is an asymmetric public key, parsed once and used from any number of goroutines. Its memory is freed when it
-// becomes unreachable.
+// PublicKey is an asymmetric public key, parsed once and used from any number of goroutines.
 type PublicKey struct {
 	spec kmswire.KeySpec
 	der  []byte
@@ -21,30 +20,22 @@ type PublicKey struct {
 	koblitz *secp256k1.PublicKey
 }
 
+// pointSize is the size of an uncompressed point, with which the encoding of a public key on a curve ends.
+const pointSize = 65
+
 // ParsePublicKey reads DER SubjectPublicKeyInfo, including secp256k1, and tells the spec. RSA keys of other sizes, other
 // curves, points in compressed form and anything that is not DER give ErrMalformed.
 func ParsePublicKey(der []byte) (*PublicKey, error) {
-	alg, bits, ok := splitSPKI(der)
-	if !ok {
-		return nil, ErrMalformed
-	}
 	key, err := libcrypto.ParseSPKI(der)
 	if err != nil {
 		return nil, translate(err)
 	}
-	p := &PublicKey{key: key}
+	p := &PublicKey{key: key, der: slices.Clone(der)} // there is one encoding only
 	if p.spec, err = specOf(key); err != nil {
 		return nil, err
 	}
-	// OpenSSL reads some BER too: only what it would have written itself is DER.
-	if p.der, err = key.MarshalSPKI(); err != nil {
-		return nil, translate(err)
-	}
-	if !slices.Equal(p.der, der) || alg != algorithmOf(p.spec) {
-		return nil, ErrMalformed
-	}
 	if p.spec == kmswire.ECP256K {
-		if p.koblitz, err = secp256k1.ParsePubKey(bits); err != nil {
+		if p.koblitz, err = secp256k1.ParsePubKey(der[len(der)-pointSize:]); err != nil {
 			return nil, ErrMalformed
 		}
 	}
@@ -82,3 +73,8 @@ func (k *PublicKey) Encrypt(alg kmswire.Algorithm, plaintext []byte) ([]byte, er
 func (k *PublicKey) MaxPlaintext(alg kmswire.Algorithm) int {
 	return k.key.MaxPlaintext(schemes[alg])
 }
+
+// Close frees the key's memory, with the end of the last call that is using it. Nobody has to: it is also freed when the
+// key becomes unreachable. But the garbage collector does not see how much that is, so who parses a key for one call
+// should close it. Later calls give ErrClosed; Spec, Marshal and PEM still work.
+func (k *PublicKey) Close() { k.key.Close() }

@@ -24,6 +24,7 @@ type Status struct {
 	Principal string     `json:"principal"` // the caller's own, as the daemon sees it
 	Started   time.Time  `json:"started"`
 	Uptime    float64    `json:"uptime_seconds"`
+	Reloads   int        `json:"reloads"` // how often the configuration was read again, with or without success
 	State     State      `json:"state"`
 	Problems  []string   `json:"problems"` // why State is not ok; each says what to do
 	Store     Store      `json:"store"`

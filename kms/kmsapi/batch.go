@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmswire"
@@ -199,7 +200,7 @@ func (b *batch[Req, Resp, Item, Result]) perform() {
 	if len(b.items) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(b.r.Context(), b.timeout())
+	ctx, cancel := context.WithTimeout(kms.WithRequestID(b.r.Context(), b.id), b.timeout())
 	defer cancel()
 	req := b.req
 	b.codec.set(&req, b.items)
@@ -345,38 +346,48 @@ func (b *batch[Req, Resp, Item, Result]) addAll(body []byte) error {
 }
 
 // arena is memory for the decoded octets of a chunk's items. It grows by pieces that never move, because items refer to
-// them.
+// them. The chunk of a stream fits in one.
 type arena struct {
-	b    []byte
-	full [][]byte
+	pieces []*[]byte
 }
 
-// arenaSize is how many octets a piece of an arena has, if no item needs more.
-const arenaSize = 64 << 10
+// arenaPiece is how many octets a piece of an arena has, if no item needs more.
+const arenaPiece = window
+
+var arenaPieces = sync.Pool{New: func() any { b := make([]byte, 0, arenaPiece); return &b }}
 
 // decode decodes base64 into the arena. The octets are valid until reset; they are never nil.
 func (a *arena) decode(text []byte) ([]byte, error) {
-	if need := base64.StdEncoding.DecodedLen(len(text)); cap(a.b)-len(a.b) < need {
-		if len(a.b) > 0 {
-			a.full = append(a.full, a.b)
-		}
-		a.b = make([]byte, 0, max(need, arenaSize))
+	need := base64.StdEncoding.DecodedLen(len(text))
+	var piece *[]byte
+	if n := len(a.pieces); n > 0 {
+		piece = a.pieces[n-1]
 	}
-	start := len(a.b)
-	grown, err := kmswire.DecodeBase64(a.b, text)
+	if piece == nil || cap(*piece)-len(*piece) < need {
+		if need <= arenaPiece {
+			piece = arenaPieces.Get().(*[]byte)
+		} else {
+			large := make([]byte, 0, need)
+			piece = &large
+		}
+		a.pieces = append(a.pieces, piece)
+	}
+	start := len(*piece)
+	grown, err := kmswire.DecodeBase64(*piece, text)
 	if err != nil {
 		return nil, err
 	}
-	a.b = grown
+	*piece = grown
 	return grown[start:len(grown):len(grown)], nil
 }
 
-// reset wipes the arena. The newest piece is used again.
+// reset wipes the arena and gives its memory back.
 func (a *arena) reset() {
-	for _, piece := range a.full {
-		clear(piece)
+	for _, piece := range a.pieces {
+		clear(*piece)
+		if *piece = (*piece)[:0]; cap(*piece) == arenaPiece {
+			arenaPieces.Put(piece)
+		}
 	}
-	a.full = nil
-	clear(a.b)
-	a.b = a.b[:0]
+	a.pieces = a.pieces[:0]
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmswire"
@@ -108,7 +109,7 @@ func describe(err error) (e apiError, internal bool) {
 		e.message = fmt.Sprintf(e.message, known.Param)
 	}
 	if known.Detail != "" {
-		e.message += " " + known.Detail
+		e.message += " " + strings.TrimSuffix(known.Detail, ".") + "."
 	}
 	return e, false
 }
@@ -129,14 +130,17 @@ func paramError(err error, dryRun bool) error {
 	return kms.Invalid(pe.Param, "It is refused because %s.", pe.Reason)
 }
 
+// drainTimeout is how long the rest of a body is waited for when it is not wanted.
+const drainTimeout = time.Second
+
 // fail answers err. It must be called before anything is written.
 func (c *call) fail(err error) {
 	e, internal := describe(err)
 	switch {
 	case internal:
-		c.h.log.Error().Str("request_id", c.id).Str("action", c.action).Err(err).Msg("KMS API call failed")
+		c.h.log.Error().Str("request_id", c.id).Str("action", c.logName()).Err(err).Msg("KMS API call failed")
 	default:
-		c.h.log.Debug().Str("request_id", c.id).Str("action", c.action).Str("code", e.code).Err(err).Msg("KMS API call refused")
+		c.h.log.Debug().Str("request_id", c.id).Str("action", c.logName()).Str("code", e.code).Err(err).Msg("KMS API call refused")
 	}
 	body, jsonErr := json.Marshal(kmswire.ErrorBody{RequestID: c.id, HostID: c.r.Host, Code: e.code, Message: e.message, HTTPStatus: e.status})
 	if jsonErr != nil { // strings and an int always render
@@ -145,6 +149,13 @@ func (c *call) fail(err error) {
 	if e.status == http.StatusMethodNotAllowed {
 		c.w.Header()["Allow"] = []string{"GET, POST"}
 	}
+	switch {
+	case e.status == http.StatusRequestTimeout:
+		c.w.Header()["Connection"] = []string{"close"} // answer now: waiting for the rest of the body was tried
+	case c.r.ContentLength != 0:
+		// The server reads what is left of the body before it answers. It may not wait long for that.
+		_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(drainTimeout))
+	}
 	c.write(e.status, append(body, '\n'))
 }
 
@@ -152,7 +163,7 @@ func (c *call) fail(err error) {
 func (c *call) itemError(err error) *kmswire.ItemError {
 	e, internal := describe(err)
 	if internal {
-		c.h.log.Error().Str("request_id", c.id).Str("action", c.action).Err(err).Msg("item of a batch failed")
+		c.h.log.Error().Str("request_id", c.id).Str("action", c.logName()).Err(err).Msg("item of a batch failed")
 	}
 	return &kmswire.ItemError{Code: e.code, Message: e.message}
 }

@@ -87,14 +87,22 @@ type call struct {
 	r      *http.Request
 	id     string // RequestId
 	actor  *kms.Actor
-	action string     // as far as it is known
-	row    *operation // as far as it is known
+	action string     // as the caller named it
+	row    *operation // nil until there is one of that name
 	values url.Values // query and form together; nil on the hot path
 
 	started bool // something was written, so an error can't be answered any more
 }
 
 func (c *call) timeout() time.Duration { return c.row.timeout }
+
+// logName is the action for the log, which is no place for a name that the caller made up.
+func (c *call) logName() string {
+	if c.row == nil {
+		return ""
+	}
+	return c.row.action
+}
 
 // ServeHTTP answers one request. In this order: recover from panics, refuse what a browser sent, path and method, the
 // caller; then the hot path if the action has one; else query and body, action, version, format, and the action.
@@ -115,7 +123,7 @@ func (c *call) recover() {
 	case p == http.ErrAbortHandler:
 		panic(p)
 	default:
-		c.h.log.Error().Str("request_id", c.id).Str("action", c.action).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("KMS API call panicked")
+		c.h.log.Error().Str("request_id", c.id).Str("action", c.logName()).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("KMS API call panicked")
 	}
 	if c.started {
 		panic(http.ErrAbortHandler)
@@ -267,7 +275,6 @@ func (c *call) checkCommon() error {
 	case c.h.notDone[c.action]:
 		return kms.Errorf(kms.UnsupportedOperation, "keyward does not have this action.")
 	case c.row == nil:
-		c.action = "" // the log is no place for the caller's text
 		return errAction
 	}
 	format, err := c.value("Format")
@@ -333,11 +340,13 @@ func (c *call) readBody(buf *buffer, limit int64) error {
 	if err := rc.SetReadDeadline(time.Now().Add(c.h.bodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
-	// A deadline that stayed would end the watch for a caller that goes away.
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body := bytes.NewBuffer(buf.b)
 	_, err := body.ReadFrom(http.MaxBytesReader(c.w, c.r.Body, limit))
 	buf.b = body.Bytes()
+	if err == nil {
+		// A deadline that stayed would end the server's watch for a caller that goes away.
+		_ = rc.SetReadDeadline(time.Time{})
+	}
 	return readError(err, limit)
 }
 

@@ -54,7 +54,7 @@ func (q *hotQuery) next() (name, value string, more bool) {
 		pair, q.rest, _ = strings.Cut(q.rest, "&")
 		q.pairs++
 		if q.pairs > maxHotPairs {
-			break
+			q.ok = false
 		}
 		name, value, _ = strings.Cut(pair, "=")
 		switch name {
@@ -74,12 +74,11 @@ func (q *hotQuery) next() (name, value string, more bool) {
 			}
 			continue
 		}
-		if strings.ContainsAny(name, "%+") {
-			break
+		if strings.IndexByte(name, '%') >= 0 || strings.IndexByte(name, '+') >= 0 {
+			q.ok = false
 		}
 		return name, value, true
 	}
-	q.ok = q.ok && q.rest == "" && q.pairs <= maxHotPairs
 	return "", "", false
 }
 

@@ -21,8 +21,9 @@ const (
 type operation struct {
 	action  string
 	timeout time.Duration
-	maxBody int64        // octets of a body that is read whole
-	request reflect.Type // a struct of kmswire
+	maxBody int64 // octets of a body that is read whole
+
+	request, response reflect.Type // structs of kmswire
 
 	run   func(c *call) error                   // decodes c.values, calls the service, answers
 	hot   func(c *call) (done bool, err error)  // the same from the raw query, or false to leave it to run; nil for most
@@ -53,7 +54,7 @@ func hotOp[Req, Resp any, P answer[Resp]](action string, serve service[Req, Resp
 		encode = appendAnswer[Resp]
 	}
 	finish := func(c *call, req *Req) error {
-		ctx, cancel := context.WithTimeout(c.r.Context(), c.timeout())
+		ctx, cancel := context.WithTimeout(kms.WithRequestID(c.r.Context(), c.id), c.timeout())
 		defer cancel()
 		resp, err := serve(c.h.svc, ctx, c.actor, req)
 		if err != nil {
@@ -72,7 +73,8 @@ func hotOp[Req, Resp any, P answer[Resp]](action string, serve service[Req, Resp
 		return nil
 	}
 	row := operation{
-		action: action, timeout: useTimeout, maxBody: maxForm, request: reflect.TypeFor[Req](),
+		action: action, timeout: useTimeout, maxBody: maxForm,
+		request: reflect.TypeFor[Req](), response: reflect.TypeFor[Resp](),
 		run: func(c *call) error {
 			req := new(Req)
 			if err := c.decode(req); err != nil {

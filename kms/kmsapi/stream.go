@@ -27,8 +27,10 @@ type framing interface {
 	// used: 0 means that it needs more, or that b is empty. item is nil if what it used has no item in it. fault is why
 	// an item has no meaning of its own. A *doorError as err means that no further item can be found.
 	next(b []byte, end bool) (used int, item []byte, fault, err error)
-	// appendAnswer frames an answer.
-	appendAnswer(dst []byte, ok bool, text func(dst []byte) []byte) []byte
+	// begin and end stand around an answer, which is everything that was appended between them. start is the length
+	// that dst had before begin.
+	begin(dst []byte, ok bool) []byte
+	end(dst []byte, start int) []byte
 	json() bool // items and results are JSON texts
 }
 
@@ -62,9 +64,9 @@ func (l *lines) next(b []byte, end bool) (used int, item []byte, fault, err erro
 	return used, item, nil, nil
 }
 
-func (l *lines) appendAnswer(dst []byte, _ bool, text func([]byte) []byte) []byte {
-	return append(text(dst), '\n')
-}
+func (l *lines) begin(dst []byte, _ bool) []byte { return dst }
+
+func (l *lines) end(dst []byte, _ int) []byte { return append(dst, '\n') }
 
 // octetFrames is the framing of application/vnd.keyward.batch.
 type octetFrames struct{}
@@ -87,13 +89,14 @@ func (octetFrames) next(b []byte, end bool) (used int, item []byte, fault, err e
 	return 0, nil, nil, nil
 }
 
-func (octetFrames) appendAnswer(dst []byte, ok bool, text func([]byte) []byte) []byte {
-	status := byte(0)
-	if !ok {
-		status = 1
+func (octetFrames) begin(dst []byte, ok bool) []byte {
+	if ok {
+		return append(dst, 0, 0, 0, 0, 0)
 	}
-	start := len(dst)
-	dst = text(append(dst, status, 0, 0, 0, 0))
+	return append(dst, 1, 0, 0, 0, 0)
+}
+
+func (octetFrames) end(dst []byte, start int) []byte {
 	binary.BigEndian.PutUint32(dst[start+1:], uint32(len(dst)-start-5))
 	return dst
 }
@@ -144,7 +147,7 @@ func (b *batch[Req, Resp, Item, Result]) serveStream(mediaType string, frames fr
 	out := takeBuffer()
 	defer func() {
 		// The server drains what the sender still sends, to be able to use the connection again; not for long.
-		_ = rc.SetReadDeadline(time.Now().Add(time.Second))
+		_ = rc.SetReadDeadline(time.Now().Add(drainTimeout))
 		_ = rc.SetWriteDeadline(time.Time{})
 		out.release()
 		if &in.b[0] == &(*memory)[0] && !b.abandoned {
@@ -176,7 +179,8 @@ func (b *batch[Req, Resp, Item, Result]) serveStream(mediaType string, frames fr
 		out.b = b.render(out.b[:0], frames)
 		if broken != nil {
 			failed := b.itemError(broken)
-			out.b = frames.appendAnswer(out.b, false, func(dst []byte) []byte { return appendItemError(dst, failed) })
+			start := len(out.b)
+			out.b = frames.end(appendItemError(frames.begin(out.b, false), failed), start)
 		}
 		if err := b.send(rc, mediaType, out.b); err != nil {
 			return b.interrupted(err)
@@ -223,15 +227,14 @@ func (b *batch[Req, Resp, Item, Result]) take(in *reader, frames framing) error 
 // render appends the answers of the chunk.
 func (b *batch[Req, Resp, Item, Result]) render(dst []byte, frames framing) []byte {
 	b.each(func(_ int, result *Result, failed *kmswire.ItemError) {
-		dst = frames.appendAnswer(dst, failed == nil, func(dst []byte) []byte {
-			switch {
-			case failed != nil:
-				return appendItemError(dst, failed)
-			case frames.json():
-				return b.appendItemJSON(dst, result, nil)
-			}
-			return b.codec.appendOctets(dst, result)
-		})
+		start := len(dst)
+		dst = frames.begin(dst, failed == nil)
+		if failed != nil || frames.json() {
+			dst = b.appendItemJSON(dst, result, failed)
+		} else {
+			dst = b.codec.appendOctets(dst, result)
+		}
+		dst = frames.end(dst, start)
 	})
 	return dst
 }
@@ -261,7 +264,7 @@ func (b *batch[Req, Resp, Item, Result]) interrupted(err error) error {
 	if err == nil || !b.started {
 		return err
 	}
-	b.h.log.Debug().Str("request_id", b.id).Str("action", b.action).Err(err).Msg("stream interrupted")
+	b.h.log.Debug().Str("request_id", b.id).Str("action", b.logName()).Err(err).Msg("stream interrupted")
 	if errors.Is(err, http.ErrNotSupported) {
 		b.h.log.Error().Str("request_id", b.id).Err(err).Msg("the server can't do deadlines")
 	}

@@ -5,7 +5,10 @@
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
+#include <openssl/ec.h>
 #include <openssl/err.h>
+#include <openssl/objects.h>
+#include <openssl/params.h>
 #include <openssl/provider.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
@@ -31,9 +34,11 @@ static unsigned long take_error(void) {
 	return err;
 }
 
+unsigned long kw_pending_error(void) { return ERR_peek_error(); }
+
 void kw_error_text(unsigned long err, char *buf, size_t len) { ERR_error_string_n(err, buf, len); }
 
-// describe finds kind and size, and refuses what is not ours: RSA-PSS keys, other curves, other sizes are left to Go.
+// describe finds kind and size. Go refuses what is not ours.
 static void describe(kw_key *k) {
 	char group[32];
 	k->bits = EVP_PKEY_get_bits(k->key);
@@ -54,8 +59,7 @@ static kw_key finish(EVP_PKEY *key, int ok) {
 		EVP_PKEY_free(key);
 		k.err = take_error();
 	}
-	// Decoders leave errors of the forms they tried behind even when one of them fitted.
-	ERR_clear_error();
+	ERR_clear_error(); // what OpenSSL tried in vain on the way to success
 	return k;
 }
 
@@ -69,36 +73,29 @@ kw_key kw_generate(int kind, int bits) {
 	return finish(key, key != NULL);
 }
 
+enum { N, E, D, P, Q, DP, DQ, QI, RSA_PARTS };
+
+static const char *const rsa_names[RSA_PARTS] = {
+	OSSL_PKEY_PARAM_RSA_N, OSSL_PKEY_PARAM_RSA_E, OSSL_PKEY_PARAM_RSA_D, OSSL_PKEY_PARAM_RSA_FACTOR1,
+	OSSL_PKEY_PARAM_RSA_FACTOR2, OSSL_PKEY_PARAM_RSA_EXPONENT1, OSSL_PKEY_PARAM_RSA_EXPONENT2,
+	OSSL_PKEY_PARAM_RSA_COEFFICIENT1,
+};
+
 // rsa_public_ok: an odd modulus, and an odd exponent of at least 3 and at most 64 bits, which is OpenSSL's own limit for
 // the larger keys.
-static int rsa_public_ok(EVP_PKEY *key) {
-	BIGNUM *n = NULL, *e = NULL;
-	int ok = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &n) && EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e);
-	ok = ok && BN_is_odd(n) && !BN_is_negative(n);
-	ok = ok && BN_is_odd(e) && !BN_is_one(e) && !BN_is_negative(e) && BN_num_bits(e) <= 64;
-	BN_free(n);
-	BN_free(e);
-	return ok;
+static int rsa_public_ok(BIGNUM *v[]) {
+	return BN_is_odd(v[N]) && BN_is_odd(v[E]) && !BN_is_one(v[E]) && BN_num_bits(v[E]) <= 64;
 }
 
 // rsa_parts_agree checks everything about a two-prime private key but that its primes are prime: n = pq, p and q of half
 // the size, and all exponents and the coefficient as RFC 8017 section 3.2 has them. Testing primes takes 36 ms at 2048
 // bits and 250 ms at 4096, too long for every load of a key we made ourselves; kw_check does it for imported ones.
-static int rsa_parts_agree(EVP_PKEY *key) {
-	enum { N, E, D, P, Q, DP, DQ, QI, COUNT };
-	static const char *const names[COUNT] = {
-		OSSL_PKEY_PARAM_RSA_N, OSSL_PKEY_PARAM_RSA_E, OSSL_PKEY_PARAM_RSA_D, OSSL_PKEY_PARAM_RSA_FACTOR1,
-		OSSL_PKEY_PARAM_RSA_FACTOR2, OSSL_PKEY_PARAM_RSA_EXPONENT1, OSSL_PKEY_PARAM_RSA_EXPONENT2,
-		OSSL_PKEY_PARAM_RSA_COEFFICIENT1,
-	};
-	BIGNUM *v[COUNT] = {0}, *extra = NULL;
+static int rsa_parts_agree(BIGNUM *v[]) {
 	BN_CTX *ctx = BN_CTX_secure_new_ex(lib);
-	int ok = ctx != NULL;
-	for (int i = 0; ok && i < COUNT; i++) ok = EVP_PKEY_get_bn_param(key, names[i], &v[i]);
-	if (ok && EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_FACTOR3, &extra)) ok = 0;
-	if (ctx != NULL) BN_CTX_start(ctx);
-	BIGNUM *t = ctx ? BN_CTX_get(ctx) : NULL, *m = ctx ? BN_CTX_get(ctx) : NULL;
-	ok = ok && m != NULL;
+	if (ctx == NULL) return 0;
+	BN_CTX_start(ctx);
+	BIGNUM *t = BN_CTX_get(ctx), *m = BN_CTX_get(ctx);
+	int ok = m != NULL;
 	ok = ok && BN_num_bits(v[P]) * 2 == BN_num_bits(v[N]) && BN_num_bits(v[Q]) * 2 == BN_num_bits(v[N]);
 	ok = ok && BN_is_odd(v[P]) && BN_is_odd(v[Q]) && BN_cmp(v[P], v[Q]) != 0;
 	ok = ok && BN_mul(t, v[P], v[Q], ctx) && BN_cmp(t, v[N]) == 0;
@@ -110,15 +107,78 @@ static int rsa_parts_agree(EVP_PKEY *key) {
 		ok = ok && BN_mod(t, v[D], m, ctx) && BN_cmp(t, exponent) == 0;
 	}
 	ok = ok && BN_cmp(v[QI], v[P]) < 0 && BN_mod_mul(t, v[QI], v[Q], v[P], ctx) && BN_is_one(t);
-	if (ctx != NULL) {
-		if (t != NULL) BN_clear(t);
-		if (m != NULL) BN_clear(m);
-		BN_CTX_end(ctx);
-	}
+	if (t != NULL) BN_clear(t);
+	if (m != NULL) BN_clear(m);
+	BN_CTX_end(ctx);
 	BN_CTX_free(ctx);
-	for (int i = 0; i < COUNT; i++) BN_clear_free(v[i]);
-	BN_clear_free(extra);
 	return ok;
+}
+
+// from_params makes a key of the parameters, which OpenSSL copies.
+static EVP_PKEY *from_params(const char *type, int selection, OSSL_PARAM *params) {
+	EVP_PKEY *key = NULL;
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(lib, type, NULL);
+	int ok = ctx != NULL && EVP_PKEY_fromdata_init(ctx) > 0 && EVP_PKEY_fromdata(ctx, &key, selection, params) > 0;
+	EVP_PKEY_CTX_free(ctx);
+	if (ok) return key;
+	EVP_PKEY_free(key);
+	return NULL;
+}
+
+kw_key kw_rsa(unsigned char *buf, const size_t *sizes, int count) {
+	BIGNUM *v[RSA_PARTS] = {0};
+	OSSL_PARAM params[RSA_PARTS + 1];
+	int ok = count == 2 || count == RSA_PARTS;
+	for (int i = 0; ok && i < count; i++) {
+		v[i] = BN_lebin2bn(buf, (int)sizes[i], NULL);
+		ok = v[i] != NULL;
+		params[i] = OSSL_PARAM_construct_BN(rsa_names[i], buf, sizes[i]);
+		params[i + 1] = OSSL_PARAM_construct_end();
+		buf += sizes[i];
+	}
+	ok = ok && rsa_public_ok(v) && (count == 2 || rsa_parts_agree(v));
+	for (int i = 0; i < RSA_PARTS; i++) BN_clear_free(v[i]);
+	EVP_PKEY *key = ok ? from_params("RSA", count == 2 ? EVP_PKEY_PUBLIC_KEY : EVP_PKEY_KEYPAIR, params) : NULL;
+	return finish(key, key != NULL);
+}
+
+// An uncompressed point on a curve of 256 bits, and a scalar.
+enum { POINT = 65, SCALAR = 32 };
+
+// point_of gives the point of the private number d, or 0 when d is not from 1 to n-1. It takes the same time for all d.
+static int point_of(int nid, const unsigned char *d, unsigned char *out) {
+	EC_GROUP *group = EC_GROUP_new_by_curve_name_ex(lib, NULL, nid);
+	EC_POINT *point = group != NULL ? EC_POINT_new(group) : NULL;
+	BIGNUM *scalar = BN_secure_new();
+	BN_CTX *ctx = BN_CTX_secure_new_ex(lib);
+	int ok = point != NULL && scalar != NULL && ctx != NULL && BN_lebin2bn(d, SCALAR, scalar) != NULL;
+	if (ok) BN_set_flags(scalar, BN_FLG_CONSTTIME);
+	ok = ok && !BN_is_zero(scalar) && BN_cmp(scalar, EC_GROUP_get0_order(group)) < 0;
+	ok = ok && EC_POINT_mul(group, point, scalar, NULL, NULL, ctx);
+	ok = ok && EC_POINT_point2oct(group, point, POINT_CONVERSION_UNCOMPRESSED, out, POINT, ctx) == POINT;
+	BN_CTX_free(ctx);
+	BN_clear_free(scalar);
+	EC_POINT_free(point);
+	EC_GROUP_free(group);
+	return ok;
+}
+
+kw_key kw_curve(int kind, unsigned char *d, unsigned char *point) {
+	OSSL_PARAM params[4], *next = params;
+	unsigned char made[POINT];
+	int nid = kind == KW_P256 ? NID_X9_62_prime256v1 : NID_secp256k1;
+	int ok = 1;
+	if (d != NULL) {
+		ok = point_of(nid, d, made) && (point == NULL || CRYPTO_memcmp(made, point, POINT) == 0);
+		point = made;
+		*next++ = OSSL_PARAM_construct_BN(OSSL_PKEY_PARAM_PRIV_KEY, d, SCALAR);
+	}
+	*next++ = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)OBJ_nid2sn(nid), 0);
+	*next++ = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, POINT);
+	*next = OSSL_PARAM_construct_end();
+	// OpenSSL refuses a point that is not on the curve, and the cofactor is 1.
+	EVP_PKEY *key = ok ? from_params("EC", d == NULL ? EVP_PKEY_PUBLIC_KEY : EVP_PKEY_KEYPAIR, params) : NULL;
+	return finish(key, key != NULL);
 }
 
 kw_result kw_check(EVP_PKEY *key) {
@@ -128,35 +188,6 @@ kw_result kw_check(EVP_PKEY *key) {
 	EVP_PKEY_CTX_free(ctx);
 	r.err = take_error();
 	return r;
-}
-
-kw_key kw_parse_pkcs8(const unsigned char *der, size_t len) {
-	const unsigned char *p = der;
-	EVP_PKEY *key = NULL;
-	PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, (long)len);
-	if (info != NULL && p == der + len) key = EVP_PKCS82PKEY_ex(info, lib, NULL);
-	PKCS8_PRIV_KEY_INFO_free(info); // wipes
-	int ok = key != NULL;
-	if (ok && EVP_PKEY_is_a(key, "RSA")) {
-		ok = rsa_public_ok(key) && rsa_parts_agree(key);
-	} else if (ok) {
-		ok = kw_check(key).ok; // 70 us on P-256: the scalar in range, the point on the curve, the one the other's
-	}
-	return finish(key, ok);
-}
-
-kw_key kw_parse_spki(const unsigned char *der, size_t len) {
-	const unsigned char *p = der;
-	EVP_PKEY *key = d2i_PUBKEY_ex(NULL, &p, (long)len, lib, NULL);
-	int ok = key != NULL && p == der + len;
-	if (ok && EVP_PKEY_is_a(key, "RSA")) {
-		ok = rsa_public_ok(key);
-	} else if (ok) {
-		EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_pkey(lib, key, NULL);
-		ok = ctx != NULL && EVP_PKEY_public_check_quick(ctx) == 1; // on the curve; the cofactor is 1
-		EVP_PKEY_CTX_free(ctx);
-	}
-	return finish(key, ok);
 }
 
 kw_der kw_marshal_pkcs8(EVP_PKEY *key) {

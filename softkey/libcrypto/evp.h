@@ -56,8 +56,10 @@ int kw_init(void);
 unsigned long kw_version(void);
 
 kw_key kw_generate(int kind, int bits);
-kw_key kw_parse_pkcs8(const unsigned char *der, size_t len);
-kw_key kw_parse_spki(const unsigned char *der, size_t len);
+// Keys from their numbers, which lie one after another in buf, little-endian. RSA: n e, or n e d p q dp dq qi. Curves: d
+// in 32 octets, or NULL; point is uncompressed, or NULL when there is a d to make it from.
+kw_key kw_rsa(unsigned char *buf, const size_t *sizes, int count);
+kw_key kw_curve(int kind, unsigned char *d, unsigned char *point);
 kw_result kw_check(EVP_PKEY *key);
 kw_der kw_marshal_pkcs8(EVP_PKEY *key);
 kw_der kw_marshal_spki(EVP_PKEY *key);
@@ -69,6 +71,7 @@ void kw_ctx_free(EVP_PKEY_CTX *ctx);
 kw_result kw_run(EVP_PKEY_CTX *ctx, int op, unsigned char *out, size_t cap, const unsigned char *in, size_t len);
 kw_result kw_verify(EVP_PKEY_CTX *ctx, const unsigned char *sig, size_t len, const unsigned char *digest, size_t dlen);
 
+unsigned long kw_pending_error(void);
 void kw_error_text(unsigned long err, char *buf, size_t len);
 
 #endif

@@ -9,13 +9,13 @@ package libcrypto
 #cgo pkg-config: libcrypto
 #cgo CFLAGS: -Wall -Wextra -O2
 
-#cgo noescape kw_parse_pkcs8
-#cgo noescape kw_parse_spki
+#cgo noescape kw_rsa
+#cgo noescape kw_curve
 #cgo noescape kw_run
 #cgo noescape kw_verify
 #cgo noescape kw_error_text
-#cgo nocallback kw_parse_pkcs8
-#cgo nocallback kw_parse_spki
+#cgo nocallback kw_rsa
+#cgo nocallback kw_curve
 #cgo nocallback kw_run
 #cgo nocallback kw_verify
 #cgo nocallback kw_error_text
@@ -66,9 +66,6 @@ const (
 
 // DigestSize is the size of what is signed, in octets.
 const DigestSize = 32
-
-// maxDER bounds the encodings that are parsed: a 4096-bit private key needs 2.4 KiB.
-const maxDER = 8 << 10
 
 // op is an operation with its scheme, the index of a key's context lists. It matches enum kw_op.
 type op int
@@ -138,33 +135,6 @@ func generate(kind Kind, bits int) (*Key, error) {
 	return newKey(c, true)
 }
 
-// ParsePKCS8 reads a private key as DER PKCS #8 and checks that its parts fit each other. It refuses RSA keys that are
-// not of 2048, 3072 or 4096 bits and two primes, or have an even exponent or one under 3 or over 64 bits, and other
-// curves, with ErrKey. That RSA primes are prime is for Check to say. The caller wipes der.
-func ParsePKCS8(der []byte) (*Key, error) { return parse(der, true) }
-
-// ParseSPKI reads a public key as DER SubjectPublicKeyInfo, with the same bounds.
-func ParseSPKI(der []byte) (*Key, error) { return parse(der, false) }
-
-func parse(der []byte, private bool) (*Key, error) {
-	if err := start(); err != nil {
-		return nil, err
-	}
-	if len(der) == 0 || len(der) > maxDER {
-		return nil, ErrKey
-	}
-	var c C.kw_key
-	if private {
-		c = C.kw_parse_pkcs8(first(der), C.size_t(len(der)))
-	} else {
-		c = C.kw_parse_spki(first(der), C.size_t(len(der)))
-	}
-	if c.key == nil {
-		return nil, ErrKey
-	}
-	return newKey(c, private)
-}
-
 func sizeOK(bits int) bool { return bits == 2048 || bits == 3072 || bits == 4096 }
 
 // first is a pointer to the first octet, or NULL. The slice must not be empty where C reads it.
@@ -183,3 +153,6 @@ func failure(doing string, code C.ulong) error {
 	}
 	return fmt.Errorf("%w: %s: %s", ErrOperation, doing, buf[:n])
 }
+
+// pendingError is what this thread's error queue holds. It is 0 whenever Go code runs; the tests see to that.
+func pendingError() uint64 { return uint64(C.kw_pending_error()) }

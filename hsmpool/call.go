@@ -1,0 +1,147 @@
+package hsmpool
+
+/*
+#cgo LDFLAGS: -ldl
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+// The few types of PKCS#11 2.40 that the hot path needs, by its own binary layout (no packing: that is for Windows).
+typedef unsigned long kw_ulong;
+typedef struct { kw_ulong mechanism; void *param; kw_ulong len; } kw_mechanism;
+typedef struct { void *iv; kw_ulong iv_len, iv_bits; void *aad; kw_ulong aad_len, tag_bits; } kw_gcm;
+typedef struct { unsigned char major, minor; void *fn[68]; } kw_functions;
+typedef kw_ulong (*kw_get_list)(kw_functions **);
+typedef kw_ulong (*kw_init)(kw_ulong session, kw_mechanism *m, kw_ulong key);
+typedef kw_ulong (*kw_op)(kw_ulong session, void *in, kw_ulong in_len, void *out, kw_ulong *out_len);
+typedef kw_ulong (*kw_login)(kw_ulong session, kw_ulong user, void *pin, kw_ulong pin_len);
+
+// Places in the function list; each operation follows its init.
+enum { KW_LOGIN = 18, KW_ENCRYPT_INIT = 29, KW_DECRYPT_INIT = 33, KW_SIGN_INIT = 42 };
+
+static kw_functions *kw_open(const char *path) {
+	// The same library that crypto11 has open: dlopen counts.
+	void *lib = dlopen(path, RTLD_LAZY);
+	if (lib == NULL) return NULL;
+	kw_get_list get = (kw_get_list)dlsym(lib, "C_GetFunctionList");
+	kw_functions *list = NULL;
+	if (get == NULL || get(&list) != 0) { dlclose(lib); return NULL; }
+	return list;
+}
+
+static kw_ulong kw_operate(kw_functions *list, int init, kw_ulong session, kw_ulong mech, void *param, kw_ulong param_len,
+		void *iv, kw_ulong iv_len, void *aad, kw_ulong aad_len, kw_ulong tag_bits,
+		kw_ulong key, void *in, kw_ulong in_len, void *out, kw_ulong *out_len, int *stage) {
+	kw_mechanism m = { mech, param, param_len };
+	kw_gcm gcm;
+	if (tag_bits != 0) {
+		gcm.iv = iv; gcm.iv_len = iv_len; gcm.iv_bits = iv_len * 8;
+		gcm.aad = aad_len ? aad : NULL; gcm.aad_len = aad_len; gcm.tag_bits = tag_bits;
+		m.param = &gcm; m.len = sizeof gcm;
+	}
+	*stage = 1;
+	kw_ulong rv = ((kw_init)list->fn[init])(session, &m, key);
+	if (rv != 0) return rv;
+	*stage = 2;
+	return ((kw_op)list->fn[init + 1])(session, in, in_len, out, out_len);
+}
+
+static kw_ulong kw_do_login(kw_functions *list, kw_ulong session, void *pin, kw_ulong pin_len) {
+	return ((kw_login)list->fn[KW_LOGIN])(session, 1, pin, pin_len); // CKU_USER
+}
+*/
+import "C"
+
+import (
+	"encoding/binary"
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+)
+
+// functions is the hot path into a library: Init and operation in one crossing from Go to C, into a buffer of ours whose
+// length is known beforehand. The miekg binding needs four crossings and six allocations for the same, and loses its
+// output buffer whenever the operation fails, which a caller with bad ciphertexts could make it do without end.
+type functions struct{ list *C.kw_functions }
+
+func openFunctions(path string) (functions, bool) {
+	p := C.CString(path)
+	defer C.free(unsafe.Pointer(p))
+	l := C.kw_open(p)
+	return functions{l}, l != nil
+}
+
+var initOf = map[function]C.int{fnEncrypt: C.KW_ENCRYPT_INIT, fnDecrypt: C.KW_DECRYPT_INIT, fnSign: C.KW_SIGN_INIT}
+
+// call is one operation.
+type call struct {
+	fn    function
+	mech  uint
+	param []byte
+	gcm   bool
+	nonce []byte
+	aad   []byte
+	in    []byte
+	out   []byte // as long as the output can get
+}
+
+// empty is what a pointer to no octets points at: some modules refuse NULL.
+var empty [1]byte
+
+func ptr(b []byte) unsafe.Pointer {
+	if len(b) == 0 {
+		return unsafe.Pointer(&empty[0])
+	}
+	return unsafe.Pointer(&b[0])
+}
+
+// operate runs c in session with key and returns the length of the output. On an error the session is not to be used
+// again.
+func (f functions) operate(session pkcs11.SessionHandle, key pkcs11.ObjectHandle, c *call) (int, stage, error) {
+	var param unsafe.Pointer
+	if len(c.param) > 0 {
+		param = unsafe.Pointer(&c.param[0])
+	}
+	var tag C.kw_ulong
+	if c.gcm {
+		tag = gcmTag * 8
+	}
+	n := C.kw_ulong(len(c.out))
+	var st C.int
+	rv := C.kw_operate(f.list, initOf[c.fn], C.kw_ulong(session), C.kw_ulong(c.mech), param, C.kw_ulong(len(c.param)),
+		ptr(c.nonce), C.kw_ulong(len(c.nonce)), ptr(c.aad), C.kw_ulong(len(c.aad)), tag,
+		C.kw_ulong(key), ptr(c.in), C.kw_ulong(len(c.in)), ptr(c.out), &n, &st)
+	if rv != 0 {
+		clear(c.out)
+		return 0, stage(st), pkcs11.Error(rv)
+	}
+	if uint64(n) > uint64(len(c.out)) {
+		clear(c.out)
+		return 0, stageOp, errImpossible
+	}
+	return int(n), stageOp, nil
+}
+
+// login logs the user in. The PIN is handed over where it is, with no copy: the caller wipes it.
+func (f functions) login(session pkcs11.SessionHandle, pin []byte) error {
+	if rv := C.kw_do_login(f.list, C.kw_ulong(session), ptr(pin), C.kw_ulong(len(pin))); rv != 0 {
+		return pkcs11.Error(rv)
+	}
+	return nil
+}
+
+var errImpossible = &Error{Kind: KindInternal, fate: fateModule, Detail: "the module gave an output of an impossible length"}
+
+// ulongs encodes a structure of CK_ULONGs.
+func ulongs(v ...uint) []byte {
+	b := make([]byte, 0, len(v)*8)
+	for _, x := range v {
+		b = binary.NativeEndian.AppendUint64(b, uint64(x))
+	}
+	return b
+}
+
+// oaepParam encodes CK_RSA_PKCS_OAEP_PARAMS with an empty label: SoftHSM refuses what it has encrypted with another.
+func oaepParam(hash, mgf uint) []byte {
+	return ulongs(hash, mgf, pkcs11.CKZ_DATA_SPECIFIED, 0, 0)
+}

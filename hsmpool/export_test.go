@@ -1,0 +1,171 @@
+package hsmpool
+
+import (
+	"errors"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// CKRTable and the like let the external tests, which can use hsmtest, look inside.
+
+// CKRCodes lists the table's codes.
+func CKRCodes() map[uint]bool {
+	m := map[uint]bool{}
+	for c := range ckrTable {
+		m[c] = true
+	}
+	return m
+}
+
+// KillSessions closes every session of a member behind its worker's back, the anchor included if all is set, and
+// crypto11's too.
+func KillSessions(p *Pool, name string, all bool) error {
+	i, e := p.memberNamed(name)
+	if e != nil {
+		return e
+	}
+	w := p.members[i].worker.(*tokenWorker)
+	w.gate.enter()
+	defer w.gate.leave()
+	l := w.login
+	if l == nil {
+		return errors.New("closed")
+	}
+	if all {
+		return l.mod.ctx.CloseAllSessions(l.slot)
+	}
+	l.work.mu.Lock()
+	defer l.work.mu.Unlock()
+	for _, h := range l.work.idle {
+		l.closeSession(h)
+	}
+	return nil
+}
+
+// Logout ends the login of a member behind its worker's back.
+func Logout(p *Pool, name string) error {
+	return withAnchor(p, name, func(l *login) error { return l.mod.ctx.Logout(l.anchor) })
+}
+
+func withAnchor(p *Pool, name string, f func(*login) error) error {
+	i, e := p.memberNamed(name)
+	if e != nil {
+		return e
+	}
+	w := p.members[i].worker.(*tokenWorker)
+	w.gate.enter()
+	defer w.gate.leave()
+	if w.login == nil {
+		return errors.New("closed")
+	}
+	return f(w.login)
+}
+
+// WithLogin gives a test the raw handles of a member: the miekg context, a session, and the master keys.
+func WithLogin(p *Pool, name string, f func(ctx *pkcs11.Ctx, s pkcs11.SessionHandle, seal, wrap pkcs11.ObjectHandle) error) error {
+	return withAnchor(p, name, func(l *login) error {
+		l.anchored.Lock()
+		defer l.anchored.Unlock()
+		return f(l.mod.ctx, l.anchor, l.seal, l.wrap)
+	})
+}
+
+// LoadedHandle loads a key on a member and gives its handle.
+func LoadedHandle(p *Pool, name string, k *Key) (h pkcs11.ObjectHandle, err error) {
+	err = withAnchor(p, name, func(l *login) error {
+		e := l.inWork(func(s pkcs11.SessionHandle) *Error {
+			c, e := l.loadKey(s, k)
+			if e != nil {
+				return e
+			}
+			h = c.handle
+			l.keys.release(c)
+			return nil
+		})
+		if e != nil {
+			return e
+		}
+		return nil
+	})
+	return h, err
+}
+
+// SetCachedKeys bounds a member's cache.
+func SetCachedKeys(p *Pool, name string, n int) error {
+	return withAnchor(p, name, func(l *login) error {
+		l.keys.mu.Lock()
+		defer l.keys.mu.Unlock()
+		l.keys.max = n
+		return nil
+	})
+}
+
+// NoRenewLimit lets tests lose a login more often than ten seconds allow.
+func NoRenewLimit() (restore func()) {
+	old := renewAtLeast
+	renewAtLeast = 0
+	return func() { renewAtLeast = old }
+}
+
+var (
+	UnpadOAEPSHA256 = unpadOAEPSHA256
+	MarshalECPublic = marshalECPublic
+	ParseShare      = func(b []byte) error { _, err := parseShare(b); return err }
+	DecodeRecovery  = func(b []byte) error { _, _, _, err := decodeRecovery(b); return err }
+	PlanSessions    = planSessions
+	ErrNoMasterKeys = errNoMasterKeys
+)
+
+// SessionKeys counts the secret and private session objects on a member.
+func SessionKeys(p *Pool, name string) (n int, err error) {
+	err = withAnchor(p, name, func(l *login) error {
+		return l.inAnchor(func(s pkcs11.SessionHandle) error {
+			for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
+				found, err := l.findObjects(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
+					pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)})
+				if err != nil {
+					return err
+				}
+				n += len(found)
+			}
+			return nil
+		})
+	})
+	return n, err
+}
+
+// Stall keeps all members from working until release.
+func Stall(p *Pool) (release func()) {
+	for _, m := range p.members {
+		for !m.worker.(*tokenWorker).gate.lock(time.Second) {
+		}
+	}
+	return func() {
+		for _, m := range p.members {
+			m.worker.(*tokenWorker).gate.unlock()
+		}
+	}
+}
+
+// OpenSessions asks the token how many sessions are open.
+func OpenSessions(p *Pool, name string) (n uint, err error) {
+	err = withAnchor(p, name, func(l *login) error {
+		info, err := l.mod.ctx.GetTokenInfo(l.slot)
+		n = info.SessionCount
+		return err
+	})
+	return n, err
+}
+
+// Direct gives a benchmark a session of its own.
+func Direct(p *Pool, name string, f func(ctx *pkcs11.Ctx, s pkcs11.SessionHandle) error) error {
+	return withAnchor(p, name, func(l *login) error {
+		s, err := l.openSession()
+		if err != nil {
+			return err
+		}
+		defer l.closeSession(s)
+		return f(l.mod.ctx, s)
+	})
+}

@@ -1,0 +1,189 @@
+package hsmpool
+
+import (
+	"crypto/rand"
+
+	"github.com/miekg/pkcs11"
+)
+
+// operate does a task that is one call on one key.
+func (l *login) operate(t *task, w *tokenWorker) *Error {
+	// The session comes before the key: a token that has one session loads keys in it too.
+	s, err := l.work.get()
+	if err != nil {
+		return l.fail(err, fnOther, stageOther, "C_OpenSession")
+	}
+	e := l.operateIn(s, t, w)
+	if e != nil && !(l.shared && e.fate == fateData) {
+		l.dropSession(s)
+		return e
+	}
+	// By the standard an operation that failed for its data has ended. That is relied on only where the session is the
+	// anchor: there a caller's bad ciphertext must not cost everybody's keys.
+	l.work.put(s)
+	return e
+}
+
+func (l *login) operateIn(s pkcs11.SessionHandle, t *task, w *tokenWorker) *Error {
+	switch t.op {
+	case opSealGCM, opOpenGCM:
+		return l.perform(s, l.seal, t, w)
+	}
+	k, e := l.loadKey(s, t.key)
+	if e != nil {
+		return e
+	}
+	e = l.perform(s, k.handle, t, w)
+	if e != nil && e.fate == fateLogin {
+		l.keys.forget(k)
+	}
+	l.keys.release(k)
+	return e
+}
+
+// perform makes the call with a key's handle.
+func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, w *tokenWorker) *Error {
+	r := ops[t.op]
+	c := call{fn: r.fn, mech: r.mech, param: r.param, in: t.in}
+	var kt keyTypeRow
+	if t.key != nil {
+		kt = keyTypes[t.key.Type]
+	}
+	n, exact := r.out(kt, len(t.in))
+	switch {
+	case r.mech == pkcs11.CKM_AES_GCM:
+		c.gcm, c.nonce, c.aad = true, t.nonce, t.aad
+		if r.fn == fnDecrypt {
+			// SoftHSM wants room for the tag in the output of a decryption too.
+			c.out = make([]byte, n+gcmTag)
+		}
+	case t.op == SignPKCS1SHA256:
+		c.in = append(append(make([]byte, 0, 64), digestInfoSHA256...), t.in...)
+	case r.modulus:
+		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepOurs {
+			return l.rawOAEP(s, h, t, kt)
+		}
+		c.out = make([]byte, kt.octets)
+	}
+	if c.out == nil {
+		c.out = make([]byte, n)
+	}
+	got, st, err := l.mod.fns.operate(s, h, &c)
+	if err != nil {
+		e := l.fail(err, r.fn, st, r.name)
+		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepUnknown && refusesParameter(err) {
+			// This module's OAEP has no SHA-256. The session is dropped by the caller like after any error.
+			w.oaepSHA256.Store(oaepOurs)
+			e.fate = fateSession
+		}
+		return e
+	}
+	if exact && got != n || got > n {
+		clear(c.out)
+		return errImpossible
+	}
+	if t.op == DecryptOAEPSHA256 {
+		w.oaepSHA256.Store(oaepModule)
+	}
+	t.out = c.out[:got]
+	return nil
+}
+
+// refusesParameter says whether a module may have refused a mechanism parameter: SoftHSM calls it CKR_ARGUMENTS_BAD.
+func refusesParameter(err error) bool {
+	switch err {
+	case pkcs11.Error(pkcs11.CKR_ARGUMENTS_BAD), pkcs11.Error(pkcs11.CKR_MECHANISM_PARAM_INVALID),
+		pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID):
+		return true
+	}
+	return false
+}
+
+// rawOAEP decrypts OAEP with SHA-256 for modules that have it with SHA-1 only: the private operation happens in the HSM, and
+// what is left of the padding is undone here. It is the only way to the raw RSA mechanism, and gives nothing of a
+// message whose padding is wrong.
+func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, kt keyTypeRow) *Error {
+	c := call{fn: fnDecrypt, mech: pkcs11.CKM_RSA_X_509, in: t.in, out: make([]byte, kt.octets)}
+	n, st, err := l.mod.fns.operate(s, h, &c)
+	if err != nil {
+		return l.fail(err, fnDecrypt, st, "DecryptOAEPSHA256")
+	}
+	em := c.out
+	if n < len(em) {
+		// A module that takes leading zeros off.
+		em = append(make([]byte, len(em)-n), em[:n]...)
+		clear(c.out)
+	}
+	m, ok := unpadOAEPSHA256(em)
+	if !ok {
+		return &Error{Kind: KindBadData, fate: fateData, Detail: "DecryptOAEPSHA256"}
+	}
+	t.out = append(make([]byte, 0, len(m)), m...)
+	clear(em)
+	return nil
+}
+
+// loadKey gives the handle of a key, and brings the key in if it is not there yet. s is the caller's work session.
+func (l *login) loadKey(s pkcs11.SessionHandle, k *Key) (*cachedKey, *Error) {
+	return l.keys.get(cacheID(k), func() (pkcs11.ObjectHandle, bool, *Error) {
+		if k.Member != "" {
+			h, e := l.findPinned(s, k)
+			return h, false, e
+		}
+		h, e := l.unwrap(k)
+		return h, true, e
+	})
+}
+
+// cacheID is what a key is cached under: pinned keys by their object, so that its destruction finds them.
+func cacheID(k *Key) string {
+	if k.Member != "" {
+		return pinnedCacheID(k.ObjectID)
+	}
+	return k.ID
+}
+
+func pinnedCacheID(objectID []byte) string { return "\x00" + string(objectID) }
+
+// unwrap makes a wrapped key a session object of the anchor session.
+func (l *login) unwrap(k *Key) (h pkcs11.ObjectHandle, e *Error) {
+	template := unwrapTemplate(keyTypes[k.Type], k.Usage, loaded)
+	err := l.inAnchor(func(s pkcs11.SessionHandle) (err error) {
+		h, err = l.mod.ctx.UnwrapKey(s, keyWrap(), l.wrap, k.Wrapped, template)
+		return err
+	})
+	if err != nil {
+		e = l.fail(err, fnUnwrap, stageOther, "C_UnwrapKey")
+		if e.fate == fateSession && !l.alive() {
+			e.fate = fateLogin
+		}
+		return 0, e
+	}
+	return h, nil
+}
+
+// findPinned finds the private or secret object of a pinned key.
+func (l *login) findPinned(s pkcs11.SessionHandle, k *Key) (pkcs11.ObjectHandle, *Error) {
+	class, ckk := secretClass(keyTypes[k.Type])
+	found, err := l.findObjects(s, []*pkcs11.Attribute{
+		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
+		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, ckk),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, k.ObjectID),
+	})
+	if err != nil {
+		return 0, l.fail(err, fnOther, stageOther, "C_FindObjects")
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return 0, errorf(KindKeyMissing, fateItem, "no key object with ID %x in the token", k.ObjectID)
+	}
+	return 0, errorf(KindInternal, fateItem, "%d key objects with ID %x in the token", len(found), k.ObjectID)
+}
+
+// random fills b from the operating system.
+func random(b []byte) {
+	rand.Read(b) // never fails: it ends the process instead
+}

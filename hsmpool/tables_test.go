@@ -1,0 +1,162 @@
+package hsmpool
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/miekg/pkcs11"
+)
+
+// ckrConstants reads every CKR constant of the binding from its source.
+func ckrConstants(t *testing.T) map[string]uint {
+	t.Helper()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(strings.TrimSpace(string(dir)), "zconst.go"), nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := map[string]uint{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok || len(v.Names) != 1 || len(v.Values) != 1 || !strings.HasPrefix(v.Names[0].Name, "CKR_") {
+			return true
+		}
+		lit, ok := v.Values[0].(*ast.BasicLit)
+		if !ok {
+			t.Fatalf("%s is not a number", v.Names[0].Name)
+		}
+		x, err := strconv.ParseUint(lit.Value, 0, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		constants[v.Names[0].Name] = uint(x)
+		return true
+	})
+	return constants
+}
+
+func TestCKRTableIsComplete(t *testing.T) {
+	constants := ckrConstants(t)
+	if len(constants) < 90 {
+		t.Fatalf("%d constants found", len(constants))
+	}
+	known := map[uint]bool{}
+	for name, code := range constants {
+		known[code] = true
+		if _, ok := ckrTable[code]; !ok {
+			t.Errorf("%s (%#x) has no row", name, code)
+		}
+	}
+	for code, r := range ckrTable {
+		if !known[code] {
+			t.Errorf("row %#x is no code", code)
+		}
+		if r.fate == fateData && r.kind != KindBadData || r.fate == fateNone && code != pkcs11.CKR_OK && code != pkcs11.CKR_USER_ALREADY_LOGGED_IN {
+			t.Errorf("row %#x: %v", code, r)
+		}
+		if (r.fate == fateLogin || r.fate == fateModule || r.fate == fateDown || r.fate == fateOperator) && r.kind != KindUnavailable {
+			t.Errorf("row %#x: the data of a caller is not to blame: %v", code, r)
+		}
+	}
+}
+
+func TestCKRClassify(t *testing.T) {
+	soft := quirksOf("SoftHSM project")
+	for _, c := range []struct {
+		q    *quirks
+		code uint
+		fn   function
+		st   stage
+		want ckrRow
+	}{
+		{noQuirks, pkcs11.CKR_GENERAL_ERROR, fnDecrypt, stageOp, ckrRow{fateSession, KindUnavailable}},
+		{soft, pkcs11.CKR_GENERAL_ERROR, fnDecrypt, stageOp, ckrRow{fateData, KindBadData}},
+		{soft, pkcs11.CKR_GENERAL_ERROR, fnDecrypt, stageInit, ckrRow{fateSession, KindUnavailable}},
+		{soft, pkcs11.CKR_GENERAL_ERROR, fnSign, stageOp, ckrRow{fateSession, KindUnavailable}},
+		{noQuirks, 0x80001234, fnSign, stageOp, unknownCKR},
+		{noQuirks, 0x12345, fnSign, stageOp, unknownCKR},
+		{noQuirks, pkcs11.CKR_PIN_LOCKED, fnLogin, stageOther, ckrRow{fateOperator, KindUnavailable}},
+		{noQuirks, pkcs11.CKR_TOKEN_NOT_PRESENT, fnSign, stageInit, ckrRow{fateDown, KindUnavailable}},
+	} {
+		if got := c.q.classify(c.code, c.fn, c.st); got != c.want {
+			t.Errorf("%#x in %d/%d: %v, want %v", c.code, c.fn, c.st, got, c.want)
+		}
+	}
+	if e := noQuirks.fail(pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN), fnLogin, stageOther, "x"); e != nil {
+		t.Errorf("already logged in is an error: %v", e)
+	}
+	if quirksOf("Another maker") != noQuirks {
+		t.Error("quirks for anybody")
+	}
+}
+
+func TestOpTable(t *testing.T) {
+	for o := EncryptGCM; o <= DecryptOAEPSHA256; o++ {
+		r, ok := ops[o]
+		if !ok || r.out == nil || r.fn == fnOther || r.class == 0 || r.usage == 0 || !r.modulus && r.max == 0 || r.name != o.String() {
+			t.Errorf("operation %d: %+v", o, r)
+		}
+	}
+	if _, ok := ops[DecryptOAEPSHA256+1]; ok {
+		t.Error("an operation that has no constant")
+	}
+	for o, r := range ops {
+		if r.mech == pkcs11.CKM_RSA_X_509 || r.mech == pkcs11.CKM_RSA_PKCS && r.fn == fnDecrypt {
+			t.Errorf("%v decrypts with raw RSA or PKCS#1 v1.5", o)
+		}
+	}
+	for k := AES128; k <= Secp256k1; k++ {
+		r, ok := keyTypes[k]
+		if !ok || r.octets == 0 || r.usages == 0 || r.class == classEC && r.ecParams == nil || r.name != k.String() {
+			t.Errorf("key type %d: %+v", k, r)
+		}
+	}
+	if len(keyTypes) != int(Secp256k1) {
+		t.Errorf("%d key types", len(keyTypes))
+	}
+	for k := KindInternal; k <= KindCanceled; k++ {
+		if strings.HasPrefix(k.String(), "kind ") {
+			t.Errorf("kind %d has no name", k)
+		}
+	}
+}
+
+func TestPlanSessions(t *testing.T) {
+	const none = ^uint(0)
+	for _, c := range []struct {
+		rw, all  uint
+		max      int
+		software bool
+		lanes    int
+		shared   bool
+	}{
+		{0, 0, 0, false, 16, false},       // no limit
+		{none, none, 0, false, 16, false}, // does not say
+		{none, 4, 0, false, 2, false},
+		{3, 100, 0, false, 1, false},
+		{2, 0, 0, false, 1, true},
+		{1, 0, 0, false, -1, false},
+		{0, 0, 1, false, -1, false},
+		{0, 0, 2, false, 1, true},
+		{0, 0, 64, false, 61, false},
+		{0, 0, 1000, true, 61, false}, // said so, but 64 are the most
+		{16, 16, 0, false, 13, false},
+	} {
+		lanes, shared, err := planSessions(pkcs11.TokenInfo{MaxRwSessionCount: c.rw, MaxSessionCount: c.all}, c.max, c.software)
+		if (err != nil) != (c.lanes < 0) || err == nil && (lanes != c.lanes || shared != c.shared) {
+			t.Errorf("%+v: %d lanes, shared %v, %v", c, lanes, shared, err)
+		}
+	}
+	if lanes, _, err := planSessions(pkcs11.TokenInfo{}, 0, true); err != nil || lanes > 16 || lanes < 1 {
+		t.Errorf("software: %d, %v", lanes, err)
+	}
+}

@@ -1,0 +1,290 @@
+package hsmpool
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+)
+
+// worker is what serves one member. The pool knows nothing else of it, and everything that passes is plain data, so
+// that a process at the other end of a socket can be one.
+type worker interface {
+	// open finds the token, logs in and checks its master keys. It is called again after a failure; the jobs in flight
+	// then must have ended.
+	open() (*identity, error)
+
+	// run does the tasks one after the other and hands each to settle when its result is in it. It blocks, and runs in
+	// as many goroutines at once as identity.Lanes says, and one more for long tasks.
+	run(batch []*task, settle func(*task))
+
+	// close ends the sessions and lets go of the library. open may follow.
+	close() error
+
+	// load is for status.
+	load() (sessions, keys int)
+}
+
+// identity is what a worker found.
+type identity struct {
+	Token  string
+	Serial string
+	Group  string
+	Lanes  int
+}
+
+// tokenWorker is the worker in this process.
+type tokenWorker struct {
+	cfg *MemberConfig
+	pin pinGuard
+
+	// Tasks use login inside the gate; who has it locked is alone with the token and may change login and renewed.
+	gate    gate
+	login   *login // nil: closed
+	renewed time.Time
+
+	// oaepSHA256 is what is known of the module's OAEP with SHA-256: unknown, done by it, or by us over raw RSA.
+	oaepSHA256 atomic.Uint32
+}
+
+const (
+	oaepUnknown uint32 = iota
+	oaepModule
+	oaepOurs
+)
+
+// renewAtLeast is the shortest time between two logins for lost handles. A token that loses its login faster is down.
+var renewAtLeast = 10 * time.Second
+
+// gateWait bounds how long a new login waits for the calls of the old one to return.
+const gateWait = 5 * time.Second
+
+var (
+	errClosed = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
+	errStuck  = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
+		"started again in this process while it is there"}
+)
+
+func (w *tokenWorker) open() (*identity, error) {
+	if e := w.pin.wasRefused(); e != nil {
+		return nil, e
+	}
+	mod, err := openModule(w.cfg.Module)
+	if err != nil {
+		return nil, err
+	}
+	id, err := w.openIn(mod)
+	if err != nil && mod.restart() {
+		id, err = w.openIn(mod)
+	}
+	return id, err
+}
+
+func (w *tokenWorker) openIn(mod *module) (*identity, error) {
+	if !w.gate.lock(gateWait) {
+		return nil, errStuck
+	}
+	defer w.gate.unlock()
+	w.closeLocked()
+	a, err := mod.attach(w.cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.begin(a); err != nil {
+		a.detach()
+		return nil, err
+	}
+	w.renewed = time.Time{}
+	mod.join(w)
+	return &identity{Token: a.info.Label, Serial: a.info.SerialNumber, Group: w.login.group, Lanes: w.login.lanes}, nil
+}
+
+// begin begins a login epoch. The gate is locked.
+func (w *tokenWorker) begin(a *attachment) error {
+	l, err := beginLogin(a, w.cfg, &w.pin)
+	if err != nil {
+		return err
+	}
+	if e := l.findMasterKeys(""); e != nil {
+		l.end()
+		return e
+	}
+	w.login = l
+	return nil
+}
+
+func (w *tokenWorker) close() error {
+	if !w.gate.lock(gateWait) {
+		return errStuck
+	}
+	defer w.gate.unlock()
+	w.closeLocked()
+	return nil
+}
+
+func (w *tokenWorker) closeLocked() {
+	if w.login == nil {
+		return
+	}
+	w.login.mod.quit(w)
+	w.login.end()
+	w.login.detach()
+	w.login = nil
+}
+
+func (w *tokenWorker) load() (sessions, keys int) {
+	// A worker whose login is being renewed shows nothing rather than keep status waiting.
+	if !w.gate.tryEnter() {
+		return 0, 0
+	}
+	defer w.gate.leave()
+	if w.login == nil {
+		return 0, 0
+	}
+	sessions = w.login.work.size() + 1
+	if w.login.shared {
+		sessions = 1
+	}
+	return sessions, w.login.keys.size()
+}
+
+func (w *tokenWorker) run(batch []*task, settle func(*task)) {
+	for _, t := range batch {
+		if t.begin() {
+			t.err = w.do(t)
+		}
+		settle(t)
+	}
+}
+
+// do does one task, a second time in a new session, or after logging in again, if that can help.
+func (w *tokenWorker) do(t *task) *Error {
+	l, err := w.try(t)
+	if err == nil {
+		return nil
+	}
+	switch err.fate {
+	case fateSession:
+		// If not one session but all are gone, whoever closed them took the login along.
+		if l != nil && !w.alive(l) {
+			if e := w.renew(l); e != nil {
+				return e
+			}
+		}
+	case fateLogin:
+		if e := w.renew(l); e != nil {
+			return e
+		}
+	default:
+		return err
+	}
+	if t.repeatable() {
+		_, err = w.try(t)
+	}
+	return err
+}
+
+func (w *tokenWorker) alive(l *login) bool {
+	w.gate.enter()
+	defer w.gate.leave()
+	return w.login != l || l.alive() // another login has begun: no need for a third
+}
+
+func (w *tokenWorker) try(t *task) (*login, *Error) {
+	w.gate.enter()
+	defer w.gate.leave()
+	l := w.login
+	if l == nil {
+		return nil, errClosed
+	}
+	switch t.op {
+	case opGenerate:
+		return l, l.generate(t)
+	case opProve:
+		return l, l.prove(t, w)
+	case opGeneratePinned:
+		return l, l.generatePinned(t, w)
+	case opDestroyPinned:
+		return l, l.destroyPinned(t)
+	case opCheck:
+		return l, l.check()
+	}
+	return l, l.operate(t, w)
+}
+
+// renew ends the login epoch of l and begins another, unless somebody already has.
+func (w *tokenWorker) renew(l *login) *Error {
+	if l == nil {
+		return errClosed
+	}
+	if !w.gate.lock(gateWait) {
+		return errStuck
+	}
+	defer w.gate.unlock()
+	if w.login != l {
+		return nil
+	}
+	if l.alive() && l.masterKeysUsable() {
+		return nil // one key's handle was bad, and is out of the cache
+	}
+	if time.Since(w.renewed) < renewAtLeast {
+		return errorf(KindUnavailable, fateDown, "the token lost its login or its objects twice within %v", renewAtLeast)
+	}
+	w.renewed = time.Now()
+	a := l.attachment
+	l.end()
+	w.login = nil
+	a.mod.quit(w)
+	err := a.reattach(w.cfg) // crypto11's session may have gone with the others
+	if err == nil {
+		if err = w.begin(a); err == nil {
+			a.mod.join(w)
+			return nil
+		}
+		a.detach()
+	}
+	e := l.fail(err, fnOther, stageOther, "log in again")
+	if e.fate != fateOperator {
+		e = &Error{Kind: e.Kind, Detail: e.Detail, Err: e.Err, fate: fateDown}
+	}
+	return e
+}
+
+func (l *login) masterKeysUsable() bool {
+	return l.inWork(func(s pkcs11.SessionHandle) *Error {
+		g, err := l.checkValues(s)
+		if err != nil {
+			return l.fail(err, fnOther, stageOther, "check values of the master keys")
+		}
+		if g != l.group {
+			return errorf(KindUnavailable, fateOperator, "the master keys have changed")
+		}
+		return nil
+	}) == nil
+}
+
+// check finds out whether the member can serve: its login, and its master keys by their check values, which a token
+// that was initialised anew or swapped does not have.
+func (l *login) check() *Error {
+	if !l.alive() {
+		return errorf(KindUnavailable, fateLogin, "the anchor session is gone or logged out")
+	}
+	return l.inWork(func(s pkcs11.SessionHandle) *Error {
+		// A module may go on with what it has in memory, so the token itself is asked.
+		found, err := l.findObjects(s, secretKeyLabelled(labelSeal))
+		if err != nil {
+			return l.fail(err, fnOther, stageOther, "C_FindObjects")
+		}
+		if len(found) == 0 {
+			return errorf(KindUnavailable, fateDown, "the token no longer has its master keys: it was removed or initialised anew")
+		}
+		group, err := l.checkValues(s)
+		if err != nil {
+			return l.fail(err, fnOther, stageOther, "check values of the master keys")
+		}
+		if group != l.group {
+			return errorf(KindUnavailable, fateDown, "the master keys have changed: the token was replaced")
+		}
+		return nil
+	})
+}

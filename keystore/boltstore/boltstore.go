@@ -1,0 +1,396 @@
+// Package boltstore is the keystore.Store of a single appliance: one file, kept by bbolt.
+//
+// bbolt has no checksums on its pages apart from the two meta pages, so this package checks the structure of the file
+// itself before bbolt sees it (see check.go); contents are checked by keystore.DB. A file that fails opens read-only and
+// is read without bbolt, with every step checked, until somebody restores a backup.
+package boltstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keyward/keyward/keystore"
+)
+
+// ErrInUse means that another process has the store open.
+var ErrInUse = errors.New("boltstore: the store is in use by another process")
+
+const (
+	bucketName   = "records"
+	revisionSize = 8 // octets of revision, big-endian, before each value
+
+	defaultBallast  = 16 << 20
+	defaultCheckNow = 64 << 20
+	bigMap          = 64 << 20 // files above are mapped with room to grow, see openBolt
+)
+
+// Options of Open. The zero value is what a daemon wants.
+type Options struct {
+	// Ballast is the size in octets of the file beside the store that keeps space in reserve for Txn.Urgent. 0 means
+	// 16 MiB, negative means none.
+	Ballast int64
+	// CheckNow is the size in octets up to which the file is checked before Open returns; a larger one is checked in the
+	// background, and read with every step checked until that is done; only "no such record" waits for it. 0 means 64 MiB,
+	// negative means always in the background.
+	CheckNow int64
+}
+
+// Store is a keystore.Store in a file.
+type Store struct {
+	path string
+	file *os.File // also bbolt's; locked against other processes
+	db   *bolt.DB // nil when the file was damaged at open
+
+	life   sync.RWMutex // read-held during each call, held to close
+	closed bool         // guarded by life
+
+	writing  chan struct{} // holds one token: whoever has it may commit, and owns the fields down to the blank line
+	ballast  ballast
+	jammed   bool // bbolt panicked while writing and may hold its own locks for ever
+	watchers keystore.Watchers
+
+	problem   atomic.Pointer[string] // why nothing is written; set once
+	unchecked atomic.Bool            // the background check is not done: read with care
+	damaged   atomic.Bool            // the structure is damaged: read frozen
+	frozen    atomic.Pointer[tree]   // the records of a damaged file, which nobody writes any more
+
+	stop    chan struct{} // closed by Close: ends the background check
+	checked chan struct{} // closed when the background check is done; nothing waits for it when there is none
+	tasks   sync.WaitGroup
+}
+
+var _ keystore.Reporter = (*Store)(nil)
+
+// Open opens the store at path, and makes it if there is nothing there. It waits up to a second for another process to
+// let go of it, then gives ErrInUse. A damaged file opens read-only if anything can be read: Problem says so.
+func Open(path string, o Options) (*Store, error) {
+	if o.Ballast == 0 {
+		o.Ballast = defaultBallast
+	}
+	if o.CheckNow == 0 {
+		o.CheckNow = defaultCheckNow
+	}
+	file, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{path: path, file: file, writing: make(chan struct{}, 1), stop: make(chan struct{}), checked: make(chan struct{})}
+	s.ballast = ballast{path: path + ".ballast", size: o.Ballast}
+	if err := s.start(o); err != nil {
+		file.Close()
+		return nil, err
+	}
+	s.writing <- struct{}{}
+	return s, nil
+}
+
+// start checks the file and hands it to bbolt, or freezes it.
+func (s *Store) start(o Options) error {
+	info, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	m, damage, err := readMeta(s.file, info.Size())
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w; restore it from a backup", keystore.ErrDamaged, s.path, err)
+	}
+	now := info.Size() <= o.CheckNow
+	if damage == "" && now {
+		if err := check(s.file, m, bucketName, s.stop); err != nil {
+			damage = err.Error()
+		}
+	}
+	if damage != "" {
+		s.breakDown(damage)
+		return s.freeze()
+	}
+	if err := s.openBolt(info.Size()); err != nil {
+		return err
+	}
+	if err := s.ballast.fill(); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		s.ballast.used = true // as if given up before: what little room there is stays for urgent changes
+	} else if err != nil {
+		return errors.Join(fmt.Errorf("the reserve of the store: %w", err), s.guard(s.db.Close))
+	}
+	if !now {
+		s.unchecked.Store(true)
+		s.tasks.Go(s.checkLater)
+	}
+	return nil
+}
+
+// openBolt hands the locked file to bbolt.
+func (s *Store) openBolt(size int64) error {
+	room := 0
+	if size > bigMap {
+		// Mapping anew needs all readers to be gone, and the background check reads for long.
+		room = int(2 * size)
+	}
+	return s.guard(func() (err error) {
+		s.db, err = bolt.Open(s.path, 0o600, &bolt.Options{
+			Timeout:         lockPatience,
+			FreelistType:    bolt.FreelistMapType,
+			InitialMmapSize: room,
+			NoStatistics:    true,
+			OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return s.file, nil },
+		})
+		return err
+	})
+}
+
+// guard runs access to bbolt. A page that makes bbolt panic, or that cannot be read, is damage and not the end of the
+// process.
+func (s *Store) guard(access func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			s.breakDown(fmt.Sprint(p))
+			err = fmt.Errorf("%w: %s: %v", keystore.ErrDamaged, s.path, p)
+		}
+	}()
+	return access()
+}
+
+// refuse stops all writing from now on. The first reason is kept.
+func (s *Store) refuse(reason string) { s.problem.CompareAndSwap(nil, &reason) }
+
+// breakDown notes that the structure of the file is damaged.
+func (s *Store) breakDown(damage string) {
+	s.refuse(fmt.Sprintf("the store %s is damaged (%s): what can still be read is served, and all changes are refused. "+
+		"Stop the daemon, keep a copy of the file, and restore the newest backup", s.path, damage))
+	s.damaged.Store(true)
+}
+
+// freeze finds the records of a damaged file. Caller holds the writing token or is Open, so that nobody writes.
+func (s *Store) freeze() error {
+	if s.frozen.Load() != nil {
+		return nil
+	}
+	info, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	m, _, err := readMeta(s.file, info.Size())
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", keystore.ErrDamaged, s.path, err)
+	}
+	t, err := openTree(image{f: s.file, pageSize: uint64(m.pageSize), pages: m.pages}, m.root, bucketName)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w; restore it from a backup", keystore.ErrDamaged, s.path, err)
+	}
+	s.frozen.Store(&t)
+	return nil
+}
+
+// checkLater is the check of a large file, on a snapshot that bbolt keeps for it.
+func (s *Store) checkLater() {
+	<-s.writing // the newest meta page and the snapshot must be of one transaction
+	var tx *bolt.Tx
+	var m meta
+	err := s.guard(func() (err error) {
+		info, err := s.file.Stat()
+		if err != nil {
+			return err
+		}
+		if m, _, err = readMeta(s.file, info.Size()); err != nil {
+			return err
+		}
+		tx, err = s.db.Begin(false)
+		return err
+	})
+	s.writing <- struct{}{}
+	if err == nil {
+		err = check(s.file, m, bucketName, s.stop)
+		err = errors.Join(err, s.guard(tx.Rollback))
+	}
+	if err != nil && !errors.Is(err, errStopped) {
+		s.breakDown(err.Error())
+	}
+	s.unchecked.Store(false)
+	close(s.checked)
+}
+
+// Problem implements keystore.Reporter.
+func (s *Store) Problem() string {
+	if p := s.problem.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// enter begins a call; leave ends it.
+func (s *Store) enter(ctx context.Context) (leave func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.life.RLock()
+	if s.closed {
+		s.life.RUnlock()
+		return nil, keystore.ErrClosed
+	}
+	return s.life.RUnlock, nil
+}
+
+// Get implements keystore.Store.
+func (s *Store) Get(ctx context.Context, name string) (keystore.Record, error) {
+	rs, err := s.read(ctx, name, func(found string) bool { return found == name }, 1)
+	if err != nil {
+		return keystore.Record{}, fmt.Errorf("%q: %w", name, err)
+	}
+	if len(rs) == 0 && s.unchecked.Load() {
+		// A damaged page may hide it. This answer waits for the check; what is found does not.
+		select {
+		case <-s.checked:
+		case <-ctx.Done():
+			return keystore.Record{}, ctx.Err()
+		}
+		return s.Get(ctx, name)
+	}
+	if len(rs) == 0 {
+		if s.damaged.Load() {
+			return keystore.Record{}, fmt.Errorf("%w: %q is not there, and may have been lost", keystore.ErrDamaged, name)
+		}
+		return keystore.Record{}, keystore.ErrNotFound
+	}
+	return rs[0], nil
+}
+
+// Scan implements keystore.Store.
+func (s *Store) Scan(ctx context.Context, prefix, after string, limit int) ([]keystore.Record, error) {
+	from := prefix
+	if after >= prefix && after != "" {
+		from = after + "\x00" // the next name in octet order
+	}
+	return s.read(ctx, from, func(found string) bool { return strings.HasPrefix(found, prefix) }, limit)
+}
+
+// read returns up to limit records from the name from on, as long as wanted.
+func (s *Store) read(ctx context.Context, from string, wanted func(string) bool, limit int) ([]keystore.Record, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var found []keystore.Record
+	visit := func(flags uint32, name, value []byte) (bool, error) {
+		if len(found) >= limit || !wanted(string(name)) {
+			return false, nil
+		}
+		r, err := parseRecord(flags, name, value)
+		if err != nil {
+			return false, err
+		}
+		found = append(found, r)
+		return len(found) < limit, nil
+	}
+	if !s.damaged.Load() {
+		err = s.guard(func() error {
+			return s.db.View(func(tx *bolt.Tx) error {
+				if s.unchecked.Load() {
+					return s.walkSnapshot(tx, from, visit)
+				}
+				return walkBolt(tx, from, visit)
+			})
+		})
+		if err == nil || !s.damaged.Load() {
+			return found, err
+		}
+	}
+	if s.frozen.Load() == nil {
+		select {
+		case <-s.writing:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		err := s.freeze()
+		s.writing <- struct{}{}
+		if err != nil {
+			return nil, err
+		}
+	}
+	found = nil
+	if err := s.frozen.Load().walk(from, visit); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", keystore.ErrDamaged, s.path, err)
+	}
+	return found, nil
+}
+
+var errBucket = fmt.Errorf("%w: the bucket of records is missing", keystore.ErrDamaged)
+
+func walkBolt(tx *bolt.Tx, from string, visit func(uint32, []byte, []byte) (bool, error)) error {
+	b := tx.Bucket([]byte(bucketName))
+	if b == nil {
+		return errBucket
+	}
+	c := b.Cursor()
+	for name, value := c.Seek([]byte(from)); name != nil; name, value = c.Next() {
+		if more, err := visit(0, name, value); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// walkSnapshot reads the snapshot of tx from the file, past bbolt.
+func (s *Store) walkSnapshot(tx *bolt.Tx, from string, visit func(uint32, []byte, []byte) (bool, error)) error {
+	pageSize := uint64(s.db.Info().PageSize)
+	t, err := openTree(image{f: s.file, pageSize: pageSize, pages: uint64(tx.Size()) / pageSize}, uint64(tx.Cursor().Bucket().Root()), bucketName)
+	if err == nil {
+		err = t.walk(from, visit)
+	}
+	if err != nil {
+		s.breakDown(err.Error())
+		return fmt.Errorf("%w: %s: %w", keystore.ErrDamaged, s.path, err)
+	}
+	return nil
+}
+
+// parseRecord copies an element of the file.
+func parseRecord(flags uint32, name, value []byte) (keystore.Record, error) {
+	if flags != 0 || len(value) < revisionSize || binary.BigEndian.Uint64(value) == 0 {
+		return keystore.Record{}, fmt.Errorf("%w: the record %q has no revision", keystore.ErrDamaged, name)
+	}
+	return keystore.Record{
+		Name:     string(name),
+		Value:    slices.Clone(value[revisionSize:]),
+		Revision: binary.BigEndian.Uint64(value),
+	}, nil
+}
+
+// Watch implements keystore.Store. There are no other processes to report.
+func (s *Store) Watch(ctx context.Context, prefix string) (<-chan keystore.Event, error) {
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return s.watchers.Watch(ctx, prefix)
+}
+
+// Close implements keystore.Store.
+func (s *Store) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed {
+		return keystore.ErrClosed
+	}
+	s.closed = true
+	close(s.stop)
+	s.tasks.Wait()
+	s.watchers.Close()
+	if s.db == nil || s.jammed {
+		return s.file.Close() // with jammed, bbolt would wait for its own lock; its map stays until the process ends
+	}
+	return s.guard(s.db.Close)
+}

@@ -1,0 +1,140 @@
+package boltstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"syscall"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/keyward/keyward/keystore"
+)
+
+// Commit implements keystore.Store. ctx bounds the wait for other commits; once begun, a commit runs to its end.
+func (s *Store) Commit(ctx context.Context, tx keystore.Txn) error {
+	if err := tx.Validate(); err != nil {
+		return err
+	}
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	select {
+	case <-s.writing:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { s.writing <- struct{}{} }()
+
+	if p := s.problem.Load(); p != nil {
+		return fmt.Errorf("%w: %s", keystore.ErrReadOnly, *p)
+	}
+	if !tx.Urgent && !s.ballast.refill() {
+		return fmt.Errorf("%w: %s: only disabling and deleting go on; make room on its file system", keystore.ErrFull, s.path)
+	}
+	err = s.update(tx)
+	if errors.Is(err, keystore.ErrFull) && tx.Urgent && s.ballast.release() {
+		err = s.update(tx)
+	}
+	if err == nil {
+		s.watchers.Committed(tx)
+	}
+	return err
+}
+
+// update is one transaction of bbolt: one write and one fsync of the pages, then the same of the meta page. Caller holds
+// the writing token.
+func (s *Store) update(tx keystore.Txn) error {
+	var txid int
+	var refused error // by us, before anything was written
+	err := s.guard(func() error {
+		s.jammed = true // until bbolt has let go of its locks
+		err := s.db.Update(func(b *bolt.Tx) error {
+			txid = b.ID()
+			refused = apply(b, tx)
+			return refused
+		})
+		s.jammed = false
+		return err
+	})
+	switch {
+	case err == nil:
+		return nil
+	case refused != nil:
+		return refused
+	case errors.Is(err, keystore.ErrDamaged): // a panic, which guard has dealt with
+		return err
+	case isFull(err) && s.unchanged(txid):
+		return fmt.Errorf("%w: %s: %w", keystore.ErrFull, s.path, err)
+	}
+	s.refuse(fmt.Sprintf("the store %s could not be written (%v): all changes are refused until the daemon is started again. "+
+		"Look at the disk first", s.path, err))
+	return fmt.Errorf("%w: %s", keystore.ErrReadOnly, *s.problem.Load())
+}
+
+// apply checks and changes inside a transaction of bbolt.
+func apply(b *bolt.Tx, tx keystore.Txn) error {
+	records := b.Bucket([]byte(bucketName))
+	if records == nil {
+		return errBucket
+	}
+	// Above every revision handed out before: the sequence is kept in the file, and the transaction id keeps it honest
+	// when a bit of the sequence has flipped.
+	revision := max(records.Sequence()+1, uint64(b.ID()))
+	for _, c := range tx.Checks {
+		var have uint64
+		if value := records.Get([]byte(c.Name)); value != nil {
+			r, err := parseRecord(0, []byte(c.Name), value)
+			if err != nil {
+				return err
+			}
+			have = r.Revision
+		}
+		if have != c.Revision {
+			return keystore.ErrConflict
+		}
+		revision = max(revision, have+1)
+	}
+	if revision == 0 || revision == math.MaxUint64 {
+		return fmt.Errorf("%w: revisions are used up", keystore.ErrDamaged)
+	}
+	if err := records.SetSequence(revision); err != nil {
+		return err
+	}
+	for _, p := range tx.Puts {
+		value := make([]byte, revisionSize, revisionSize+len(p.Value))
+		binary.BigEndian.PutUint64(value, revision)
+		if err := records.Put([]byte(p.Name), append(value, p.Value...)); err != nil {
+			return err
+		}
+	}
+	for _, d := range tx.Deletes {
+		if err := records.Delete([]byte(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isFull tells a write that found no space from everything else. A full disk that fsync reports is not among it: what
+// fsync failed on is lost, and bbolt gives its error without a path.
+func isFull(err error) bool {
+	var failed *fs.PathError
+	return errors.As(err, &failed) && failed.Op == "write" &&
+		(errors.Is(failed.Err, syscall.ENOSPC) || errors.Is(failed.Err, syscall.EDQUOT))
+}
+
+// unchanged tells whether the file is still at the transaction before txid.
+func (s *Store) unchanged(txid int) bool {
+	info, err := s.file.Stat()
+	if err != nil {
+		return false
+	}
+	m, damage, err := readMeta(s.file, info.Size())
+	return err == nil && damage == "" && m.txid+1 == uint64(txid)
+}

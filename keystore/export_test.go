@@ -1,0 +1,25 @@
+package keystore
+
+import "context"
+
+// For tests in package keystore_test.
+var (
+	Decode     = decode
+	OpenScan   = open // with a chosen bound for the scan in the foreground
+	NameKey    = nameKey
+	NameAlias  = nameAlias
+	BucketRows = bucketRows
+)
+
+// Scan waits for a full scan.
+func (db *DB) Scan(ctx context.Context) error { return db.scanAll(ctx) }
+
+var Encode = encode
+
+// RecordKinds makes one of each kind of record.
+var RecordKinds = []func() any{
+	func() any { return new(Key) }, func() any { return new(Version) }, func() any { return new(Alias) },
+	func() any { return new(Intent) }, func() any { return new(Tombstone) }, func() any { return new(callCount) },
+	func() any { return new(listHead) }, func() any { return new(listRow) }, func() any { return new(aliasRow) },
+	func() any { return new(rootRecord) }, func() any { return new(bootstrap) },
+}

@@ -1,0 +1,74 @@
+package kms
+
+import (
+	"context"
+	"crypto/sha256"
+	"testing"
+
+	"github.com/keyward/keyward/hsmpool/hsmtest"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// BenchmarkService measures the service without a door: policy, state, cryptography and audit hook. A batch has 100
+// items, and an operation of it is one batch.
+func BenchmarkService(b *testing.B) {
+	hsm := hsmtest.New(b, "north", "south")
+	hsm.Ceremony(b)
+	f := newFixture(b, hsm.Open(b))
+	ctx := context.Background()
+	digest := sha256.Sum256(nil)
+	for _, k := range []kind{software, wrapped} {
+		aes := f.create(k, kmswire.AES256, "").KeyID
+		b.Run(k.String()+"/Encrypt1KiB", func(b *testing.B) {
+			req := &kmswire.EncryptRequest{KeyID: aes, Plaintext: make([]byte, 1024)}
+			b.ReportAllocs()
+			b.RunParallel(func(p *testing.PB) {
+				for p.Next() {
+					if _, err := f.Encrypt(ctx, root, req); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+		b.Run(k.String()+"/BatchEncrypt1KiBx100", func(b *testing.B) {
+			req := &kmswire.BatchEncryptRequest{KeyID: aes, Items: make([]kmswire.BatchEncryptItem, 100)}
+			for i := range req.Items {
+				req.Items[i].Plaintext = make([]byte, 1024)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := f.BatchEncrypt(ctx, root, req); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		for _, s := range []struct {
+			spec kmswire.KeySpec
+			alg  kmswire.Algorithm
+		}{{kmswire.RSA2048, kmswire.RSAPKCS1SHA256}, {kmswire.ECP256, kmswire.ECDSASHA256}} {
+			key := f.create(k, s.spec, "").KeyID
+			version := f.onlyVersion(key)
+			b.Run(k.String()+"/Sign"+string(s.spec), func(b *testing.B) {
+				req := &kmswire.AsymmetricSignRequest{KeyID: key, KeyVersionID: version, Algorithm: s.alg, Digest: digest[:]}
+				b.RunParallel(func(p *testing.PB) {
+					for p.Next() {
+						if _, err := f.AsymmetricSign(ctx, root, req); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			})
+			b.Run(k.String()+"/BatchSign"+string(s.spec)+"x100", func(b *testing.B) {
+				req := &kmswire.BatchSignRequest{KeyID: key, KeyVersionID: version, Algorithm: s.alg, Items: make([]kmswire.BatchSignItem, 100)}
+				for i := range req.Items {
+					req.Items[i].Digest = digest[:]
+				}
+				for b.Loop() {
+					if _, err := f.BatchSign(ctx, root, req); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
