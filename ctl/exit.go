@@ -154,7 +154,7 @@ func verdict(err error) (code int, next string) {
 	_, dial := errors.AsType[*kmsclient.UnreachableError](err)
 	switch {
 	case dial && errors.Is(err, fs.ErrPermission):
-		return exitDenied, "the socket is open to root and to the members of its group: ls -l shows which"
+		return exitDenied, "the owner and the group of the socket may use it, as ls -l shows: join that group, or ask root"
 	case dial:
 		return exitTryAgain, "is the daemon running? start it with: systemctl start keywardd (or: keywardd dev), or name its socket with --socket or KEYWARD_SOCKET"
 	case errors.Is(err, context.DeadlineExceeded):
