@@ -94,12 +94,6 @@ func (d *fakeDaemon) must(t *testing.T, args ...string) (stdout, stderr string) 
 	return stdout, stderr
 }
 
-func (d *fakeDaemon) called(action string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Contains(d.calls, action)
-}
-
 func problem(status int, code, format string, a ...any) *kmswire.ErrorBody {
 	return &kmswire.ErrorBody{RequestID: "req-1", Code: code, Message: fmt.Sprintf(format, a...), HTTPStatus: status}
 }
