@@ -5,15 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyward/keyward/daemon/admin"
+	"github.com/keyward/keyward/kms/kmsapi"
 	"github.com/keyward/keyward/kms/kmsclient"
 	"github.com/keyward/keyward/kms/kmswire"
 )
@@ -70,27 +68,14 @@ func TestExitCodes(t *testing.T) {
 
 // TestEveryCodeOfTheDoor holds the table complete: each code that the API door can answer has a row here.
 func TestEveryCodeOfTheDoor(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../kms/kmsapi/errors.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
+	codes := kmsapi.ErrorCodes()
+	if len(codes) < 30 {
+		t.Errorf("the door has only %d codes", len(codes))
 	}
-	looksLike := regexp.MustCompile(`^[A-Z][A-Za-z]+(\.[A-Z][A-Za-z]+)?$`)
-	found := 0
-	ast.Inspect(file, func(n ast.Node) bool {
-		lit, ok := n.(*ast.BasicLit)
-		if !ok || lit.Kind != token.STRING {
-			return true
+	for _, code := range codes {
+		if _, ok := apiCodes[code]; !ok {
+			t.Errorf("the door can answer %q, and there is no exit code for it", code)
 		}
-		if code, err := strconv.Unquote(lit.Value); err == nil && looksLike.MatchString(code) && code != "Allow" {
-			found++
-			if _, ok := apiCodes[code]; !ok {
-				t.Errorf("the door can answer %q, and there is no exit code for it", code)
-			}
-		}
-		return true
-	})
-	if found < 25 {
-		t.Errorf("only %d codes were found in the door's table", found)
 	}
 }
 

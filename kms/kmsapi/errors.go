@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,7 +68,21 @@ func (e *doorError) with(format string, args ...any) *doorError {
 }
 
 func door(code string, status int, message string) *doorError {
+	doorCodes = append(doorCodes, code)
 	return &doorError{apiError: apiError{code, status, message}}
+}
+
+// doorCodes collects the codes of the door's errors as the package starts.
+var doorCodes []string
+
+// ErrorCodes lists every Code that an answer or an item can carry, sorted.
+func ErrorCodes() []string {
+	all := slices.Clone(doorCodes)
+	for _, e := range errorTable {
+		all = append(all, e.code)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // The errors of the door. InvalidAction.NotFound, InvalidVersion, UnsupportedHTTPMethod and
