@@ -4,11 +4,10 @@ import "context"
 
 // For tests in package keystore_test.
 var (
-	Decode     = decode
-	OpenScan   = open // with a chosen bound for the scan in the foreground
-	NameKey    = nameKey
-	NameAlias  = nameAlias
-	BucketRows = bucketRows
+	Decode    = decode
+	OpenScan  = open // with a chosen bound for the scan in the foreground
+	NameKey   = nameKey
+	NameAlias = nameAlias
 )
 
 // Scan waits for a full scan.

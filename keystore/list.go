@@ -177,7 +177,7 @@ func (p *plan) append(l list, id string) (uint64, error) {
 	return h.Last, p.put(l.head, h)
 }
 
-// count counts a row that the caller puts at its place in the order of names.
+// count counts a row that the caller has put, or will put, at its place in the order of names.
 func (p *plan) count(l list, row string) error {
 	h, err := p.head(l)
 	if err != nil {
@@ -188,7 +188,7 @@ func (p *plan) count(l list, row string) error {
 	}
 	i := h.bucket(row)
 	if h.Rows[i] >= bucketRows {
-		middle, err := p.middle(l, &h, i)
+		middle, err := p.middle(l, &h, i, l.rows+row)
 		if err != nil {
 			return err
 		}
@@ -201,15 +201,15 @@ func (p *plan) count(l list, row string) error {
 	return p.put(l.head, h)
 }
 
-// middle returns the last row of the first half of bucket i, which is full.
-func (p *plan) middle(l list, h *listHead, i int) (string, error) {
+// middle returns the last row of the first half of bucket i, which is full. The row called uncounted is left out.
+func (p *plan) middle(l list, h *listHead, i int, uncounted string) (string, error) {
 	after := l.rows + h.After[i]
-	end := "" // exclusive bound is the first row of the next bucket, that is, all up to After[i+1] belong here
+	end := "" // the last name that may belong here; empty is no bound
 	if i+1 < len(h.After) {
 		end = l.rows + h.After[i+1]
 	}
 	in := func(name string) bool {
-		return strings.HasPrefix(name, l.rows) && name > after && (end == "" || name <= end)
+		return name != uncounted && strings.HasPrefix(name, l.rows) && name > after && (end == "" || name <= end)
 	}
 	// Rows that this plan added or removed are not in the store yet, or still.
 	var names []string
@@ -222,7 +222,7 @@ func (p *plan) middle(l list, h *listHead, i int) (string, error) {
 			}
 		}
 	}
-	rows, err := p.db.store.Scan(p.ctx, l.rows, after, bucketRows+changed+1)
+	rows, err := p.db.store.Scan(p.ctx, l.rows, after, bucketRows+changed+2)
 	if err != nil {
 		return "", err
 	}
