@@ -22,3 +22,6 @@ var RecordKinds = []func() any{
 	func() any { return new(listHead) }, func() any { return new(listRow) }, func() any { return new(aliasRow) },
 	func() any { return new(rootRecord) }, func() any { return new(bootstrap) },
 }
+
+// Forget evicts a record.
+func (db *DB) Forget(name string) { db.evict(name) }

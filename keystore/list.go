@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,8 @@ import (
 type list struct {
 	head string // record of the listHead
 	rows string // prefix of the rows
+
+	numbered bool // rows are called sequenceRow(1), (2), … in order of creation
 }
 
 // bucketRows is the most rows in a bucket.
@@ -34,13 +37,15 @@ type listRow struct{ ID string }
 // aliasRow is a row of the aliases of a key.
 type aliasRow struct{ Account, Name string }
 
-func keysOf(account string) list   { return list{"list/keys/" + account, "row/keys/" + account + "/"} }
-func versionsOf(key string) list   { return list{"list/vers/" + key, "row/vers/" + key + "/"} }
-func aliasesOfKey(key string) list { return list{"list/of/" + key, "row/of/" + key + "/"} }
+func keysOf(account string) list {
+	return list{"list/keys/" + account, "row/keys/" + account + "/", true}
+}
+func versionsOf(key string) list   { return list{"list/vers/" + key, "row/vers/" + key + "/", true} }
+func aliasesOfKey(key string) list { return list{"list/of/" + key, "row/of/" + key + "/", false} }
 
 // aliasesIn has the alias records themselves as rows.
 func aliasesIn(account string) list {
-	return list{"list/aliases/" + account, nameAlias(account, "")}
+	return list{"list/aliases/" + account, nameAlias(account, ""), false}
 }
 
 func aliasRowName(a *Alias) string { return a.Account + "/" + a.Name }
@@ -110,6 +115,9 @@ func (db *DB) page(ctx context.Context, l list, offset, limit int) ([]Record, in
 		if i > 0 {
 			after = l.rows + h.After[i]
 		}
+		if row, ok := h.jump(l, i, skip); ok {
+			after, skip = l.rows+row, 0
+		}
 		rows, err := db.store.Scan(ctx, l.rows, after, skip+want)
 		if err != nil {
 			return nil, 0, err
@@ -122,6 +130,30 @@ func (db *DB) page(ctx context.Context, l list, offset, limit int) ([]Record, in
 		}
 		last = st.revision // a commit came between; if the next look finds the same head, none did
 	}
+}
+
+// jump returns the row after which the row at skip in bucket i comes, when that can be told without reading the bucket:
+// rows with numbers, and no holes among them.
+func (h *listHead) jump(l list, i, skip int) (string, bool) {
+	if !l.numbered || skip == 0 {
+		return "", false
+	}
+	first, last := uint64(0), h.Last // the numbers in the bucket are above first and not above last
+	var err error
+	if i > 0 {
+		if first, err = strconv.ParseUint(h.After[i], 16, 64); err != nil {
+			return "", false
+		}
+	}
+	if i+1 < len(h.After) {
+		if last, err = strconv.ParseUint(h.After[i+1], 16, 64); err != nil {
+			return "", false
+		}
+	}
+	if last-first != uint64(h.Rows[i]) {
+		return "", false
+	}
+	return sequenceRow(first + uint64(skip)), true
 }
 
 func (db *DB) decodeHead(st stored, h *listHead) error {
