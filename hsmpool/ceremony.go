@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"sync"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 )
@@ -24,39 +26,59 @@ func Ceremony(ctx context.Context, c Config, shares, threshold int) (*CeremonyRe
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	r := &CeremonyResult{}
 	var set [4]byte
 	random(set[:])
 	key, texts, err := newRecovery(shares, threshold, set)
 	if err != nil {
 		return nil, err
 	}
-	defer clear(key)
-	wipe := func() {
+	r, err := bounded(ctx, func(commit func() bool) (*CeremonyResult, error) {
+		defer clear(key)
+		return ceremony(&c, key, set, commit)
+	})
+	if err != nil {
 		for _, s := range texts {
 			clear(s)
 		}
-	}
-	// A C call can't be cancelled: if ctx ends, the rest goes on alone, and what it makes is cleared away by the next.
-	done := make(chan error, 1)
-	key2 := bytes.Clone(key)
-	go func() {
-		defer clear(key2)
-		done <- ceremony(ctx, &c, key2, set, r)
-	}()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		err = contextError(ctx)
-		r = nil
-	}
-	if err != nil {
-		wipe()
 		return nil, err
 	}
 	r.Shares = texts
 	return r, nil
 }
+
+// ceremonies go one at a time: one that was given up in a C call may still be at it.
+var ceremonies sync.Mutex
+
+// bounded runs f, which can't be cancelled, and waits for it until ctx ends. f calls commit before it does what must not
+// be given up: if commit says false it was given up and must end; afterwards it is waited for.
+func bounded[T any](ctx context.Context, f func(commit func() bool) (T, error)) (T, error) {
+	type outcome struct {
+		value T
+		err   error
+	}
+	done := make(chan outcome, 1)
+	var decided atomic.Bool
+	go func() {
+		ceremonies.Lock()
+		defer ceremonies.Unlock()
+		v, err := f(func() bool { return decided.CompareAndSwap(false, true) })
+		done <- outcome{v, err}
+	}()
+	select {
+	case o := <-done:
+		return o.value, o.err
+	case <-ctx.Done():
+	}
+	if decided.CompareAndSwap(false, true) {
+		var none T
+		return none, contextError(ctx)
+	}
+	o := <-done
+	return o.value, o.err
+}
+
+// errGivenUp ends a ceremony that nobody waits for; nobody sees it.
+var errGivenUp = &Error{Kind: KindCanceled, fate: fateData}
 
 // station is a member during a ceremony.
 type station struct {
@@ -166,57 +188,52 @@ func refuseMasters(stations []*station) error {
 	return nil
 }
 
-func ceremony(ctx context.Context, c *Config, recovery []byte, set [4]byte, r *CeremonyResult) error {
+func ceremony(c *Config, recovery []byte, set [4]byte, commit func() bool) (*CeremonyResult, error) {
 	stations, leave, err := visitAll(c)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer leave()
 	if err := refuseMasters(stations); err != nil {
-		return err
+		return nil, err
 	}
 	first := stations[0]
 	var masters [2]pkcs11.ObjectHandle
 	for i := range masters {
 		if masters[i], err = first.makeMaster(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, s := range stations {
-		if ctx.Err() != nil {
-			return contextError(ctx)
-		}
 		if err := s.receive(first, masters); err != nil {
-			return err
+			return nil, err
 		}
 		if e := s.findMasterKeys(labelUnfinished); e != nil {
 			e.Member = s.cfg.Name
-			return e
+			return nil, e
 		}
 		if s.group != first.group {
-			return &Error{Kind: KindInternal, fate: fateOperator, Member: s.cfg.Name, Detail: "the master keys arrived changed"}
+			return nil, &Error{Kind: KindInternal, fate: fateOperator, Member: s.cfg.Name, Detail: "the master keys arrived changed"}
 		}
 	}
 	wrapped, err := first.wrapForRecovery(recovery, masters)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, h := range masters {
 		if err := first.mod.ctx.DestroyObject(first.anchor, h); err != nil {
-			return first.errorf(err, "destroy the extractable master keys")
+			return nil, first.errorf(err, "destroy the extractable master keys")
 		}
 	}
-	if ctx.Err() != nil {
-		return contextError(ctx)
+	if !commit() {
+		return nil, errGivenUp
 	}
 	for _, s := range stations {
 		if err := s.finishMasters(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	r.Group = first.group
-	r.Recovery = encodeRecovery(set, first.group, wrapped)
-	return nil
+	return &CeremonyResult{Group: first.group, Recovery: encodeRecovery(set, first.group, wrapped)}, nil
 }
 
 // makeMaster makes an AES-256 session object that can do nothing but be wrapped.
@@ -431,23 +448,13 @@ func Recover(ctx context.Context, cfg MemberConfig, recovery []byte, shares [][]
 	if err != nil {
 		return "", err
 	}
-	done := make(chan error, 1)
-	go func() {
+	return bounded(ctx, func(commit func() bool) (string, error) {
 		defer clear(key)
-		done <- recoverOn(&cfg, key, group, wrapped)
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			return "", err
-		}
-		return group, nil
-	case <-ctx.Done():
-		return "", contextError(ctx)
-	}
+		return group, recoverOn(&cfg, key, group, wrapped, commit)
+	})
 }
 
-func recoverOn(cfg *MemberConfig, key []byte, group string, wrapped [2][]byte) (err error) {
+func recoverOn(cfg *MemberConfig, key []byte, group string, wrapped [2][]byte, commit func() bool) (err error) {
 	s, err := visit(cfg)
 	if err != nil {
 		return err
@@ -485,6 +492,9 @@ func recoverOn(cfg *MemberConfig, key []byte, group string, wrapped [2][]byte) (
 	if s.group != group {
 		return &Error{Kind: KindBadData, fate: fateOperator, Member: cfg.Name, Detail: "the recovered master keys are not of the group that " +
 			"the recovery data names"}
+	}
+	if !commit() {
+		return errGivenUp
 	}
 	return s.finishMasters()
 }

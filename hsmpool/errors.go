@@ -70,6 +70,15 @@ func KindOf(err error) Kind {
 	return KindInternal
 }
 
+// fateOf tells what the pool does about an error.
+func fateOf(err error) fate {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.fate
+	}
+	return fateSession
+}
+
 func errorf(k Kind, f fate, format string, args ...any) *Error {
 	return &Error{Kind: k, fate: f, Detail: fmt.Sprintf(format, args...)}
 }

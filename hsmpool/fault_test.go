@@ -1,6 +1,7 @@
 package hsmpool_test
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"sync/atomic"
@@ -208,8 +209,15 @@ func TestWrongPINOnce(t *testing.T) {
 	h.Ceremony(t)
 	c := h.Config()
 	var asked atomic.Int32
-	c.Members[0].PIN = func() ([]byte, error) { asked.Add(1); return []byte("wrong-pin"), nil }
+	wrong, right := []byte("wrong-pin"), []byte(hsmtest.PIN)
+	c.Members[0].PIN = func() ([]byte, error) { asked.Add(1); return wrong, nil }
+	c.Members[1].PIN = func() ([]byte, error) { return right, nil }
 	p := hsmtest.OpenConfig(t, c)
+	for _, pin := range [][]byte{wrong, right} {
+		if !bytes.Equal(pin, make([]byte, len(pin))) {
+			t.Errorf("the PIN %q was not wiped", pin)
+		}
+	}
 	reason := await(t, p, "a", "down")
 	if !strings.Contains(reason, "PIN was refused") || !strings.Contains(reason, "tried once") || !strings.Contains(reason, "member a") {
 		t.Errorf("reason: %s", reason)

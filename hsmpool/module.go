@@ -213,12 +213,16 @@ func (m *module) restart() bool {
 	for i, w := range workers {
 		if open[i] {
 			// A member that fails here is closed: its next task finds out, and its supervisor has it from there.
-			if a, err := m.attach(w.cfg); err == nil {
-				if err = w.begin(a); err != nil {
-					a.detach()
-				} else {
+			a, err := m.attach(w.cfg)
+			if err == nil {
+				if err = w.begin(a); err == nil {
 					m.join(w)
+				} else {
+					a.detach()
 				}
+			}
+			if err != nil {
+				w.lost = down(noQuirks.fail(err, fnOther, stageOther, "start the library again"))
 			}
 		}
 		w.gate.unlock()

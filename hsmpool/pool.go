@@ -229,8 +229,12 @@ func (p *Pool) elsewhere(m *member, t *task) bool {
 	return false
 }
 
-// takeDown stops giving a member work. Its supervisor brings it back.
+// takeDown stops giving a member work. Its supervisor brings it back. The first reason stays: what fails afterwards fails
+// because of it.
 func (p *Pool) takeDown(m *member, e *Error) {
+	if !m.isUp(&p.mu) {
+		return
+	}
 	m.setDown(&p.mu, e.Error())
 	for _, t := range p.queue.setUp(m.index, false, 0) {
 		t.err = &Error{Kind: KindUnavailable, Member: m.cfg.Name, fate: fateDown, Detail: "the member went down", Err: e.Err}

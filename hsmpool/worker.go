@@ -38,10 +38,11 @@ type tokenWorker struct {
 	cfg *MemberConfig
 	pin pinGuard
 
-	// Tasks use login inside the gate; who has it locked is alone with the token and may change login and renewed.
+	// Tasks use login inside the gate; who has it locked is alone with the token and may change it and what follows.
 	gate    gate
 	login   *login // nil: closed
 	renewed time.Time
+	lost    *Error // why login is nil, when that was no close
 
 	// oaepSHA256 is what is known of the module's OAEP with SHA-256: unknown, done by it, or by us over raw RSA.
 	oaepSHA256 atomic.Uint32
@@ -74,7 +75,7 @@ func (w *tokenWorker) open() (*identity, error) {
 		return nil, err
 	}
 	id, err := w.openIn(mod)
-	if err != nil && mod.restart() {
+	if err != nil && fateOf(err) != fateOperator && mod.restart() {
 		id, err = w.openIn(mod)
 	}
 	return id, err
@@ -109,7 +110,7 @@ func (w *tokenWorker) begin(a *attachment) error {
 		l.end()
 		return e
 	}
-	w.login = l
+	w.login, w.lost = l, nil
 	return nil
 }
 
@@ -129,7 +130,7 @@ func (w *tokenWorker) closeLocked() {
 	w.login.mod.quit(w)
 	w.login.end()
 	w.login.detach()
-	w.login = nil
+	w.login, w.lost = nil, nil
 }
 
 func (w *tokenWorker) load() (sessions, keys int) {
@@ -195,6 +196,9 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 	defer w.gate.leave()
 	l := w.login
 	if l == nil {
+		if w.lost != nil {
+			return nil, w.lost
+		}
 		return nil, errClosed
 	}
 	switch t.op {
@@ -244,10 +248,16 @@ func (w *tokenWorker) renew(l *login) *Error {
 		a.detach()
 	}
 	e := l.fail(err, fnOther, stageOther, "log in again")
-	if e.fate != fateOperator {
-		e = &Error{Kind: e.Kind, Detail: e.Detail, Err: e.Err, fate: fateDown}
+	w.lost = down(e)
+	return w.lost
+}
+
+// down is e as a reason for a member to be down.
+func down(e *Error) *Error {
+	if e.fate == fateOperator {
+		return e
 	}
-	return e
+	return &Error{Kind: KindUnavailable, Detail: e.Detail, Err: e.Err, fate: fateDown}
 }
 
 func (l *login) masterKeysUsable() bool {

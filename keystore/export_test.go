@@ -4,11 +4,10 @@ import "context"
 
 // For tests in package keystore_test.
 var (
-	Decode     = decode
-	OpenScan   = open // with a chosen bound for the scan in the foreground
-	NameKey    = nameKey
-	NameAlias  = nameAlias
-	BucketRows = bucketRows
+	Decode    = decode
+	OpenScan  = open // with a chosen bound for the scan in the foreground
+	NameKey   = nameKey
+	NameAlias = nameAlias
 )
 
 // Scan waits for a full scan.
@@ -23,3 +22,6 @@ var RecordKinds = []func() any{
 	func() any { return new(listHead) }, func() any { return new(listRow) }, func() any { return new(aliasRow) },
 	func() any { return new(rootRecord) }, func() any { return new(bootstrap) },
 }
+
+// Forget evicts a record.
+func (db *DB) Forget(name string) { db.evict(name) }

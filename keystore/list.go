@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 )
 
@@ -15,6 +16,8 @@ import (
 type list struct {
 	head string // record of the listHead
 	rows string // prefix of the rows
+
+	numbered bool // rows are called sequenceRow(1), (2), … in order of creation
 }
 
 // bucketRows is the most rows in a bucket.
@@ -34,13 +37,15 @@ type listRow struct{ ID string }
 // aliasRow is a row of the aliases of a key.
 type aliasRow struct{ Account, Name string }
 
-func keysOf(account string) list   { return list{"list/keys/" + account, "row/keys/" + account + "/"} }
-func versionsOf(key string) list   { return list{"list/vers/" + key, "row/vers/" + key + "/"} }
-func aliasesOfKey(key string) list { return list{"list/of/" + key, "row/of/" + key + "/"} }
+func keysOf(account string) list {
+	return list{"list/keys/" + account, "row/keys/" + account + "/", true}
+}
+func versionsOf(key string) list   { return list{"list/vers/" + key, "row/vers/" + key + "/", true} }
+func aliasesOfKey(key string) list { return list{"list/of/" + key, "row/of/" + key + "/", false} }
 
 // aliasesIn has the alias records themselves as rows.
 func aliasesIn(account string) list {
-	return list{"list/aliases/" + account, nameAlias(account, "")}
+	return list{"list/aliases/" + account, nameAlias(account, ""), false}
 }
 
 func aliasRowName(a *Alias) string { return a.Account + "/" + a.Name }
@@ -110,6 +115,9 @@ func (db *DB) page(ctx context.Context, l list, offset, limit int) ([]Record, in
 		if i > 0 {
 			after = l.rows + h.After[i]
 		}
+		if row, ok := h.jump(l, i, skip); ok {
+			after, skip = l.rows+row, 0
+		}
 		rows, err := db.store.Scan(ctx, l.rows, after, skip+want)
 		if err != nil {
 			return nil, 0, err
@@ -122,6 +130,30 @@ func (db *DB) page(ctx context.Context, l list, offset, limit int) ([]Record, in
 		}
 		last = st.revision // a commit came between; if the next look finds the same head, none did
 	}
+}
+
+// jump returns the row after which the row at skip in bucket i comes, when that can be told without reading the bucket:
+// rows with numbers, and no holes among them.
+func (h *listHead) jump(l list, i, skip int) (string, bool) {
+	if !l.numbered || skip == 0 {
+		return "", false
+	}
+	first, last := uint64(0), h.Last // the numbers in the bucket are above first and not above last
+	var err error
+	if i > 0 {
+		if first, err = strconv.ParseUint(h.After[i], 16, 64); err != nil {
+			return "", false
+		}
+	}
+	if i+1 < len(h.After) {
+		if last, err = strconv.ParseUint(h.After[i+1], 16, 64); err != nil {
+			return "", false
+		}
+	}
+	if last-first != uint64(h.Rows[i]) {
+		return "", false
+	}
+	return sequenceRow(first + uint64(skip)), true
 }
 
 func (db *DB) decodeHead(st stored, h *listHead) error {
@@ -177,7 +209,7 @@ func (p *plan) append(l list, id string) (uint64, error) {
 	return h.Last, p.put(l.head, h)
 }
 
-// count counts a row that the caller puts at its place in the order of names.
+// count counts a row that the caller has put, or will put, at its place in the order of names.
 func (p *plan) count(l list, row string) error {
 	h, err := p.head(l)
 	if err != nil {
@@ -188,7 +220,7 @@ func (p *plan) count(l list, row string) error {
 	}
 	i := h.bucket(row)
 	if h.Rows[i] >= bucketRows {
-		middle, err := p.middle(l, &h, i)
+		middle, err := p.middle(l, &h, i, l.rows+row)
 		if err != nil {
 			return err
 		}
@@ -201,15 +233,15 @@ func (p *plan) count(l list, row string) error {
 	return p.put(l.head, h)
 }
 
-// middle returns the last row of the first half of bucket i, which is full.
-func (p *plan) middle(l list, h *listHead, i int) (string, error) {
+// middle returns the last row of the first half of bucket i, which is full. The row called uncounted is left out.
+func (p *plan) middle(l list, h *listHead, i int, uncounted string) (string, error) {
 	after := l.rows + h.After[i]
-	end := "" // exclusive bound is the first row of the next bucket, that is, all up to After[i+1] belong here
+	end := "" // the last name that may belong here; empty is no bound
 	if i+1 < len(h.After) {
 		end = l.rows + h.After[i+1]
 	}
 	in := func(name string) bool {
-		return strings.HasPrefix(name, l.rows) && name > after && (end == "" || name <= end)
+		return name != uncounted && strings.HasPrefix(name, l.rows) && name > after && (end == "" || name <= end)
 	}
 	// Rows that this plan added or removed are not in the store yet, or still.
 	var names []string
@@ -222,7 +254,7 @@ func (p *plan) middle(l list, h *listHead, i int) (string, error) {
 			}
 		}
 	}
-	rows, err := p.db.store.Scan(p.ctx, l.rows, after, bucketRows+changed+1)
+	rows, err := p.db.store.Scan(p.ctx, l.rows, after, bucketRows+changed+2)
 	if err != nil {
 		return "", err
 	}

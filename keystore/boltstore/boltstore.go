@@ -57,9 +57,9 @@ type Store struct {
 
 	writing  chan struct{} // holds one token: whoever has it may commit, and owns the fields down to the blank line
 	ballast  ballast
-	jammed   bool // bbolt panicked while writing and may hold its own locks for ever
 	watchers keystore.Watchers
 
+	jammed    atomic.Bool            // bbolt panicked, and may hold its own locks for ever
 	problem   atomic.Pointer[string] // why nothing is written; set once
 	unchecked atomic.Bool            // the background check is not done: read with care
 	damaged   atomic.Bool            // the structure is damaged: read frozen
@@ -155,6 +155,7 @@ func (s *Store) guard(access func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
+			s.jammed.Store(true)
 			s.breakDown(fmt.Sprint(p))
 			err = fmt.Errorf("%w: %s: %v", keystore.ErrDamaged, s.path, p)
 		}
@@ -389,7 +390,7 @@ func (s *Store) Close() error {
 	close(s.stop)
 	s.tasks.Wait()
 	s.watchers.Close()
-	if s.db == nil || s.jammed {
+	if s.db == nil || s.jammed.Load() {
 		return s.file.Close() // with jammed, bbolt would wait for its own lock; its map stays until the process ends
 	}
 	return s.guard(s.db.Close)

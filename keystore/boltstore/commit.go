@@ -53,14 +53,13 @@ func (s *Store) update(tx keystore.Txn) error {
 	var txid int
 	var refused error // by us, before anything was written
 	err := s.guard(func() error {
-		s.jammed = true // until bbolt has let go of its locks
-		err := s.db.Update(func(b *bolt.Tx) error {
+		return s.db.Update(func(b *bolt.Tx) error {
 			txid = b.ID()
-			refused = apply(b, tx)
+			if refused = s.inspect(b, tx); refused == nil {
+				refused = apply(b, tx)
+			}
 			return refused
 		})
-		s.jammed = false
-		return err
 	})
 	switch {
 	case err == nil:
@@ -75,6 +74,59 @@ func (s *Store) update(tx keystore.Txn) error {
 	s.refuse(fmt.Sprintf("the store %s could not be written (%v): all changes are refused until the daemon is started again. "+
 		"Look at the disk first", s.path, err))
 	return fmt.Errorf("%w: %s", keystore.ErrReadOnly, *s.problem.Load())
+}
+
+// inspect checks the pages that bbolt will read to apply tx. A page that was damaged since the store was opened could make
+// it free half the file, or run out of memory over a page count, which nobody can recover from.
+func (s *Store) inspect(b *bolt.Tx, tx keystore.Txn) error {
+	info, err := s.file.Stat()
+	if err != nil {
+		return err
+	}
+	m, damage, err := readMeta(s.file, info.Size())
+	if err == nil && damage != "" {
+		err = errors.New(damage)
+	}
+	if err == nil && m.txid+1 != uint64(b.ID()) {
+		err = errors.New("the file is not at the last commit")
+	}
+	if err == nil {
+		err = inspectPages(image{f: s.file, pageSize: uint64(m.pageSize), pages: m.pages}, m, tx)
+	}
+	if err != nil {
+		s.breakDown(err.Error())
+		return fmt.Errorf("%w: %s: %w", keystore.ErrDamaged, s.path, err)
+	}
+	return nil
+}
+
+func inspectPages(im image, m meta, tx keystore.Txn) error {
+	free, err := im.page(m.freelist)
+	if err == nil && free.flags != flagFreelist {
+		err = fmt.Errorf("page %d should be the list of free pages", m.freelist)
+	}
+	if err != nil {
+		return err
+	}
+	seen := make(map[uint64]bool)
+	if err := (tree{image: im, top: m.root}).inspect(bucketName, seen); err != nil {
+		return err
+	}
+	t, err := openTree(im, m.root, bucketName)
+	if err != nil {
+		return err
+	}
+	for _, p := range tx.Puts {
+		if err := t.inspect(p.Name, seen); err != nil {
+			return err
+		}
+	}
+	for _, d := range tx.Deletes {
+		if err := t.inspect(d, seen); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // apply checks and changes inside a transaction of bbolt.

@@ -311,3 +311,81 @@ func (t tree) walkPage(p page, from string, depth int, visit func(uint32, []byte
 	}
 	return false, fmt.Errorf("page %d is of the wrong kind", p.id)
 }
+
+// inspect checks the pages that bbolt will touch when it changes name: those on the way down, and their neighbours, which
+// it merges with when one gets small. seen holds the pages that were checked before.
+func (t tree) inspect(name string, seen map[uint64]bool) error {
+	p, err := t.rootPage()
+	for depth := 0; err == nil; depth++ {
+		if depth > maxDepth {
+			return fmt.Errorf("page %d is part of a loop", p.id)
+		}
+		if err := p.intact(seen); err != nil || p.flags == flagLeaf {
+			return err
+		}
+		i := 0
+		for ; i+1 < p.count; i++ {
+			next, _, err := p.branch(i + 1)
+			if err != nil {
+				return err
+			}
+			if string(next) > name {
+				break
+			}
+		}
+		var below page
+		for n := max(0, i-1); n < min(p.count, i+2); n++ {
+			_, child, err := p.branch(n)
+			if err != nil {
+				return err
+			}
+			if n != i && seen[child] {
+				continue
+			}
+			q, err := t.page(child)
+			if err != nil {
+				return err
+			}
+			if err := q.intact(seen); err != nil {
+				return err
+			}
+			if n == i {
+				below = q
+			}
+		}
+		p = below
+	}
+	return err
+}
+
+// intact checks the elements of a page by themselves.
+func (p page) intact(seen map[uint64]bool) error {
+	if seen[p.id] && p.id != 0 {
+		return nil
+	}
+	seen[p.id] = true
+	var last []byte
+	for i := range p.count {
+		var name []byte
+		var err error
+		switch p.flags {
+		case flagLeaf:
+			_, name, _, err = p.leaf(i)
+		case flagBranch:
+			name, _, err = p.branch(i)
+		default:
+			err = fmt.Errorf("page %d is of the wrong kind", p.id)
+		}
+		if err != nil {
+			return err
+		}
+		if i > 0 && string(name) <= string(last) {
+			return fmt.Errorf("page %d has names out of order", p.id)
+		}
+		last = name
+	}
+	if p.flags == flagBranch && p.count == 0 {
+		return fmt.Errorf("page %d is an empty branch", p.id)
+	}
+	return nil
+}

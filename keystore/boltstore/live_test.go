@@ -1,0 +1,82 @@
+package boltstore
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyward/keyward/keystore"
+)
+
+// TestDamagedWhileOpen damages the file under an open store, as a failing disk does. bbolt panics or faults; the process
+// goes on, what comes out is right or ErrDamaged, and nothing is written any more once it was noticed.
+func TestDamagedWhileOpen(t *testing.T) {
+	const keys = 50
+	file := build(t, keys)
+	size := os.Getpagesize()
+	noticed := 0
+	for n := 2; n < len(file)/size; n++ {
+		path := filepath.Join(t.TempDir(), "store")
+		must(t, os.WriteFile(path, file, 0o600))
+		s := open(t, path, Options{Ballast: -1})
+		db, err := keystore.Open(t.Context(), s, sealer)
+		must(t, err)
+		noise := make([]byte, size)
+		rand.NewChaCha8([32]byte{byte(n)}).Read(noise)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt(noise, int64(n*size))
+		must(t, err)
+		must(t, f.Close())
+
+		damaged := 0
+		for i := range keys {
+			switch err := lookAt(t, db, fmt.Sprint("page ", n), i); {
+			case errors.Is(err, keystore.ErrDamaged):
+				damaged++
+			case err != nil:
+				t.Errorf("page %d, key %d: %v", n, i, err)
+			}
+		}
+		err = addKey(t.Context(), db, keys)
+		if err != nil && !errors.Is(err, keystore.ErrDamaged) && !errors.Is(err, keystore.ErrReadOnly) {
+			t.Errorf("page %d: a change: %v", n, err)
+		}
+		if h := db.Health(); damaged > 0 {
+			noticed++
+			if h.Problem == "" && len(h.Damaged) == 0 {
+				t.Errorf("page %d: %d keys fail and Health knows nothing", n, damaged)
+			}
+		}
+		must(t, db.Close())
+	}
+	if noticed == 0 {
+		t.Error("nothing was noticed: the test has no teeth")
+	}
+}
+
+// TestCutWhileOpen cuts the file short under an open store: reading the map past the end is a fault of the process,
+// which must not end it.
+func TestCutWhileOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	must(t, os.WriteFile(path, build(t, 50), 0o600))
+	s := open(t, path, Options{Ballast: -1})
+	must(t, os.Truncate(path, int64(os.Getpagesize())))
+	for i := range 50 {
+		if _, err := s.Get(t.Context(), "key/"+newKey(i).ID); !errors.Is(err, keystore.ErrDamaged) {
+			t.Fatalf("key %d: %v", i, err)
+		}
+	}
+	err := s.Commit(t.Context(), keystore.Txn{Urgent: true, Puts: []keystore.Put{{Name: "a"}}})
+	if !errors.Is(err, keystore.ErrReadOnly) {
+		t.Errorf("a change: %v", err)
+	}
+	if p := s.Problem(); !strings.Contains(p, path) || !strings.Contains(p, "backup") {
+		t.Errorf("problem: %q", p)
+	}
+	must(t, s.Close())
+}
