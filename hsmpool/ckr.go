@@ -169,7 +169,7 @@ type quirks struct {
 	manufacturer string // start of CK_INFO.manufacturerID
 	rows         []quirkRow
 
-	// software: the module computes in our own process, so more sessions at work than processors only fight for its locks.
+	// software: the module computes in our own process, so more sessions at work than processors gain nothing.
 	software bool
 
 	// forgetful: the module knows the tokens that it found when it was initialised, and gives up for good on one that fails.
