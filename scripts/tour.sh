@@ -33,7 +33,13 @@ trap finish EXIT
 trap 'exit 0' INT TERM
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-show() { local line="$*"; printf '  $ %s\n' "${line//"$PWD/bin/"/}"; "$@" 2>&1 | sed "s|$work/||g; s/^/    /"; }
+# show runs a command and prints it as a person in $work would type it.
+show() {
+	local line=${*//"$work/"/}
+	printf '  $ %s\n' "${line//"$PWD/bin/"/}"
+	"$@" 2>&1 | plain
+}
+plain() { sed "s|$work/||g; s/^/    /"; }
 fail() { echo "THE TOUR FAILED: $*" >&2; exit 1; }
 
 step "1. Starting keywardd dev in $dir"
@@ -80,7 +86,7 @@ if "$ctl" decrypt --out "$work/changed.bin" "$work/changed.age" 2>"$work/refused
 	fail "a changed file was decrypted"
 fi
 [ ! -e "$work/changed.bin" ] || fail "something was written of a changed file"
-sed 's/^/    /' "$work/refused"
+plain <"$work/refused"
 
 step "5. Signing a file in the HSM, and verifying it with plain OpenSSL"
 for name in release archive; do
