@@ -20,9 +20,9 @@ var imports = []struct{ from, to, why string }{
 	{"keystore/...", "hsmpool/...", "the store is given a Sealer"},
 	{"keystore/...", "kms/...", "the store knows records, not the API"},
 	{"keystore/...", "daemon/...", "the store is given its configuration"},
-	{"softkey/...", "kms", "cryptography knows the vocabulary (kmswire) only"},
-	{"softkey/...", "keystore/...", "cryptography keeps nothing"},
-	{"softkey/...", "hsmpool/...", "software keys need no HSM"},
+	{"kms/softkey/...", "kms", "cryptography knows the vocabulary (kmswire) only"},
+	{"kms/softkey/...", "keystore/...", "cryptography keeps nothing"},
+	{"kms/softkey/...", "hsmpool/...", "software keys need no HSM"},
 	{"kms", "kms/kmsapi/...", "the service has no transport in it"},
 	{"kms", "kms/kmsclient/...", "the service has no transport in it"},
 	{"kms", "daemon/...", "the service is given its configuration"},
@@ -38,7 +38,7 @@ var imports = []struct{ from, to, why string }{
 	{"daemon", "ctl/...", "the daemon does not need its command line"},
 	{"ctl/...", "hsmpool/...", "keywardctl is free of cgo: it must run when an HSM library is broken"},
 	{"ctl/...", "keystore/...", "keywardctl asks the daemon"},
-	{"ctl/...", "softkey/...", "keywardctl is free of cgo"},
+	{"ctl/...", "kms/softkey/...", "keywardctl is free of cgo"},
 }
 
 type listed struct {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // referenceThreads are the numbers of threads that are measured.

@@ -15,7 +15,7 @@ import (
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // Kinds of intent.

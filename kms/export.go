@@ -5,7 +5,7 @@ import (
 	"encoding/pem"
 
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // wrapping is the caller's public key, and how to encrypt a data key with it.

@@ -11,7 +11,7 @@ import (
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // maxMaterials bounds the versions whose material is open at one time. An RSA-4096 key takes about 10 KiB.

@@ -18,7 +18,7 @@ import (
 	"github.com/keyward/keyward/hsmpool/hsmtest"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 const testAccount = "1000000000000001"

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/keyward/keyward/kms/blob"
-	"github.com/keyward/keyward/softkey"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // octets is written in hexadecimal.

@@ -2,7 +2,7 @@ package softkey
 
 import (
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey/libcrypto"
+	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
 // PrivateKey is an asymmetric private key, parsed once and used from any number of goroutines.

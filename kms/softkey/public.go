@@ -7,7 +7,7 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey/libcrypto"
+	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
 // PublicKey is an asymmetric public key, parsed once and used from any number of goroutines.

@@ -9,7 +9,7 @@ import (
 	"errors"
 
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/softkey/libcrypto"
+	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
 // Errors. ErrDecrypt and a false Verify never say which check failed.
