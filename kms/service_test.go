@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -227,6 +228,24 @@ func testChangedBlobs(t *testing.T, f *fixture) {
 			if d, err := f.Decrypt(ctx, root, &kmswire.DecryptRequest{CiphertextBlob: e.CiphertextBlob[:n]}); d != nil || err == nil {
 				t.Fatalf("%s, cut to %d: %v", k, n, d)
 			}
+		}
+		// Large blobs, at random places.
+		large, err := f.Encrypt(ctx, root, &kmswire.EncryptRequest{KeyID: m.KeyID, Plaintext: make([]byte, kmswire.MaxPlaintext)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		places := mathrand.New(mathrand.NewPCG(1, 2))
+		for range 5000 {
+			bit := places.IntN(len(large.CiphertextBlob) * 8)
+			large.CiphertextBlob[bit/8] ^= 1 << (bit % 8)
+			d, err := f.Decrypt(ctx, root, &kmswire.DecryptRequest{CiphertextBlob: large.CiphertextBlob})
+			if d != nil || !errors.Is(err, InvalidParameter) && !errors.Is(err, KeyNotFound) {
+				t.Fatalf("%s, bit %d of a large blob: %v", k, bit, err)
+			}
+			large.CiphertextBlob[bit/8] ^= 1 << (bit % 8)
+		}
+		if d, err := f.Decrypt(ctx, root, &kmswire.DecryptRequest{CiphertextBlob: large.CiphertextBlob}); err != nil || len(d.Plaintext) != kmswire.MaxPlaintext {
+			t.Errorf("%s: the blob as it was does not open any more: %v", k, err)
 		}
 		// The blob of one key put under the name of another.
 		o := f.create(k, kmswire.AES256, "")
