@@ -109,7 +109,12 @@ func (c *Change) DeleteKey(old *Key) *Change {
 		if err := p.uncount(all, row); err != nil {
 			return err
 		}
-		for _, name := range []string{of.head, vers.head, all.rows + row, nameKey(was.ID)} {
+		for _, l := range []list{of, vers} {
+			if err := p.dropHead(l); err != nil {
+				return err
+			}
+		}
+		for _, name := range []string{all.rows + row, nameKey(was.ID)} {
 			if err := p.remove(name); err != nil {
 				return err
 			}

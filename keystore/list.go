@@ -177,13 +177,44 @@ func (db *DB) rowID(r Record) (string, error) {
 	return row.ID, db.decodeRecord(st, &row)
 }
 
-// head returns the head of l as the plan has it so far.
-func (p *plan) head(l list) (h listHead, err error) {
-	s, err := p.slot(l.head)
-	if err != nil || s.payload == nil {
-		return h, err
+// head returns the head of l as the plan has it so far. Changes to it are written with keepHead or dropHead.
+func (p *plan) head(l list) (*listHead, error) {
+	if h := p.heads[l.head]; h != nil {
+		return h, nil
 	}
-	return h, p.db.decodeHead(stored{name: l.head, payload: s.payload}, &h)
+	s, err := p.slot(l.head)
+	if err != nil {
+		return nil, err
+	}
+	h := new(listHead)
+	if s.payload != nil {
+		if err := p.db.decodeHead(stored{name: l.head, payload: s.payload}, h); err != nil {
+			return nil, err
+		}
+	}
+	p.heads[l.head] = h
+	return h, nil
+}
+
+// keepHead marks a head as changed. It is encoded once, by txn, however many rows a change has.
+func (p *plan) keepHead(l list) { p.slots[l.head].changed = true }
+
+// dropHead deletes a head.
+func (p *plan) dropHead(l list) error {
+	delete(p.heads, l.head)
+	return p.remove(l.head)
+}
+
+// encodeHeads brings the payloads of changed heads up to date.
+func (p *plan) encodeHeads() error {
+	for name, h := range p.heads {
+		if p.slots[name].changed {
+			if err := p.put(name, h); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // append adds a row with the next sequence number and returns the number, from 1.
@@ -206,7 +237,8 @@ func (p *plan) append(l list, id string) (uint64, error) {
 	if err := p.create(l.rows+sequenceRow(h.Last), listRow{ID: id}); err != nil {
 		return 0, err
 	}
-	return h.Last, p.put(l.head, h)
+	p.keepHead(l)
+	return h.Last, nil
 }
 
 // count counts a row that the caller has put, or will put, at its place in the order of names.
@@ -220,7 +252,7 @@ func (p *plan) count(l list, row string) error {
 	}
 	i := h.bucket(row)
 	if h.Rows[i] >= bucketRows {
-		middle, err := p.middle(l, &h, i, l.rows+row)
+		middle, err := p.middle(l, h, i, l.rows+row)
 		if err != nil {
 			return err
 		}
@@ -230,7 +262,8 @@ func (p *plan) count(l list, row string) error {
 		i = h.bucket(row)
 	}
 	h.Rows[i]++
-	return p.put(l.head, h)
+	p.keepHead(l)
+	return nil
 }
 
 // middle returns the last row of the first half of bucket i, which is full. The row called uncounted is left out.
@@ -288,7 +321,8 @@ func (p *plan) uncount(l list, row string) error {
 		}
 	}
 	if len(h.Rows) == 0 && h.Last == 0 {
-		return p.remove(l.head)
+		return p.dropHead(l)
 	}
-	return p.put(l.head, h)
+	p.keepHead(l)
+	return nil
 }

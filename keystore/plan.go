@@ -20,7 +20,8 @@ type plan struct {
 	ctx   context.Context
 	db    *DB
 	slots map[string]*slot
-	root  rootState // to commit on
+	heads map[string]*listHead // decoded heads of lists, which are ahead of their slots until encodeHeads
+	root  rootState            // to commit on
 }
 
 // slot is one record in a plan.
@@ -135,6 +136,9 @@ func (p *plan) removeAll(prefix string, each func(name string, payload []byte) e
 // txn turns the plan into a Txn and the root record after it. It also returns what changes about the census for each
 // name, for a scan under way. An empty plan gives no Puts.
 func (p *plan) txn(urgent bool) (tx Txn, next rootState, moved map[string]movement, err error) {
+	if err := p.encodeHeads(); err != nil {
+		return Txn{}, rootState{}, nil, err
+	}
 	next = p.root
 	next.generation++
 	tx = Txn{Checks: []Check{{Name: nameRoot, Revision: p.root.revision}}, Urgent: urgent}
@@ -223,7 +227,7 @@ func (db *DB) commitOnce(ctx context.Context, urgent bool, ops func(*plan) error
 			return err
 		}
 	}
-	p := &plan{ctx: ctx, db: db, slots: make(map[string]*slot), root: *db.root.Load()}
+	p := &plan{ctx: ctx, db: db, slots: make(map[string]*slot), heads: make(map[string]*listHead), root: *db.root.Load()}
 	if err := ops(p); err != nil {
 		// A plan is read record by record. If somebody else committed in between, it saw parts of two states, and what it
 		// stumbled over may not be so.

@@ -245,7 +245,7 @@ func (s *Store) enter(ctx context.Context) (leave func(), err error) {
 
 // Get implements keystore.Store.
 func (s *Store) Get(ctx context.Context, name string) (keystore.Record, error) {
-	rs, err := s.read(ctx, name, func(found string) bool { return found == name }, 1)
+	rs, err := s.read(ctx, name, func(found string) bool { return found == name }, 1, false)
 	if err != nil {
 		return keystore.Record{}, fmt.Errorf("%q: %w", name, err)
 	}
@@ -273,11 +273,12 @@ func (s *Store) Scan(ctx context.Context, prefix, after string, limit int) ([]ke
 	if after >= prefix && after != "" {
 		from = after + "\x00" // the next name in octet order
 	}
-	return s.read(ctx, from, func(found string) bool { return strings.HasPrefix(found, prefix) }, limit)
+	return s.read(ctx, from, func(found string) bool { return strings.HasPrefix(found, prefix) }, limit, prefix == "")
 }
 
-// read returns up to limit records from the name from on, as long as wanted.
-func (s *Store) read(ctx context.Context, from string, wanted func(string) bool, limit int) ([]keystore.Record, error) {
+// read returns up to limit records from the name from on, as long as wanted. past reads past bbolt's map: whoever goes
+// through everything would make the whole file resident.
+func (s *Store) read(ctx context.Context, from string, wanted func(string) bool, limit int, past bool) ([]keystore.Record, error) {
 	leave, err := s.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -298,7 +299,7 @@ func (s *Store) read(ctx context.Context, from string, wanted func(string) bool,
 	if !s.damaged.Load() {
 		err = s.guard(func() error {
 			return s.db.View(func(tx *bolt.Tx) error {
-				if s.unchecked.Load() {
+				if past || s.unchecked.Load() {
 					return s.walkSnapshot(tx, from, visit)
 				}
 				return walkBolt(tx, from, visit)
@@ -350,11 +351,11 @@ func (s *Store) walkSnapshot(tx *bolt.Tx, from string, visit func(uint32, []byte
 	if err == nil {
 		err = t.walk(from, visit)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, keystore.ErrDamaged) { // ErrDamaged is about one record, and the structure is sound
 		s.breakDown(err.Error())
-		return fmt.Errorf("%w: %s: %w", keystore.ErrDamaged, s.path, err)
+		err = fmt.Errorf("%w: %s: %w", keystore.ErrDamaged, s.path, err)
 	}
-	return nil
+	return err
 }
 
 // parseRecord copies an element of the file.
