@@ -42,6 +42,7 @@ type runOptions struct {
 
 // run runs the daemon of a configuration until SIGTERM or SIGINT.
 func run(path string, opt runOptions) error {
+	tuneMemory()
 	if err := harden(); err != nil {
 		return err
 	}
