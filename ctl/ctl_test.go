@@ -157,7 +157,6 @@ func TestUsage(t *testing.T) {
 		{"key create --spek x", "unknown flag: --spek"},
 		{"key create extra", "takes no arguments"},
 		{"key create --tag nonsense", "--tag takes NAME=VALUE"},
-		{"key list --filter KeyState", "--filter takes NAME=VALUE"},
 		{"key update k", "--description is missing"},
 		{"-o xml key list", "table or json"},
 		{"--timeout 0s key list", "--timeout"},

@@ -131,31 +131,22 @@ type keyRow struct {
 
 func (c *cli) keyListCmd() *cobra.Command {
 	var ids bool
-	var filters []string
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys that you may see",
 		Long: `List the keys that you may see, with what they are. Each key costs two calls; --ids only lists their ids, which is fast
-for any number of keys.
-
---filter NAME=VALUE keeps the keys that match; values of one name are alternatives. Names: KeyState, KeySpec, KeyUsage,
-ProtectionLevel, CreatorType, and what else the daemon knows.`,
+for any number of keys.`,
 		Example: `  keywardctl key list
-  keywardctl key list --filter KeyState=Enabled --filter KeySpec=RSA_2048
   keywardctl key list --ids | wc -l`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			text, err := filterText(filters)
-			if err != nil {
-				return err
-			}
 			count := 0
 			walk := func(visit func(string) error) error {
 				err := pages(func(page kmswire.Page) ([]kmswire.KeySummary, int, error) {
 					var answer kmswire.ListKeysResponse
-					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page, Filters: text}, &answer)
+					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page}, &answer)
 					return answer.Keys.Key, answer.TotalCount, err
 				}, func(k kmswire.KeySummary) error {
 					if limit > 0 && count == limit {
@@ -182,7 +173,7 @@ ProtectionLevel, CreatorType, and what else the daemon knows.`,
 			out := newList(c, []string{"KEY", "ALIASES", "SPEC", "USAGE", "STATE", "INSTANCE", "CREATED"}, func(k keyRow) []string {
 				return []string{k.KeyID, strings.Join(k.Aliases, " "), string(k.KeySpec), string(k.KeyUsage), string(k.KeyState), k.DKMSInstanceID, k.CreationDate}
 			})
-			err = walk(func(id string) error {
+			err := walk(func(id string) error {
 				k, err := c.describe(ctx, id)
 				if e, ok := errors.AsType[*kmsclient.Error](err); ok && e.Code == "Forbidden.KeyNotFound" {
 					return nil // deleted since the page was made
@@ -204,36 +195,8 @@ ProtectionLevel, CreatorType, and what else the daemon knows.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&ids, "ids", false, "print ids only")
-	f.StringArrayVar(&filters, "filter", nil, "NAME=VALUE; may be given again")
 	f.IntVar(&limit, "limit", 0, "stop after so many keys; 0 means all")
 	return cmd
-}
-
-// filterText makes the Filters parameter of --filter texts.
-func filterText(texts []string) (json.RawMessage, error) {
-	if len(texts) == 0 {
-		return nil, nil
-	}
-	type filter struct {
-		Key    string
-		Values []string
-	}
-	var filters []filter
-	at := map[string]int{}
-	for _, text := range texts {
-		name, value, ok := strings.Cut(text, "=")
-		if !ok || name == "" || value == "" {
-			return nil, usagef("--filter takes NAME=VALUE, not %q", text)
-		}
-		i, seen := at[name]
-		if !seen {
-			i = len(filters)
-			at[name] = i
-			filters = append(filters, filter{Key: name})
-		}
-		filters[i].Values = append(filters[i].Values, value)
-	}
-	return json.Marshal(filters)
 }
 
 func (c *cli) aliasesOf(ctx context.Context, id string) ([]string, error) {
