@@ -68,25 +68,16 @@ func (s *Service) GenerateAndExportDataKey(ctx context.Context, actor *Actor, re
 			return nil, err
 		}
 		defer w.key.Close()
-		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
-		g, m, err := c.sealWith(req.KeyID)
+		defer clear(k.plaintext)
+		exported, err := w.wrap(k.plaintext)
 		if err != nil {
 			return nil, err
 		}
-		defer m.release()
-		plaintext, ciphertext, err := c.dataKey(m, size, req.EncryptionContext)
-		if err != nil {
-			return nil, err
-		}
-		defer clear(plaintext)
-		exported, err := w.wrap(plaintext)
-		if err != nil {
-			return nil, err
-		}
-		return &kmswire.GenerateAndExportDataKeyResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, CiphertextBlob: ciphertext, ExportedDataKey: exported}, nil
+		return &kmswire.GenerateAndExportDataKeyResponse{KeyID: k.keyID, KeyVersionID: k.versionID, CiphertextBlob: k.ciphertext, ExportedDataKey: exported}, nil
 	})
 }
 

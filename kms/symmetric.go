@@ -308,16 +308,31 @@ func dataKeySize(spec string, numberOfBytes *int) (int, error) {
 	return 0, Invalid("KeySpec", "%q is neither AES_256 nor AES_128", spec)
 }
 
-// dataKey makes random octets and their blob.
-func (c *call) dataKey(m *material, size int, encryptionContext map[string]string) (plaintext, ciphertext []byte, err error) {
-	plaintext = make([]byte, size)
-	rand.Read(plaintext) // never fails
-	ciphertext, err = c.encrypt(m, plaintext, encryptionContext)
+// newDataKey is what the three ways of making a data key have in common: it authorizes the call's action, draws the
+// octets and encrypts them. The caller wipes dataKey.plaintext if it does not leave the daemon.
+func (c *call) newDataKey(keyID, spec string, numberOfBytes *int, encryptionContext map[string]string) (dataKey, error) {
+	size, err := dataKeySize(spec, numberOfBytes)
 	if err != nil {
-		clear(plaintext)
-		return nil, nil, err
+		return dataKey{}, err
 	}
-	return plaintext, ciphertext, nil
+	g, m, err := c.sealWith(keyID)
+	if err != nil {
+		return dataKey{}, err
+	}
+	defer m.release()
+	k := dataKey{keyID: g.key.ID, versionID: m.version.ID, plaintext: make([]byte, size)}
+	rand.Read(k.plaintext) // never fails
+	if k.ciphertext, err = c.encrypt(m, k.plaintext, encryptionContext); err != nil {
+		clear(k.plaintext)
+		return dataKey{}, err
+	}
+	return k, nil
+}
+
+// dataKey is a new data key in both forms, and what it was encrypted with.
+type dataKey struct {
+	keyID, versionID      string
+	plaintext, ciphertext []byte
 }
 
 // GenerateDataKey makes a random key, given in the clear and as a blob. keyward keeps neither.
@@ -326,41 +341,23 @@ func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswir
 		if err := noRecipient(req.Recipient); err != nil {
 			return nil, err
 		}
-		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
-		g, m, err := c.sealWith(req.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		defer m.release()
-		plaintext, ciphertext, err := c.dataKey(m, size, req.EncryptionContext)
-		if err != nil {
-			return nil, err
-		}
-		return &kmswire.GenerateDataKeyResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, Plaintext: plaintext, CiphertextBlob: ciphertext}, nil
+		return &kmswire.GenerateDataKeyResponse{KeyID: k.keyID, KeyVersionID: k.versionID, Plaintext: k.plaintext, CiphertextBlob: k.ciphertext}, nil
 	})
 }
 
 // GenerateDataKeyWithoutPlaintext makes a random key and gives its blob only.
 func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyWithoutPlaintextRequest) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
 	return audited(s, ctx, actor, actGenerateDataKeyWithoutPlaintext, req.DryRun, func(c *call) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
-		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
-		g, m, err := c.sealWith(req.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		defer m.release()
-		plaintext, ciphertext, err := c.dataKey(m, size, req.EncryptionContext)
-		if err != nil {
-			return nil, err
-		}
-		clear(plaintext)
-		return &kmswire.GenerateDataKeyWithoutPlaintextResponse{KeyID: g.key.ID, KeyVersionID: m.version.ID, CiphertextBlob: ciphertext}, nil
+		clear(k.plaintext)
+		return &kmswire.GenerateDataKeyWithoutPlaintextResponse{KeyID: k.keyID, KeyVersionID: k.versionID, CiphertextBlob: k.ciphertext}, nil
 	})
 }
 
