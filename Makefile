@@ -7,7 +7,7 @@ DIR         ?= .keyward
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # What building, running and testing need beside Go.
-PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc
+PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc curl
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run tour test check bench fuzz clean

@@ -124,9 +124,9 @@ func (b *batch[Req, Resp, Item, Result]) add(item Item, err error) {
 func (b *batch[Req, Resp, Item, Result]) parse(text []byte, item *Item) error {
 	s := flatjson.NewScanner(text)
 	if s.Peek() != '{' || s.Take('{') != nil {
-		return kms.Invalid("Items", "An item must be a JSON object.")
+		return kms.Invalid("Items", "an item must be a JSON object.")
 	}
-	malformed := func(err error) error { return kms.Invalid("Items", "An item is not well formed: %v.", err) }
+	malformed := func(err error) error { return kms.Invalid("Items", "an item is not well formed: %v.", err) }
 	contextSeen := false
 	for first := true; ; first = false {
 		more, err := s.More('}', first)
@@ -151,20 +151,20 @@ func (b *batch[Req, Resp, Item, Result]) parse(text []byte, item *Item) error {
 			}
 			m, err := kmswire.ParseContext(value)
 			if err != nil {
-				return kms.Invalid("EncryptionContext", "It is refused because %v.", err)
+				return kms.Invalid("EncryptionContext", "it is refused because %v.", err)
 			}
 			*b.codec.context(item) = m
 			continue
 		}
 		field := b.field(item, name)
 		if field == nil {
-			return kms.Invalid("Items", "An item of this action has no member %.40q.", name)
+			return kms.Invalid("Items", "an item of this action has no member %.40q.", name)
 		}
 		if *field != nil {
-			return kms.Invalid("Items", "The member %q is there twice.", name)
+			return kms.Invalid("Items", "the member %q is there twice.", name)
 		}
 		if s.Peek() != '"' {
-			return kms.Invalid(string(name), "It must be a string.")
+			return kms.Invalid(string(name), "it must be a string.")
 		}
 		value, err := s.Text()
 		if err != nil {
@@ -172,7 +172,7 @@ func (b *batch[Req, Resp, Item, Result]) parse(text []byte, item *Item) error {
 		}
 		*field, err = b.arena.decode(value)
 		if err != nil {
-			return kms.Invalid(string(name), "It is refused because %v.", err)
+			return kms.Invalid(string(name), "it is refused because %v.", err)
 		}
 	}
 	if err := s.End(); err != nil {
@@ -325,7 +325,7 @@ func (b *batch[Req, Resp, Item, Result]) addAll(body []byte) error {
 			break
 		}
 		if len(b.faults) == kmswire.MaxBatchItems {
-			return kms.Invalid("Items", "There may be %d items in one JSON batch; a stream has no such limit.", kmswire.MaxBatchItems)
+			return kms.Invalid("Items", "there may be %d items in one JSON batch; a stream has no such limit.", kmswire.MaxBatchItems)
 		}
 		text, err := s.Value()
 		if err != nil {

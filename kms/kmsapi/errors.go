@@ -124,7 +124,7 @@ func describe(err error) (e apiError, internal bool) {
 		e.message = fmt.Sprintf(e.message, known.Param)
 	}
 	if known.Detail != "" {
-		e.message += " " + strings.TrimSuffix(known.Detail, ".") + "."
+		e.message = strings.TrimSuffix(e.message, ".") + ": " + strings.TrimSuffix(known.Detail, ".") + "."
 	}
 	return e, false
 }
@@ -142,7 +142,7 @@ func paramError(err error, dryRun bool) error {
 	case pe.Missing:
 		return kms.Missing(pe.Param)
 	}
-	return kms.Invalid(pe.Param, "It is refused because %s.", pe.Reason)
+	return kms.Invalid(pe.Param, "it is refused because %s.", pe.Reason)
 }
 
 // drainTimeout is how long the rest of a body is waited for when it is not wanted.

@@ -188,7 +188,7 @@ func (c *call) serve() error {
 	case c.r.Method != http.MethodPost:
 		return errMethod.with("A batch is a POST, with its items in the body.")
 	case c.values.Has("Items"):
-		return kms.Invalid("Items", "The items of a batch are in the body of the request, not among its parameters.")
+		return kms.Invalid("Items", "the items of a batch are in the body of the request, not among its parameters.")
 	}
 	return c.row.batch(c, mediaType)
 }
@@ -231,7 +231,7 @@ func (c *call) value(name string) (string, error) {
 	list := c.values[name]
 	for _, other := range list {
 		if other != list[0] {
-			return "", kms.Invalid(name, "It is given twice, with different values.")
+			return "", kms.Invalid(name, "it is given twice, with different values.")
 		}
 	}
 	if len(list) == 0 {
@@ -251,7 +251,7 @@ func (c *call) findAction() error {
 			action = h
 		}
 		if h != action {
-			return kms.Invalid("Action", "The header x-acs-action names another action.")
+			return kms.Invalid("Action", "the header x-acs-action names another action.")
 		}
 	}
 	c.action, c.row = action, c.h.rows[action]
@@ -284,9 +284,9 @@ func (c *call) checkCommon() error {
 	case format == "" || strings.EqualFold(format, "JSON"):
 		return nil
 	case strings.EqualFold(format, "XML"):
-		return kms.Errorf(kms.UnsupportedOperation, "Answers are given as JSON only, not as XML.")
+		return kms.Errorf(kms.UnsupportedOperation, "answers are given as JSON only, not as XML.")
 	}
-	return kms.Invalid("Format", "It must be JSON.")
+	return kms.Invalid("Format", "it must be JSON.")
 }
 
 // decode sets req from the parameters.

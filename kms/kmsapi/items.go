@@ -89,7 +89,7 @@ var verifyItems = &items[kmswire.BatchVerifyRequest, kmswire.BatchVerifyResponse
 	},
 	fromOctets: func(item *kmswire.BatchVerifyItem, octets []byte) error {
 		if len(octets) < 2 || len(octets)-2 < int(binary.BigEndian.Uint16(octets)) {
-			return kms.Invalid("Items", "An item is shorter than the digest that it announces.")
+			return kms.Invalid("Items", "an item is shorter than the digest that it announces.")
 		}
 		size := 2 + int(binary.BigEndian.Uint16(octets))
 		item.Digest, item.Value = octets[2:size:size], octets[size:]

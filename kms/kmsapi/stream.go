@@ -55,7 +55,7 @@ func (l *lines) next(b []byte, end bool) (used int, item []byte, fault, err erro
 		return used, nil, nil, nil
 	case at > maxLine:
 		l.skipping = b[used-1] != '\n'
-		return used, nil, kms.Invalid("Items", "An item's line may have %d octets.", maxLine), nil
+		return used, nil, kms.Invalid("Items", "an item's line may have %d octets.", maxLine), nil
 	}
 	item = bytes.TrimSpace(b[:at])
 	if len(item) == 0 {

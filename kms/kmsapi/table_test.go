@@ -111,8 +111,8 @@ func TestDescribe(t *testing.T) {
 		internal bool
 	}{
 		{kms.Missing("KeyId"), "MissingParameter", 400, `The parameter "KeyId" is needed but not provided.`, false},
-		{kms.Invalid("KeySpec", "It is not 100%% known."), "InvalidParameter", 400, `The specified parameter "KeySpec" is not valid. It is not 100% known.`, false},
-		{kms.Errorf(kms.KeyDisabled, "Enable it first."), "Rejected.Disabled", 409, "state is Disabled. Enable it first.", false},
+		{kms.Invalid("KeySpec", "it is not 100%% known."), "InvalidParameter", 400, `The specified parameter "KeySpec" is not valid: it is not 100% known.`, false},
+		{kms.Errorf(kms.KeyDisabled, "enable it first."), "Rejected.Disabled", 409, "state is Disabled: enable it first.", false},
 		{kms.Errorf(kms.StateNotAllowed, ""), "Rejected.StateModifiedFailed", 409, "Keystate modified failed.", false},
 		{kms.Errorf(kms.DryRunDenied, ""), "AccessDeniedError", 403, "", false},
 		{&kms.Error{Code: kms.Internal, Detail: "secret cause", Err: context.Canceled}, "InternalFailure", 500, "log", true},

@@ -1,0 +1,74 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestDocuments runs the shell commands of documents as they stand, each document as one script, in a folder laid out as
+// the README says: programs in bin, the daemon of keywardd dev in .keyward.
+func TestDocuments(t *testing.T) {
+	programs, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, doc := range []struct {
+		file, begin, end string // the part of it that is run
+		commands         int    // at least
+		want             []string
+	}{
+		{"../README.md", "<!-- tour", "\n## ", 15, []string{"State        ok", "Verified OK", "correct horse", "alias/docs is disabled",
+			`"KeyStorageMechanism": "HsmEncryptedDatabase"`, `"RandomPassword": "`}},
+		{"../docs/api.md", "<!-- run", "\x00", 5, []string{`"KeyState":"Enabled"`, `"Plaintext":"aGVsbG8="`, `"Code":"InvalidParameter"`,
+			`"Items":[{"CiphertextBlob":"`, `},{"Code":"InvalidParameter"`}},
+	} {
+		t.Run(filepath.Base(doc.file), func(t *testing.T) {
+			text, err := os.ReadFile(doc.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, part, found := strings.Cut(string(text), doc.begin)
+			if !found {
+				t.Fatalf("there is no %q", doc.begin)
+			}
+			part, _, _ = strings.Cut(part, doc.end)
+			script := "set -euo pipefail\n" + shell(part)
+			if n := strings.Count(script, "\nkeywardctl ") + strings.Count(script, "\nkms "); n < doc.commands {
+				t.Fatalf("only %d commands", n)
+			}
+			dir := shortDir(t)
+			if err := os.Symlink(filepath.Dir(programs.keywardctl), filepath.Join(dir, "bin")); err != nil {
+				t.Fatal(err)
+			}
+			dot := filepath.Join(dir, ".keyward")
+			p := start(t, filepath.Join(dot, "admin.sock"), programs.keywardd, "dev", "--dir", dot)
+			cmd := exec.Command("bash")
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "KEYWARD_SOCKET="+p.socket)
+			cmd.Stdin = strings.NewReader(script)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s\n%s", err, out, p.log)
+			}
+			for _, want := range doc.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("%q is not printed:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
+// shell gives the shell blocks of a Markdown text.
+func shell(markdown string) string {
+	var script strings.Builder
+	for i, part := range strings.Split(markdown, "```") {
+		if commands, ok := strings.CutPrefix(part, "sh\n"); ok && i%2 == 1 {
+			script.WriteString(commands)
+		}
+	}
+	return script.String()
+}
