@@ -197,7 +197,7 @@ func TestLinesAreAnsweredAsTheyCome(t *testing.T) {
 	}
 	for i, c := range []struct{ send, want string }{
 		{`{"Plaintext":"aGk=","EncryptionContext":{"a":"!"}}` + "\r\n", `{"CiphertextBlob":"` + b64(string(flip([]byte("hi")))+"!")},
-		{"\n \n{\n", `{"Code":"InvalidParameter","Message":"The specified parameter \"Items\" is not valid. an item is not well formed`},
+		{"\n \n{\n", `{"Code":"InvalidParameter","Message":"The specified parameter \"Items\" is not valid: an item is not well formed`},
 		{`{"Plaintext":"` + b64("xx") + `"}` + "\n", `{"Code":"Throttling"`},
 		{`{"Plaintext":"aGk="}{}` + "\n", `{"Code":"InvalidParameter"`},
 		{"\x00\n", `{"Code":"InvalidParameter"`},
