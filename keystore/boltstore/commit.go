@@ -133,7 +133,7 @@ func inspectPages(im image, m meta, tx keystore.Txn) error {
 func apply(b *bolt.Tx, tx keystore.Txn) error {
 	records := b.Bucket([]byte(bucketName))
 	if records == nil {
-		return errBucket
+		return fmt.Errorf("%w: the bucket of records is missing", keystore.ErrDamaged)
 	}
 	// Above every revision handed out before: the sequence is kept in the file, and the transaction id keeps it honest
 	// when a bit of the sequence has flipped.

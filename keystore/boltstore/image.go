@@ -9,9 +9,9 @@ import (
 )
 
 // This file reads the file format of bbolt (version 2) without bbolt. bbolt trusts its pages: a flipped bit makes it
-// panic, fault, recurse without end, or free a page that is in use. Here every offset is checked, nothing is mapped and
-// every descent is bounded, so a damaged file gives an error. It serves the check at open, and reading from a file that
-// failed it.
+// panic, fault, recurse without end, or free a page that is in use. Here every offset is checked and
+// every descent is bounded, so a damaged file gives an error. It serves the check at open and all reading: the file of an
+// open store can be damaged too, and bbolt's cursor goes round in a loop of pages until the process dies.
 
 // Page layout, from the file format: id u64, flags u16, count u16, overflow u32, then the elements.
 const (
@@ -137,6 +137,7 @@ func readMeta(f io.ReaderAt, size int64) (newest meta, damage string, err error)
 // image is a file as pages.
 type image struct {
 	f        io.ReaderAt
+	mapped   []byte // the file in memory, to be read in place of f; nil when it is not
 	pageSize uint64
 	pages    uint64 // ids are below
 }
@@ -150,12 +151,25 @@ type page struct {
 	data     []byte // header included
 }
 
+// octets returns size octets at an offset. Those of a map may change while they are looked at, when the disk fails.
+func (im image) octets(at, size uint64) ([]byte, error) {
+	if im.mapped == nil {
+		data := make([]byte, size)
+		_, err := im.f.ReadAt(data, int64(at))
+		return data, err
+	}
+	if at > uint64(len(im.mapped)) || size > uint64(len(im.mapped))-at {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return im.mapped[at : at+size : at+size], nil
+}
+
 func (im image) page(id uint64) (page, error) {
 	if id < 2 || id >= im.pages {
 		return page{}, fmt.Errorf("page %d does not exist", id)
 	}
-	data := make([]byte, im.pageSize)
-	if _, err := im.f.ReadAt(data, int64(id*im.pageSize)); err != nil {
+	data, err := im.octets(id*im.pageSize, im.pageSize)
+	if err != nil {
 		return page{}, fmt.Errorf("page %d: %w", id, err)
 	}
 	p, err := parsePage(data)
@@ -166,8 +180,7 @@ func (im image) page(id uint64) (page, error) {
 		if p.overflow >= im.pages-id {
 			return page{}, fmt.Errorf("page %d has a damaged header", id)
 		}
-		p.data = make([]byte, (p.overflow+1)*im.pageSize)
-		if _, err := im.f.ReadAt(p.data, int64(id*im.pageSize)); err != nil {
+		if p.data, err = im.octets(id*im.pageSize, (p.overflow+1)*im.pageSize); err != nil {
 			return page{}, fmt.Errorf("page %d: %w", id, err)
 		}
 	}

@@ -80,3 +80,49 @@ func TestCutWhileOpen(t *testing.T) {
 	}
 	must(t, s.Close())
 }
+
+// TestLoopWhileOpen makes a branch page its own child under an open store. bbolt would go round for ever and take the
+// process with it.
+func TestLoopWhileOpen(t *testing.T) {
+	const keys = 50
+	file := build(t, keys)
+	size := os.Getpagesize()
+	loops := 0
+	for n := 2; n < len(file)/size; n++ {
+		p, err := parsePage(file[n*size : (n+1)*size])
+		if err != nil || p.flags != flagBranch {
+			continue
+		}
+		loops++
+		path := filepath.Join(t.TempDir(), "store")
+		must(t, os.WriteFile(path, file, 0o600))
+		s := open(t, path, Options{Ballast: -1})
+		want, err := s.Scan(t.Context(), "", "", 10_000)
+		must(t, err)
+		for i := range p.count {
+			le.PutUint64(p.data[pageHeader+i*elementSize+8:], p.id)
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt(p.data, int64(n*size))
+		must(t, err)
+		must(t, f.Close())
+		for _, r := range want {
+			got, err := s.Get(t.Context(), r.Name)
+			if err == nil && string(got.Value) != string(r.Value) || err != nil && !errors.Is(err, keystore.ErrDamaged) {
+				t.Errorf("page %d: %s: %q, %v", n, r.Name, got.Value, err)
+			}
+		}
+		if _, err := s.Scan(t.Context(), "key/", "", 10_000); err != nil && !errors.Is(err, keystore.ErrDamaged) {
+			t.Errorf("page %d: a scan: %v", n, err)
+		}
+		err = s.Commit(t.Context(), keystore.Txn{Puts: []keystore.Put{{Name: "key/x"}}})
+		if err != nil && !errors.Is(err, keystore.ErrReadOnly) && !errors.Is(err, keystore.ErrDamaged) {
+			t.Errorf("page %d: a change: %v", n, err)
+		}
+		must(t, s.Close())
+	}
+	if loops == 0 {
+		t.Error("no branch page: the test has no teeth")
+	}
+}
