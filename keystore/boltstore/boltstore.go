@@ -21,6 +21,7 @@ import (
 	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/keystore"
 )
@@ -382,7 +383,8 @@ func (s *Store) Close() error {
 	s.tasks.Wait()
 	s.watchers.Close()
 	if s.db == nil || s.jammed.Load() {
-		return s.file.Close() // with jammed, bbolt would wait for its own lock; its map stays until the process ends
+		// With jammed, bbolt would wait for its own lock. Its map stays until the process ends and would keep the file's lock.
+		return errors.Join(unix.Flock(int(s.file.Fd()), unix.LOCK_UN), s.file.Close())
 	}
 	return s.guard(s.db.Close)
 }

@@ -371,19 +371,20 @@ func (t tree) inspect(name string, seen map[uint64]bool) error {
 	return err
 }
 
-// intact checks the elements of a page by themselves.
+// intact checks the elements of a page by themselves, and that they need the pages that it claims: bbolt frees them all.
 func (p page) intact(seen map[uint64]bool) error {
 	if seen[p.id] && p.id != 0 {
 		return nil
 	}
 	seen[p.id] = true
 	var last []byte
+	size := uint64(pageHeader + p.count*elementSize)
 	for i := range p.count {
-		var name []byte
+		var name, value []byte
 		var err error
 		switch p.flags {
 		case flagLeaf:
-			_, name, _, err = p.leaf(i)
+			_, name, value, err = p.leaf(i)
 		case flagBranch:
 			name, _, err = p.branch(i)
 		default:
@@ -396,6 +397,10 @@ func (p page) intact(seen map[uint64]bool) error {
 			return fmt.Errorf("page %d has names out of order", p.id)
 		}
 		last = name
+		size += uint64(len(name) + len(value))
+	}
+	if p.id != 0 && p.overflow > (size-1)/(uint64(len(p.data))/(p.overflow+1)) {
+		return fmt.Errorf("page %d claims the pages after it", p.id)
 	}
 	if p.flags == flagBranch && p.count == 0 {
 		return fmt.Errorf("page %d is an empty branch", p.id)

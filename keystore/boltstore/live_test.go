@@ -126,3 +126,54 @@ func TestLoopWhileOpen(t *testing.T) {
 		t.Error("no branch page: the test has no teeth")
 	}
 }
+
+// TestOverflowWhileOpen makes a page claim the one after it under an open store. A commit that changes it would free both,
+// and the next ones would write over pages in use: what was there must stay, or the change be refused.
+func TestOverflowWhileOpen(t *testing.T) {
+	const keys = 50
+	file := build(t, keys)
+	size := os.Getpagesize()
+	refused := 0
+	for n := 2; n < len(file)/size-1; n++ {
+		p, err := parsePage(file[n*size : (n+1)*size])
+		if err != nil || p.flags != flagLeaf {
+			continue
+		}
+		path := filepath.Join(t.TempDir(), "store")
+		must(t, os.WriteFile(path, file, 0o600))
+		s := open(t, path, Options{Ballast: -1})
+		want, err := s.Scan(t.Context(), "", "", 10_000)
+		must(t, err)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte{byte(p.overflow) ^ 1}, int64(n*size+12))
+		must(t, err)
+		must(t, f.Close())
+		taken := 0
+		for round := range 5 {
+			var tx keystore.Txn
+			for _, r := range want {
+				tx.Puts = append(tx.Puts, keystore.Put{Name: r.Name, Value: r.Value})
+			}
+			tx.Puts = append(tx.Puts, keystore.Put{Name: fmt.Sprint("new", round), Value: make([]byte, 3*size)})
+			if err := s.Commit(t.Context(), tx); errors.Is(err, keystore.ErrDamaged) {
+				refused++
+			} else if err != nil && !errors.Is(err, keystore.ErrReadOnly) {
+				t.Errorf("page %d: %v", n, err)
+			} else if err == nil {
+				taken++
+			}
+		}
+		if s.jammed.Load() {
+			t.Errorf("page %d: bbolt saw it first: %s", n, s.Problem())
+		}
+		must(t, s.Close())
+		if s = open(t, path, Options{Ballast: -1}); s.Problem() != "" && taken > 0 {
+			t.Errorf("page %d: a damaged page did more damage: %s", n, s.Problem())
+		}
+		must(t, s.Close())
+	}
+	if refused == 0 {
+		t.Error("nothing was refused: the test has no teeth")
+	}
+}
