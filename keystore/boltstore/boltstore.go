@@ -328,15 +328,22 @@ func (s *Store) read(ctx context.Context, from string, wanted func(string) bool,
 	return found, nil
 }
 
+// mapped is the file as tx sees it, in bbolt's map. It may be used until tx ends, and before tx changes anything.
+func (s *Store) mapped(tx *bolt.Tx) image {
+	info := s.db.Info()
+	return image{
+		f: s.file, pageSize: uint64(info.PageSize), pages: uint64(tx.Size()) / uint64(info.PageSize),
+		// The address comes as a number, and this is the conversion that vet lets pass: the map is none of the collector's.
+		mapped: unsafe.Slice(*(**byte)(unsafe.Pointer(&info.Data)), tx.Size()),
+	}
+}
+
 // walkSnapshot reads the snapshot of tx: from bbolt's map, or past it from the file. bbolt keeps its pages as they are
 // until tx ends, and its map where it is; it looks at none of them itself.
 func (s *Store) walkSnapshot(tx *bolt.Tx, past bool, from string, visit func(uint32, []byte, []byte) (bool, error)) error {
-	info := s.db.Info()
-	pageSize := uint64(info.PageSize)
-	im := image{f: s.file, pageSize: pageSize, pages: uint64(tx.Size()) / pageSize}
-	if !past {
-		// The address comes as a number, and this is the conversion that vet lets pass: the map is none of the collector's.
-		im.mapped = unsafe.Slice(*(**byte)(unsafe.Pointer(&info.Data)), tx.Size())
+	im := s.mapped(tx)
+	if past {
+		im.mapped = nil
 	}
 	t, err := openTree(im, uint64(tx.Cursor().Bucket().Root()), bucketName)
 	if err == nil {

@@ -91,7 +91,7 @@ func (s *Store) inspect(b *bolt.Tx, tx keystore.Txn) error {
 		err = errors.New("the file is not at the last commit")
 	}
 	if err == nil {
-		err = inspectPages(image{f: s.file, pageSize: uint64(m.pageSize), pages: m.pages}, m, tx)
+		err = inspectPages(s.mapped(b), m, tx)
 	}
 	if err != nil {
 		s.breakDown(err.Error())
@@ -102,11 +102,16 @@ func (s *Store) inspect(b *bolt.Tx, tx keystore.Txn) error {
 
 func inspectPages(im image, m meta, tx keystore.Txn) error {
 	free, err := im.page(m.freelist)
-	if err == nil && free.flags != flagFreelist {
-		err = fmt.Errorf("page %d should be the list of free pages", m.freelist)
-	}
 	if err != nil {
 		return err
+	}
+	n := uint64(free.count)
+	if n == 0xFFFF { // then the first entry is the count
+		n = le.Uint64(free.data[pageHeader:]) + 1
+	}
+	// It was given room for the entries that it has and for those of the pages that it then took.
+	if room := pageHeader + 8*(n+free.overflow+1); free.flags != flagFreelist || free.overflow*im.pageSize > room {
+		return fmt.Errorf("page %d should be the list of free pages", m.freelist)
 	}
 	seen := make(map[uint64]bool)
 	if err := (tree{image: im, top: m.root}).inspect(bucketName, seen); err != nil {
