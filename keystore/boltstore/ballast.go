@@ -2,21 +2,34 @@ package boltstore
 
 import (
 	"errors"
-	"io/fs"
+	"io"
+	"math/rand/v2"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// ballast is a file that only takes up space. Giving it up makes room for the changes that must work on a full disk.
-// Owned by whoever holds the writing token.
+// ballast is a file that only takes up space. Giving it up makes room for the changes that must work on a full disk; the
+// others are made only while it is there. Owned by whoever holds the writing token.
 type ballast struct {
 	path string
 	size int64 // octets; not above 0 means that there is none
-	used bool  // it was given up, and what it freed is for urgent changes
 }
 
-// fill makes the file, unless it is there.
+// open makes the file anew if it has holes, as a copy of it may have, and so keeps nothing in reserve. That is looked at
+// once only, because some file systems count the blocks of a new file late.
+func (b *ballast) open() error {
+	var st unix.Stat_t
+	if b.size > 0 && unix.Stat(b.path, &st) == nil && st.Blocks*512 < st.Size {
+		if err := os.Remove(b.path); err != nil {
+			return err
+		}
+	}
+	return b.fill()
+}
+
+// fill makes the file, unless it is there. Nothing is done to make the file itself durable: what is missing after a crash
+// is made again.
 func (b *ballast) fill() error {
 	if b.size <= 0 {
 		return nil
@@ -30,7 +43,7 @@ func (b *ballast) fill() error {
 	}
 	err = unix.Fallocate(int(f.Fd()), 0, 0, b.size)
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = writeZeros(f, b.size)
+		err = writeNoise(f, b.size)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		// Half a ballast would take the space that is so short.
@@ -39,36 +52,12 @@ func (b *ballast) fill() error {
 	return nil
 }
 
-func writeZeros(f *os.File, size int64) error {
-	zeros := make([]byte, 1<<16)
-	for size > 0 {
-		n, err := f.Write(zeros[:min(size, int64(len(zeros)))])
-		if err != nil {
-			return err
-		}
-		size -= int64(n)
-	}
-	return nil
+// writeNoise writes what a file system that compresses can't make smaller.
+func writeNoise(f *os.File, size int64) error {
+	noise := rand.NewChaCha8([32]byte{})
+	_, err := io.CopyN(f, noise, size)
+	return err
 }
 
 // release gives the space up. It reports whether there was any.
-func (b *ballast) release() bool {
-	if b.size <= 0 || b.used {
-		return false
-	}
-	err := os.Remove(b.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	b.used = true
-	return err == nil
-}
-
-// refill reports whether changes that are not urgent may use the disk: always, except after release until the disk has
-// room for the ballast again.
-func (b *ballast) refill() bool {
-	if b.used && b.fill() == nil {
-		b.used = false
-	}
-	return !b.used
-}
+func (b *ballast) release() bool { return b.size > 0 && os.Remove(b.path) == nil }

@@ -121,9 +121,8 @@ func (s *Store) start(o Options) error {
 	if err := s.openBolt(info.Size()); err != nil {
 		return err
 	}
-	if err := s.ballast.fill(); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		s.ballast.used = true // as if given up before: what little room there is stays for urgent changes
-	} else if err != nil {
+	// Without room for the reserve the store opens all the same: urgent changes may have what little there is.
+	if err := s.ballast.open(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return errors.Join(fmt.Errorf("the reserve of the store: %w", err), s.guard(s.db.Close))
 	}
 	if !now {

@@ -34,8 +34,10 @@ func (s *Store) Commit(ctx context.Context, tx keystore.Txn) error {
 	if p := s.problem.Load(); p != nil {
 		return fmt.Errorf("%w: %s", keystore.ErrReadOnly, *p)
 	}
-	if !tx.Urgent && !s.ballast.refill() {
-		return fmt.Errorf("%w: %s: only disabling and deleting go on; make room on its file system", keystore.ErrFull, s.path)
+	if !tx.Urgent {
+		if err := s.ballast.fill(); err != nil {
+			return fmt.Errorf("%w: %s: only disabling and deleting go on, for there is no room in reserve (%w); make room on its file system", keystore.ErrFull, s.path, err)
+		}
 	}
 	err = s.update(tx)
 	if errors.Is(err, keystore.ErrFull) && tx.Urgent && s.ballast.release() {

@@ -159,3 +159,55 @@ func TestFullFromTheStart(t *testing.T) {
 		t.Errorf("creating left %q, %v", left, err)
 	}
 }
+
+// TestReserveComesBack takes the reserve away under an open store, or makes it hollow under a closed one: the next ordinary change restores
+// it, or is refused while that is not possible.
+func TestReserveComesBack(t *testing.T) {
+	const size = 1 << 20
+	dir := t.TempDir()
+	path := filepath.Join(dir, "store")
+	s := open(t, path, Options{Ballast: size})
+	ballast := path + ".ballast"
+	put := func(name string) error {
+		return s.Commit(t.Context(), keystore.Txn{Puts: []keystore.Put{{Name: name}}})
+	}
+	whole := func(when string) {
+		t.Helper()
+		var st unix.Stat_t
+		if err := unix.Stat(ballast, &st); err != nil || st.Size != size || st.Blocks*512 < size {
+			t.Errorf("%s: the reserve has %d octets in %d blocks, %v", when, st.Size, st.Blocks, err)
+		}
+	}
+	whole("after opening")
+	must(t, os.Remove(ballast))
+	must(t, put("a"))
+	whole("after it was removed")
+	must(t, os.Truncate(ballast, 0))
+	must(t, put("b"))
+	whole("after it was cut")
+	must(t, s.Close())
+	must(t, os.Truncate(ballast, 0))
+	must(t, os.Truncate(ballast, size))
+	s = open(t, path, Options{Ballast: size})
+	whole("after it was hollow")
+	must(t, os.Remove(ballast))
+	must(t, os.Mkdir(ballast, 0o700))
+	if err := put("c"); !errors.Is(err, keystore.ErrFull) {
+		t.Errorf("without a reserve: %v", err)
+	}
+	must(t, s.Commit(t.Context(), keystore.Txn{Urgent: true, Puts: []keystore.Put{{Name: "d"}}}))
+	must(t, os.Remove(ballast))
+	must(t, put("c"))
+	whole("in the end")
+	must(t, s.Close())
+}
+
+func TestNoise(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "noise"))
+	must(t, err)
+	must(t, writeNoise(f, 100_001))
+	if info, err := f.Stat(); err != nil || info.Size() != 100_001 {
+		t.Errorf("%v, %v", info.Size(), err)
+	}
+	must(t, f.Close())
+}
