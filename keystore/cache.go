@@ -32,6 +32,7 @@ type cacheShard[K comparable, V any] struct {
 	hand    int
 	size    int
 	loads   map[K]*cacheLoad[V]
+	off     bool // nothing is kept
 }
 
 type cacheEntry[K comparable, V any] struct {
@@ -118,7 +119,7 @@ func (c *cache[K, V]) fill(s *cacheShard[K, V], name K, l *cacheLoad[V], fetch f
 	if s.loads[name] == l {
 		delete(s.loads, name)
 	}
-	if err == nil && !l.stale {
+	if err == nil && !l.stale && !s.off {
 		s.keep(name, value, size+cacheOverhead, c.budget)
 	}
 	close(l.done)
@@ -174,11 +175,12 @@ func (c *cache[K, V]) evict(name K) {
 	}
 }
 
-// purge forgets everything.
-func (c *cache[K, V]) purge() {
+// purge forgets everything. With off it keeps nothing from then on, until it is purged without.
+func (c *cache[K, V]) purge(off bool) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
+		s.off = off
 		clear(s.entries)
 		clear(s.ring)
 		s.ring, s.size, s.hand = s.ring[:0], 0, 0

@@ -43,7 +43,7 @@ func TestCacheLoadsOnce(t *testing.T) {
 // TestCacheStaleLoad evicts while a fetch is under way: what it brings is not kept.
 func TestCacheStaleLoad(t *testing.T) {
 	c := newTestCache(1 << 20)
-	for _, evict := range []func(){func() { c.evict("a") }, c.purge} {
+	for _, evict := range []func(){func() { c.evict("a") }, func() { c.purge(false) }} {
 		old := 1
 		if _, err := c.load(t.Context(), "a", func() (*int, int, error) {
 			evict()
@@ -54,6 +54,31 @@ func TestCacheStaleLoad(t *testing.T) {
 		if v := c.get("a"); v != nil {
 			t.Errorf("the stale value %d was kept", *v)
 		}
+	}
+}
+
+// TestCacheOff turns a cache off and on while a fetch is under way, and before one begins.
+func TestCacheOff(t *testing.T) {
+	c := newTestCache(1 << 20)
+	n := 1
+	load := func(during func()) {
+		t.Helper()
+		if v, err := c.load(t.Context(), "a", func() (*int, int, error) { during(); return &n, 1, nil }); err != nil || v != &n {
+			t.Fatal(v, err)
+		}
+	}
+	load(func() { c.purge(true) })
+	load(func() {})
+	if c.get("a") != nil {
+		t.Error("a cache that is off keeps something")
+	}
+	load(func() { c.purge(false) })
+	if c.get("a") != nil {
+		t.Error("what was fetched while the cache was off is kept")
+	}
+	load(func() {})
+	if c.get("a") == nil {
+		t.Error("a cache that is on again keeps nothing")
 	}
 }
 

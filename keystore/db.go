@@ -41,7 +41,6 @@ type DB struct {
 	keys     *cache[string, Key]        // by ID
 	versions *cache[string, Version]    // by ID
 	aliases  *cache[aliasOf, Alias]     // by account and name
-	noCache  atomic.Bool                // the watch is down, so nothing read may be kept
 	closed   atomic.Bool                // Close was called
 	ctx      context.Context            // of the tasks; ended by Close
 	cancel   context.CancelFunc         //
@@ -150,9 +149,7 @@ func (db *DB) Close() error {
 	db.cancel()
 	db.tasks.Wait()
 	err := db.store.Close() // waits for calls that run
-	db.keys.purge()
-	db.versions.purge()
-	db.aliases.purge()
+	db.purge(true)
 	db.secrets.wipe()
 	return err
 }
@@ -168,8 +165,7 @@ func (db *DB) watch(events <-chan Event) {
 			return
 		}
 		// The backend ended the watch by itself. Until there is a new one nothing may be kept.
-		db.noCache.Store(true)
-		db.purge()
+		db.purge(true)
 		for {
 			select {
 			case <-time.After(watchPause):
@@ -181,22 +177,21 @@ func (db *DB) watch(events <-chan Event) {
 				break
 			}
 		}
-		db.purge()
-		db.noCache.Store(false)
+		db.purge(false)
 	}
 }
 
-func (db *DB) purge() {
-	db.keys.purge()
-	db.versions.purge()
-	db.aliases.purge()
+func (db *DB) purge(off bool) {
+	db.keys.purge(off)
+	db.versions.purge(off)
+	db.aliases.purge(off)
 }
 
 func (db *DB) follow(events <-chan Event) {
 	rootChanged := false
 	for e := range events {
 		if e.Lost {
-			db.purge()
+			db.purge(false)
 			rootChanged = true
 		}
 		db.evict(e.Name)

@@ -46,18 +46,6 @@ func (st stored) state() recordState {
 	return recordState{revision: st.revision, writes: st.generation}
 }
 
-// cached is get or load, with the watch and Close minded.
-func cached[K comparable, V any](ctx context.Context, db *DB, c *cache[K, V], name K, fetch func() (*V, int, error)) (*V, error) {
-	if db.noCache.Load() {
-		v, _, err := fetch()
-		if err != nil {
-			return nil, err
-		}
-		return v, nil
-	}
-	return c.load(ctx, name, fetch)
-}
-
 // Key returns a key by its ID, from the cache if it can. ErrNotFound, or ErrDamaged when the record fails its check or
 // is missing from a store that is known to be damaged.
 func (db *DB) Key(ctx context.Context, id string) (*Key, error) {
@@ -67,7 +55,7 @@ func (db *DB) Key(ctx context.Context, id string) (*Key, error) {
 	if k := db.keys.get(id); k != nil {
 		return k, nil
 	}
-	return cached(ctx, db, db.keys, id, func() (*Key, int, error) {
+	return db.keys.load(ctx, id, func() (*Key, int, error) {
 		st, err := db.fetch(ctx, nameKey(id))
 		if err != nil {
 			return nil, 0, err
@@ -90,7 +78,7 @@ func (db *DB) Version(ctx context.Context, keyID, versionID string) (*Version, e
 			return nil, ErrNotFound
 		}
 		var err error
-		v, err = cached(ctx, db, db.versions, versionID, func() (*Version, int, error) {
+		v, err = db.versions.load(ctx, versionID, func() (*Version, int, error) {
 			st, err := db.fetch(ctx, nameVer(key, versionID))
 			if err != nil {
 				return nil, 0, err
@@ -116,7 +104,7 @@ func (db *DB) Alias(ctx context.Context, account, name string) (*Alias, error) {
 	if a := db.aliases.get(aliasOf{account, name}); a != nil {
 		return a, nil
 	}
-	a, err := cached(ctx, db, db.aliases, aliasOf{account, name}, func() (*Alias, int, error) {
+	a, err := db.aliases.load(ctx, aliasOf{account, name}, func() (*Alias, int, error) {
 		st, err := db.fetch(ctx, nameAlias(account, name))
 		if err != nil {
 			return nil, 0, err
