@@ -224,10 +224,17 @@ func (db *DB) reloadRoot(ctx context.Context) (changed bool, err error) {
 		}
 		return false, err
 	}
-	db.stale = false
-	if root.revision == db.root.Load().revision {
+	switch known := db.root.Load(); {
+	case root.generation < known.generation, root.generation == known.generation && root.census != known.census:
+		// Sound in itself, but commits that were seen are gone: the next one must not seal that.
+		db.census.Store(&censusFail{fmt.Sprintf("the store was replaced by an older or another state of itself (it is at commit %d and was at %d). "+
+			"Keys can be used; changes are refused until the daemon is started again. Find out first who restored it", root.generation, known.generation)})
+		return false, fmt.Errorf("%w: %s", ErrDamaged, db.census.Load().problem)
+	case root.revision == known.revision:
+		db.stale = false
 		return false, nil
 	}
+	db.stale = false
 	db.root.Store(&root)
 	db.foreign++
 	return true, nil

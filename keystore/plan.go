@@ -73,13 +73,15 @@ func (p *plan) create(name string, v any) error {
 	return p.put(name, v)
 }
 
-// expect gives ErrConflict unless the record is as DB handed it out.
+// expect gives ErrConflict unless the record is as DB handed it out. Then what is cached of it may be old too, if the watch
+// is late: whoever tries again must not get it again.
 func (p *plan) expect(name string, old recordState) error {
 	s, err := p.slot(name)
 	if err != nil {
 		return err
 	}
 	if s.payload == nil || old.revision == 0 || s.was.state() != old {
+		p.db.evict(name)
 		return fmt.Errorf("%w: %q", ErrConflict, name)
 	}
 	return nil

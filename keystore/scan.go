@@ -140,7 +140,7 @@ func (db *DB) conclude(ctx context.Context, s *scanState) error {
 	}
 	if _, err := db.reloadRoot(ctx); err != nil {
 		if errors.Is(err, ErrDamaged) {
-			db.census.Store(&censusFail{fmt.Sprintf("the root record was damaged while the store was open (%v). Restore the newest backup", err)})
+			db.census.CompareAndSwap(nil, &censusFail{fmt.Sprintf("the root record was damaged while the store was open (%v). Restore the newest backup", err)})
 			return nil
 		}
 		return err
