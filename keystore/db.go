@@ -48,6 +48,7 @@ type DB struct {
 	root     atomic.Pointer[rootState]  // as of the last commit seen; nil when the root record is damaged
 	rootErr  string                     // why root is nil; set by Open only
 	census   atomic.Pointer[censusFail] // what the last full scan found wrong with the set of records, or nil
+	looked   chan struct{}              // closed when the first full scan is over, whatever it found
 
 	committing chan struct{} // one token: its holder commits, or reloads root, and owns the fields down to the blank line
 	stale      bool          // root may not be the newest
@@ -71,7 +72,7 @@ const scanNow = 20_000
 
 // Open opens the store key with sealer and checks the store. DB owns store from here and closes it; when Open fails it
 // stays the caller's. A store with damaged records opens, and Health says what is wrong. A large store is scanned in the
-// background.
+// background: what is there is served meanwhile, and only the answer ErrNotFound waits for the end of that first scan.
 func Open(ctx context.Context, store Store, sealer Sealer) (*DB, error) {
 	return open(ctx, store, sealer, scanNow)
 }
@@ -94,7 +95,7 @@ func open(ctx context.Context, store Store, sealer Sealer, scanNow uint64) (*DB,
 		aliases: newCache[aliasOf, Alias](cacheAliases, func(a aliasOf) uint64 {
 			return maphash.String(seed, a.account)*31 + maphash.String(seed, a.name)
 		}),
-		committing: make(chan struct{}, 1),
+		committing: make(chan struct{}, 1), looked: make(chan struct{}),
 	}
 	db.committing <- struct{}{}
 	db.ctx, db.cancel = context.WithCancel(context.Background())
@@ -134,10 +135,15 @@ func (db *DB) begin(ctx context.Context, scanNow uint64) error {
 		if err := db.scanAll(ctx); err != nil {
 			return err
 		}
+		close(db.looked)
 		db.tasks.Go(func() { db.scanLater(scanEvery) })
 		return nil
 	}
-	db.tasks.Go(func() { db.scanLater(0) })
+	db.tasks.Go(func() {
+		wait := db.scanAgain()
+		close(db.looked)
+		db.scanLater(wait)
+	})
 	return nil
 }
 

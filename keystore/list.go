@@ -91,7 +91,7 @@ func (db *DB) page(ctx context.Context, l list, offset, limit int) ([]Record, in
 	var last uint64
 	for try := 0; ; try++ {
 		var h listHead
-		st, err := db.fetch(ctx, l.head)
+		st, err := db.lookUp(ctx, l.head)
 		switch {
 		case errors.Is(err, ErrNotFound):
 			return nil, 0, nil

@@ -17,6 +17,24 @@ func (db *DB) fetch(ctx context.Context, name string) (stored, error) {
 	return db.checked(r)
 }
 
+// lookUp is fetch for readers. It answers ErrNotFound only after the first scan, which may find that records are missing.
+// Whoever holds committing must use fetch, for the scan needs that too.
+func (db *DB) lookUp(ctx context.Context, name string) (stored, error) {
+	st, err := db.fetch(ctx, name)
+	if !errors.Is(err, ErrNotFound) {
+		return st, err
+	}
+	select {
+	case <-db.looked:
+		// Read above, maybe before the scan was over: its finding counts, and so does what was written meanwhile.
+		return db.fetch(ctx, name)
+	case <-ctx.Done():
+		return stored{}, ctx.Err()
+	case <-db.ctx.Done():
+		return stored{}, ErrClosed
+	}
+}
+
 func (db *DB) missing(name string, err error) error {
 	if lost := db.census.Load(); lost != nil && errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("%w: %q is not there and may have been lost; %s", ErrDamaged, name, lost.problem)
@@ -56,7 +74,7 @@ func (db *DB) Key(ctx context.Context, id string) (*Key, error) {
 		return k, nil
 	}
 	return db.keys.load(ctx, id, func() (*Key, int, error) {
-		st, err := db.fetch(ctx, nameKey(id))
+		st, err := db.lookUp(ctx, nameKey(id))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -79,7 +97,7 @@ func (db *DB) Version(ctx context.Context, keyID, versionID string) (*Version, e
 		}
 		var err error
 		v, err = db.versions.load(ctx, versionID, func() (*Version, int, error) {
-			st, err := db.fetch(ctx, nameVer(key, versionID))
+			st, err := db.lookUp(ctx, nameVer(key, versionID))
 			if err != nil {
 				return nil, 0, err
 			}
@@ -105,7 +123,7 @@ func (db *DB) Alias(ctx context.Context, account, name string) (*Alias, error) {
 		return a, nil
 	}
 	a, err := db.aliases.load(ctx, aliasOf{account, name}, func() (*Alias, int, error) {
-		st, err := db.fetch(ctx, nameAlias(account, name))
+		st, err := db.lookUp(ctx, nameAlias(account, name))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -266,7 +284,7 @@ func (db *DB) Tombstone(ctx context.Context, id string) (*Tombstone, error) {
 	if db.closed.Load() {
 		return nil, ErrClosed
 	}
-	st, err := db.fetch(ctx, nameGone(id))
+	st, err := db.lookUp(ctx, nameGone(id))
 	if err != nil {
 		return nil, err
 	}

@@ -37,22 +37,26 @@ func (s *scanState) moved(name string, m movement) {
 	}
 }
 
-// scanLater scans in the background, after wait and then every scanEvery.
+// scanLater scans after wait and then every scanEvery, until db.ctx ends.
 func (db *DB) scanLater(wait time.Duration) {
 	for {
 		select {
 		case <-time.After(wait):
+			wait = db.scanAgain()
 		case <-db.ctx.Done():
 			return
 		}
-		if err := db.scanAll(db.ctx); err != nil && db.ctx.Err() == nil {
-			// What is damaged is in Health already; this is about being unable to look, as when the backend is away.
-			// Health.Verified stays where it was, and the next round looks again.
-			wait = time.Minute
-			continue
-		}
-		wait = scanEvery
 	}
+}
+
+// scanAgain scans in the background and returns the time until the next scan.
+func (db *DB) scanAgain() time.Duration {
+	if err := db.scanAll(db.ctx); err != nil {
+		// What is damaged is in Health already; this is about being unable to look, as when the backend is away.
+		// Health.Verified stays where it was, and the next round looks again.
+		return time.Minute
+	}
+	return scanEvery
 }
 
 var errForeignCommit = errors.New("keystore: another appliance committed during the scan")
