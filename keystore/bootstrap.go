@@ -3,6 +3,7 @@ package keystore
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -62,10 +63,13 @@ func Create(ctx context.Context, store Store, sealer Sealer) error {
 	}
 	// What cannot be opened again must not be used.
 	opened, err := sealer.Open(ctx, boot.SealedKey, boot.aad())
-	if err != nil || !bytes.Equal(opened, storeKey) {
+	if err != nil {
 		return fmt.Errorf("the sealed store key does not open again: %w", err)
 	}
-	clear(opened)
+	defer clear(opened)
+	if !hmac.Equal(opened, storeKey) {
+		return errors.New("the sealed store key opens to another one: the HSM group's seal key is not what it should be")
+	}
 	boot.Sum = boot.sum()
 	plain, err := encode(boot)
 	if err != nil {
@@ -86,7 +90,8 @@ func Create(ctx context.Context, store Store, sealer Sealer) error {
 	})
 }
 
-// readBootstrap returns the first of the two copies that is sound, and the names of those that are not.
+// readBootstrap returns the first of the two copies that is sound, and the names of those that are not, or that differ
+// from it.
 func readBootstrap(ctx context.Context, store Store) (boot *bootstrap, damaged []string, err error) {
 	missing := 0
 	for _, name := range []string{nameBootstrap, nameBootstrap2} {
@@ -104,6 +109,8 @@ func readBootstrap(ctx context.Context, store Store) (boot *bootstrap, damaged [
 			damaged = append(damaged, name)
 		case boot == nil:
 			boot = &b
+		case !bytes.Equal(b.Sum, boot.Sum):
+			damaged = append(damaged, name)
 		}
 	}
 	if boot != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/keyward/keyward/keystore"
@@ -159,6 +160,16 @@ func TestBootstrapCopy(t *testing.T) {
 			t.Errorf("health %+v", h)
 		}
 	}
+	// A copy of another store's is sound, and still not this store's.
+	db := tampered(t, func(s keystore.Store) {
+		other := keystore.NewMem()
+		must(t, keystore.Create(t.Context(), other, sealer))
+		write(t, s, "~store", read(t, other, "~store"))
+	})
+	othersWork(t, db, -1)
+	if h := db.Health(); !slices.Equal(h.Damaged, []string{"~store"}) {
+		t.Errorf("health %+v", h)
+	}
 	store := keystore.NewMem()
 	must(t, keystore.Create(t.Context(), store, sealer))
 	// A flipped group name must not look like another group's store.
@@ -170,6 +181,23 @@ func TestBootstrapCopy(t *testing.T) {
 	}
 	_, err := keystore.Open(t.Context(), store, sealer)
 	wantErr(t, "both copies flipped", err, keystore.ErrDamaged)
+}
+
+// wrongSealer opens to something else than it sealed.
+type wrongSealer struct{ keystore.Sealer }
+
+func (wrongSealer) Open(context.Context, []byte, []byte) ([]byte, error) { return make([]byte, 32), nil }
+
+// TestCreateOpensAgain: a store is not made under a key that would not come back.
+func TestCreateOpensAgain(t *testing.T) {
+	store := keystore.NewMem()
+	err := keystore.Create(t.Context(), store, wrongSealer{sealer})
+	if err == nil || strings.Contains(err.Error(), "nil") {
+		t.Errorf("Create: %v", err)
+	}
+	if there, err := store.Scan(t.Context(), "", "", 1); err != nil || len(there) > 0 {
+		t.Errorf("it left %v, %v", there, err)
+	}
 }
 
 // TestDamagedRoot: without its root record the store can be read, with care, and not written.
