@@ -9,22 +9,6 @@ import (
 	"github.com/keyward/keyward/keystore/boltstore"
 )
 
-// many returns a DB over a memory store with n keys.
-func many(b testing.TB, n int) *keystore.DB {
-	db, _ := newDB(b)
-	for i := 0; i < n; {
-		c := db.Change()
-		for range 1000 {
-			c.CreateKey(newKey(i))
-			if i++; i == n {
-				break
-			}
-		}
-		must(b, c.Commit(b.Context()))
-	}
-	return db
-}
-
 // onBolt returns a DB over a file with n keys.
 func onBolt(b testing.TB, n int) *keystore.DB {
 	store, err := boltstore.Open(filepath.Join(b.TempDir(), "store"), boltstore.Options{})
@@ -105,7 +89,7 @@ func BenchmarkCreateKey(b *testing.B) {
 
 func BenchmarkKeys(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
-		db := many(b, n)
+		db := onBolt(b, n)
 		for _, at := range []int{0, n/2 - 50, n - 100} {
 			b.Run(fmt.Sprintf("page at %d of %d", at, n), func(b *testing.B) {
 				for b.Loop() {

@@ -7,12 +7,13 @@ import (
 	"sync"
 )
 
-// Mem is a Store in memory, for tests and trials. The zero value is an empty store.
+// Mem is a Store in memory, for tests and trials of up to some 10,000 records: a new one costs time in proportion to
+// those after it. The zero value is an empty store.
 type Mem struct {
 	mu       sync.RWMutex // over everything below except watchers, which has its own
 	closed   bool
-	revision uint64 // of the last commit
-	records  skipList
+	revision uint64   // of the last commit
+	records  []Record // by name
 	watchers Watchers
 }
 
@@ -29,11 +30,23 @@ func (m *Mem) Get(ctx context.Context, name string) (Record, error) {
 	if m.closed {
 		return Record{}, ErrClosed
 	}
-	n := m.records.find(name)
-	if n == nil {
+	i, ok := m.find(name)
+	if !ok {
 		return Record{}, ErrNotFound
 	}
-	return n.copy(), nil
+	return m.copy(i), nil
+}
+
+// find returns the place of name in records, or the one where it belongs. Caller holds mu.
+func (m *Mem) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(m.records, name, func(r Record, name string) int { return strings.Compare(r.Name, name) })
+}
+
+// copy returns the record at i, as the caller's own.
+func (m *Mem) copy(i int) Record {
+	r := m.records[i]
+	r.Value = slices.Clone(r.Value)
+	return r
 }
 
 // Scan implements Store.
@@ -47,14 +60,12 @@ func (m *Mem) Scan(ctx context.Context, prefix, after string, limit int) ([]Reco
 		return nil, ErrClosed
 	}
 	var found []Record
-	for n := m.records.seek(max(prefix, after)); n != nil && len(found) < limit; n = n.next[0] {
-		if n.record.Name == after {
-			continue
-		}
-		if !strings.HasPrefix(n.record.Name, prefix) {
-			break
-		}
-		found = append(found, n.copy())
+	i, there := m.find(max(prefix, after))
+	if there && m.records[i].Name == after {
+		i++
+	}
+	for ; i < len(m.records) && len(found) < limit && strings.HasPrefix(m.records[i].Name, prefix); i++ {
+		found = append(found, m.copy(i))
 	}
 	return found, nil
 }
@@ -74,8 +85,8 @@ func (m *Mem) Commit(ctx context.Context, tx Txn) error {
 	}
 	for _, c := range tx.Checks {
 		var have uint64
-		if n := m.records.find(c.Name); n != nil {
-			have = n.record.Revision
+		if i, ok := m.find(c.Name); ok {
+			have = m.records[i].Revision
 		}
 		if have != c.Revision {
 			return ErrConflict
@@ -83,10 +94,17 @@ func (m *Mem) Commit(ctx context.Context, tx Txn) error {
 	}
 	m.revision++
 	for _, p := range tx.Puts {
-		m.records.put(Record{Name: p.Name, Value: slices.Clone(p.Value), Revision: m.revision})
+		r := Record{Name: p.Name, Value: slices.Clone(p.Value), Revision: m.revision}
+		if i, ok := m.find(p.Name); ok {
+			m.records[i] = r
+		} else {
+			m.records = slices.Insert(m.records, i, r)
+		}
 	}
 	for _, d := range tx.Deletes {
-		m.records.remove(d)
+		if i, ok := m.find(d); ok {
+			m.records = slices.Delete(m.records, i, i+1)
+		}
 	}
 	m.watchers.Committed(tx)
 	return nil
@@ -105,7 +123,7 @@ func (m *Mem) Close() error {
 		return ErrClosed
 	}
 	m.closed = true
-	m.records = skipList{}
+	m.records = nil
 	m.watchers.Close()
 	return nil
 }

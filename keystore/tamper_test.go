@@ -186,7 +186,9 @@ func TestBootstrapCopy(t *testing.T) {
 // wrongSealer opens to something else than it sealed.
 type wrongSealer struct{ keystore.Sealer }
 
-func (wrongSealer) Open(context.Context, []byte, []byte) ([]byte, error) { return make([]byte, 32), nil }
+func (wrongSealer) Open(context.Context, []byte, []byte) ([]byte, error) {
+	return make([]byte, 32), nil
+}
 
 // TestCreateOpensAgain: a store is not made under a key that would not come back.
 func TestCreateOpensAgain(t *testing.T) {
