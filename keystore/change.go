@@ -73,10 +73,9 @@ func (c *Change) UpdateKey(old, k *Key) *Change {
 }
 
 // DeleteKey removes old, which DB handed out, with its versions, their counts, its aliases and its places in lists, and
-// leaves a Tombstone. Commit gives ErrConflict when old is not the newest.
-func (c *Change) DeleteKey(old *Key) *Change {
+// leaves a Tombstone that says deleted: the caller has the clocks. Commit gives ErrConflict when old is not the newest.
+func (c *Change) DeleteKey(old *Key, deleted time.Time) *Change {
 	was := *old
-	deleted := time.Now().UTC()
 	return c.note(func(p *plan) error {
 		if err := p.expect(nameKey(was.ID), was.record); err != nil {
 			return err
@@ -121,7 +120,7 @@ func (c *Change) DeleteKey(old *Key) *Change {
 		}
 		return p.create(nameGone(was.ID), Tombstone{
 			ID: was.ID, Account: was.Account, Creator: was.Creator, Instance: was.Instance, Spec: was.Spec,
-			Created: was.Created, Deleted: deleted,
+			Created: was.Created, Deleted: deleted.UTC(),
 		})
 	})
 }

@@ -21,6 +21,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const account = "1000000000000001"
 
+var deletedAt = time.Date(2027, 1, 2, 3, 4, 5, 6, time.UTC)
+
 var sealer = storetest.Sealer("kcv-1")
 
 func must(t testing.TB, err error) {
@@ -261,7 +263,7 @@ func TestAliases(t *testing.T) {
 	wantErr(t, "a deleted alias", err, keystore.ErrNotFound)
 	check("all", list(0, 10), "2: 1a 1c")
 
-	must(t, db.Change().DeleteKey(one).Commit(ctx))
+	must(t, db.Change().DeleteKey(one, deletedAt).Commit(ctx))
 	check("all after deleting the key", list(0, 10), "0:")
 	_, err = db.Alias(ctx, account, "alias/a")
 	wantErr(t, "an alias of a deleted key", err, keystore.ErrNotFound)
@@ -281,8 +283,8 @@ func TestDeleteKey(t *testing.T) {
 	_, err = db.ReserveCalls(ctx, k.ID+"-0000000002", 10)
 	must(t, err)
 	stale := *k
-	must(t, db.Change().DeleteKey(k).Commit(ctx))
-	wantErr(t, "deleting twice", db.Change().DeleteKey(k).Commit(ctx), keystore.ErrConflict)
+	must(t, db.Change().DeleteKey(k, deletedAt).Commit(ctx))
+	wantErr(t, "deleting twice", db.Change().DeleteKey(k, deletedAt).Commit(ctx), keystore.ErrConflict)
 	wantErr(t, "changing a deleted key", db.Change().UpdateKey(k, &stale).Commit(ctx), keystore.ErrConflict)
 	wantErr(t, "the ID again", db.Change().CreateKey(newKey(1)).Commit(ctx), keystore.ErrConflict)
 	_, err = db.Key(ctx, k.ID)
@@ -292,7 +294,7 @@ func TestDeleteKey(t *testing.T) {
 	_, err = db.ReserveCalls(ctx, k.ID+"-0000000002", 10)
 	wantErr(t, "calls of a version", err, keystore.ErrNotFound)
 	gone, err := db.Tombstone(ctx, k.ID)
-	if err != nil || gone.Account != account || gone.Deleted.IsZero() {
+	if err != nil || gone.Account != account || !gone.Deleted.Equal(deletedAt) {
 		t.Errorf("tombstone %+v, %v", gone, err)
 	}
 	after, err := store.Scan(ctx, "", "", 100)

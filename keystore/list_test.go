@@ -42,7 +42,7 @@ func TestListsAgainstModel(t *testing.T) {
 		}
 		k, err := db.Key(ctx, ids[i])
 		must(t, err)
-		must(t, db.Change().DeleteKey(k).Commit(ctx))
+		must(t, db.Change().DeleteKey(k, deletedAt).Commit(ctx))
 		aliases = slices.DeleteFunc(aliases, func(a *keystore.Alias) bool { return a.KeyID == ids[i] })
 		ids = slices.Delete(ids, i, i+1)
 	}
@@ -96,7 +96,7 @@ func TestListsAgainstModel(t *testing.T) {
 	for _, id := range ids {
 		k, err := db.Key(ctx, id)
 		must(t, err)
-		must(t, db.Change().DeleteKey(k).Commit(ctx))
+		must(t, db.Change().DeleteKey(k, deletedAt).Commit(ctx))
 	}
 	left, err := store.Scan(ctx, "", "", 1<<20)
 	must(t, err)

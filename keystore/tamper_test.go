@@ -270,7 +270,7 @@ func TestScanDuringCommits(t *testing.T) {
 		case 2:
 			last, err := db.Key(t.Context(), newKey(1000+i-1).ID)
 			must(t, err)
-			must(t, db.Change().DeleteKey(last).Commit(t.Context()))
+			must(t, db.Change().DeleteKey(last, deletedAt).Commit(t.Context()))
 		}
 	}
 }
