@@ -177,3 +177,39 @@ func TestOverflowWhileOpen(t *testing.T) {
 		t.Error("nothing was refused: the test has no teeth")
 	}
 }
+
+// TestFreelistOverflow makes the list of free pages claim pages in use: the next commit would free them.
+func TestFreelistOverflow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	s := open(t, path, Options{Ballast: -1})
+	var m meta
+	for round := 0; m.freelist+1 >= m.pages; round++ { // until something comes after the list
+		if round == 100 {
+			t.Fatal("the list stays at the end: the test has no teeth")
+		}
+		must(t, s.Commit(t.Context(), keystore.Txn{Puts: []keystore.Put{{Name: fmt.Sprint(round), Value: make([]byte, 3000)}}}))
+		info, err := s.file.Stat()
+		must(t, err)
+		m, _, err = readMeta(s.file, info.Size())
+		must(t, err)
+	}
+	must(t, s.Close())
+	file, err := os.ReadFile(path)
+	must(t, err)
+	im := image{mapped: file, pageSize: uint64(m.pageSize), pages: m.pages}
+	for overflow := uint64(1); overflow < 4 && m.freelist+overflow < m.pages; overflow++ {
+		path := filepath.Join(t.TempDir(), "store")
+		must(t, os.WriteFile(path, file, 0o600))
+		s := open(t, path, Options{Ballast: -1})
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt([]byte{byte(overflow)}, int64(m.freelist*im.pageSize+12))
+		must(t, err)
+		must(t, f.Close())
+		err = s.Commit(t.Context(), keystore.Txn{Puts: []keystore.Put{{Name: "a"}}})
+		if !errors.Is(err, keystore.ErrDamaged) || s.jammed.Load() {
+			t.Errorf("overflow %d: %v; bbolt saw it first: %v", overflow, err, s.jammed.Load())
+		}
+		must(t, s.Close())
+	}
+}
