@@ -234,6 +234,16 @@ func (p page) leaf(i int) (flags uint32, name, value []byte, err error) {
 	return le.Uint32(e), both[:nameSize:nameSize], both[nameSize:], nil
 }
 
+// name returns the name of element i of a page of either kind.
+func (p page) name(i int) (name []byte, err error) {
+	if p.flags == flagBranch {
+		name, _, err = p.branch(i)
+	} else {
+		_, name, _, err = p.leaf(i)
+	}
+	return name, err
+}
+
 // tree is the bucket of records in an image.
 type tree struct {
 	image
@@ -274,13 +284,28 @@ func (t tree) walk(from string, visit func(flags uint32, name, value []byte) (bo
 	if err != nil {
 		return err
 	}
-	_, err = t.walkPage(p, from, 0, visit)
+	_, err = t.walkPage(p, nil, nil, from, 0, visit)
 	return err
 }
 
-func (t tree) walkPage(p page, from string, depth int, visit func(uint32, []byte, []byte) (bool, error)) (more bool, err error) {
+// walkPage walks p and what is below. Its names must be at or above low and below high, as the page above says, or else it
+// is not the page that belongs here; nil is no bound.
+func (t tree) walkPage(p page, low, high []byte, from string, depth int, visit func(uint32, []byte, []byte) (bool, error)) (more bool, err error) {
 	if depth > maxDepth {
 		return false, fmt.Errorf("page %d is part of a loop", p.id)
+	}
+	if p.count > 0 {
+		first, err := p.name(0)
+		if err != nil {
+			return false, err
+		}
+		last, err := p.name(p.count - 1)
+		if err != nil {
+			return false, err
+		}
+		if string(first) < string(low) || high != nil && string(last) >= string(high) {
+			return false, fmt.Errorf("page %d is in the wrong place", p.id)
+		}
 	}
 	switch p.flags {
 	case flagLeaf:
@@ -299,16 +324,16 @@ func (t tree) walkPage(p page, from string, depth int, visit func(uint32, []byte
 		return true, nil
 	case flagBranch:
 		for i := range p.count {
+			until := high
 			if i+1 < p.count { // a child ends where the next one begins
-				next, _, err := p.branch(i + 1)
-				if err != nil {
+				if until, _, err = p.branch(i + 1); err != nil {
 					return false, err
 				}
-				if string(next) <= from {
+				if string(until) <= from {
 					continue
 				}
 			}
-			_, child, err := p.branch(i)
+			begin, child, err := p.branch(i)
 			if err != nil {
 				return false, err
 			}
@@ -316,7 +341,7 @@ func (t tree) walkPage(p page, from string, depth int, visit func(uint32, []byte
 			if err != nil {
 				return false, err
 			}
-			if more, err := t.walkPage(below, from, depth+1, visit); err != nil || !more {
+			if more, err := t.walkPage(below, begin, until, from, depth+1, visit); err != nil || !more {
 				return false, err
 			}
 		}

@@ -1,6 +1,7 @@
 package boltstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -89,7 +90,7 @@ func TestLoopWhileOpen(t *testing.T) {
 	size := os.Getpagesize()
 	loops := 0
 	for n := 2; n < len(file)/size; n++ {
-		p, err := parsePage(file[n*size : (n+1)*size])
+		p, err := parsePage(bytes.Clone(file[n*size : (n+1)*size]))
 		if err != nil || p.flags != flagBranch {
 			continue
 		}
@@ -209,6 +210,49 @@ func TestFreelistOverflow(t *testing.T) {
 		err = s.Commit(t.Context(), keystore.Txn{Puts: []keystore.Put{{Name: "a"}}})
 		if !errors.Is(err, keystore.ErrDamaged) || s.jammed.Load() {
 			t.Errorf("overflow %d: %v; bbolt saw it first: %v", overflow, err, s.jammed.Load())
+		}
+		must(t, s.Close())
+	}
+}
+
+// TestWrongChild points the elements of a branch page at other sound pages under an open store: a record that is there
+// must not be answered with "no such record".
+func TestWrongChild(t *testing.T) {
+	const keys = 50
+	file := build(t, keys)
+	size := os.Getpagesize()
+	m, _, err := readMeta(bytes.NewReader(file), int64(len(file)))
+	must(t, err)
+	tr, err := openTree(image{mapped: file, pageSize: uint64(size), pages: m.pages}, m.root, bucketName)
+	must(t, err)
+	top, err := tr.rootPage()
+	must(t, err)
+	if top.flags != flagBranch || top.count < 3 {
+		t.Fatalf("the top page has %d elements: the test has no teeth", top.count)
+	}
+	for i := range top.count {
+		damaged := bytes.Clone(file)
+		at := int(top.id)*size + pageHeader + elementSize*i + 8
+		_, other, err := top.branch((i + 1) % top.count)
+		must(t, err)
+		le.PutUint64(damaged[at:], other)
+		path := filepath.Join(t.TempDir(), "store")
+		must(t, os.WriteFile(path, file, 0o600))
+		s := open(t, path, Options{Ballast: -1})
+		want, err := s.Scan(t.Context(), "", "", 10_000)
+		must(t, err)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		must(t, err)
+		_, err = f.WriteAt(damaged, 0)
+		must(t, err)
+		must(t, f.Close())
+		for _, r := range want {
+			if _, err := s.Get(t.Context(), r.Name); errors.Is(err, keystore.ErrNotFound) {
+				t.Fatalf("element %d: %s: %v", i, r.Name, err)
+			}
+		}
+		if s.Problem() == "" {
+			t.Errorf("element %d: nobody noticed", i)
 		}
 		must(t, s.Close())
 	}
