@@ -69,7 +69,7 @@ func (c *cli) aliasDeleteCmd() *cobra.Command {
 		Args:    args("ALIAS"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			name := aliasNamed(a[0])
-			if err := c.confirm(fmt.Sprintf("Whatever uses the name %s stops working; the key stays. Delete the name?", name)); err != nil {
+			if err := c.confirm(cmd.Context(), fmt.Sprintf("Whatever uses the name %s stops working; the key stays. Delete the name?", name)); err != nil {
 				return err
 			}
 			var answer kmswire.EmptyResponse

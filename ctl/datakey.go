@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -159,7 +160,7 @@ func (c *cli) dataKeyExportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			blob, err := c.readBlob(first(a))
+			blob, err := c.readBlob(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}
@@ -180,8 +181,8 @@ func (c *cli) dataKeyExportCmd() *cobra.Command {
 }
 
 // readBlob reads a ciphertext in base64.
-func (c *cli) readBlob(name string) ([]byte, error) {
-	in, err := c.openInput(name)
+func (c *cli) readBlob(ctx context.Context, name string) ([]byte, error) {
+	in, err := c.openInput(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +220,7 @@ or under the newest version of the same. The plaintext never leaves keyward.`,
 			if err != nil {
 				return err
 			}
-			blob, err := c.readBlob(first(a))
+			blob, err := c.readBlob(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}

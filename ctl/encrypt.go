@@ -64,7 +64,7 @@ configuration. With an RSA key it is OAEP, which anybody with the public key can
 			if err != nil {
 				return err
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}
@@ -148,7 +148,7 @@ public key (OAEP), such as by OpenSSL.`,
 			if err != nil {
 				return err
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}

@@ -29,13 +29,26 @@ type input struct {
 	file *os.File
 }
 
+// interruptible gives a reader of src that also ends when ctx does: a read from a terminal or a pipe may else wait for
+// ever. The goroutine that reads ends with src, or with the program.
+func interruptible(ctx context.Context, src io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	go func() {
+		// The wrappers hide WriteTo and ReadFrom, which would bring a smaller buffer of their own.
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, make([]byte, bufferSize))
+		w.CloseWithError(err)
+	}()
+	return r
+}
+
 // openInput opens what a command reads. The caller closes it.
-func (c *cli) openInput(name string) (*input, error) {
+func (c *cli) openInput(ctx context.Context, name string) (*input, error) {
 	if name == "" || name == stdio {
 		if f, ok := c.stdin.(*os.File); ok {
 			growPipe(f)
 		}
-		return &input{Reader: c.stdin, name: stdio, size: -1}, nil
+		return &input{Reader: interruptible(ctx, c.stdin), name: stdio, size: -1}, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -52,6 +65,8 @@ func (c *cli) openInput(name string) (*input, error) {
 		return nil, fmt.Errorf("%s is a directory; make an archive of it first, such as: tar c %s | keywardctl encrypt ... -", name, name)
 	case info.Mode().IsRegular():
 		in.size = info.Size()
+	default:
+		in.Reader = interruptible(ctx, f)
 	}
 	return in, nil
 }

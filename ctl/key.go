@@ -298,7 +298,7 @@ func (c *cli) keyStateCmd(verb, action, short string) *cobra.Command {
 			var req any = &kmswire.EnableKeyRequest{KeyID: id}
 			if action == "DisableKey" {
 				req = &kmswire.DisableKeyRequest{KeyID: id}
-				if err := c.confirm(fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
+				if err := c.confirm(ctx, fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
 					return err
 				}
 			}

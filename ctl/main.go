@@ -23,9 +23,11 @@ import (
 
 // Main is the program keywardctl. It returns the exit code.
 func Main() int {
-	// An interrupt ends the call in hand and takes half-written files away.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// An interrupt, or the terminal's end, ends the call in hand and takes half-written files away. A second one ends the
+	// program at once, whatever it waits for.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 

@@ -13,6 +13,7 @@ package ctl
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -140,7 +141,7 @@ func isTerminal(stream any) bool {
 }
 
 // confirm asks before a change that stops something from working.
-func (c *cli) confirm(question string) error {
+func (c *cli) confirm(ctx context.Context, question string) error {
 	if c.yes {
 		return nil
 	}
@@ -148,7 +149,7 @@ func (c *cli) confirm(question string) error {
 		return &codedError{code: exitUsage, err: fmt.Errorf("%s (nobody can be asked here)", question), next: "--yes goes on without asking"}
 	}
 	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
+	answer, err := bufio.NewReader(interruptible(ctx, c.stdin)).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return err
 	}

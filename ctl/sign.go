@@ -136,7 +136,7 @@ How to verify with OpenSSL is printed on stderr.`,
 					return err
 				}
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(ctx, first(a))
 			if err != nil {
 				return err
 			}
@@ -325,7 +325,7 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 			if err != nil {
 				return err
 			}
-			sigIn, err := c.openInput(signatureFile)
+			sigIn, err := c.openInput(ctx, signatureFile)
 			if err != nil {
 				return err
 			}
@@ -339,7 +339,7 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 					return fmt.Errorf("%s: %w", signatureFile, err)
 				}
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(ctx, first(a))
 			if err != nil {
 				return err
 			}
