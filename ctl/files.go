@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/sys/unix"
@@ -223,33 +224,53 @@ func (c *cli) stream(ctx context.Context, dst io.Writer, src io.Reader, size int
 	}
 }
 
-// bar is a progress bar, or nothing.
-type bar struct{ b *progressbar.ProgressBar }
+// barDelay is how long work runs before it gets a bar: what is shorter needs none, and its first rate would be nonsense.
+const barDelay = 500 * time.Millisecond
+
+// bar is a progress bar, or nothing when it is nil.
+type bar struct {
+	b       *progressbar.ProgressBar
+	begun   time.Time
+	waiting int64 // octets that are done and not yet shown
+}
 
 // progress shows a bar on stderr when a person is there to see it. size is -1 when it is not known.
-func (c *cli) progress(size int64, doing string) bar {
+func (c *cli) progress(size int64, doing string) *bar {
 	if c.quiet || c.noProgress || !isTerminal(c.stderr) {
-		return bar{}
+		return nil
 	}
-	return bar{progressbar.NewOptions64(size,
-		progressbar.OptionSetWriter(c.stderr),
+	return newBar(c.stderr, size, doing)
+}
+
+func newBar(w io.Writer, size int64, doing string) *bar {
+	b := progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(w),
 		progressbar.OptionSetDescription(doing),
 		progressbar.OptionShowBytes(true),
-		progressbar.OptionShowTotalBytes(true),
-		progressbar.OptionThrottle(100e6), // 100 ms
+		progressbar.OptionShowCount(),
+		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetWidth(30),
-	)}
+	)
+	b.StartWithoutRender() // the rate counts from here
+	return &bar{b: b, begun: time.Now()}
 }
 
-func (b bar) add(n int) {
-	if b.b != nil {
-		_ = b.b.Add(n) // a bar that can't be drawn is no reason to stop
+func (b *bar) add(n int) {
+	if b == nil {
+		return
 	}
+	b.waiting += int64(n)
+	if time.Since(b.begun) < barDelay {
+		return
+	}
+	_ = b.b.Add64(b.waiting) // a bar that can't be drawn is no reason to stop
+	b.waiting = 0
 }
 
-func (b bar) done() {
-	if b.b != nil {
+func (b *bar) done() {
+	if b != nil {
 		_ = b.b.Clear()
 	}
 }
