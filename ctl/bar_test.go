@@ -26,6 +26,18 @@ func TestBarRate(t *testing.T) {
 		}
 		b.done()
 	})
+	synctest.Test(t, func(t *testing.T) {
+		var screen bytes.Buffer
+		b := newBar(&screen, -1, "encrypting")
+		time.Sleep(barDelay)
+		b.add(1 << 20)
+		b.done()
+		shown := screen.Len()
+		time.Sleep(time.Minute)
+		if shown == 0 || screen.Len() != shown {
+			t.Errorf("after its end a bar without a size went on: %q", screen.String()[shown:])
+		}
+	})
 	var none *bar
 	none.add(1)
 	none.done()

@@ -168,7 +168,7 @@ func (c *cli) dataKeyExportCmd() *cobra.Command {
 			err = c.call(cmd.Context(), "ExportDataKey", &kmswire.ExportDataKeyRequest{
 				CiphertextBlob: blob, PublicKeyBlob: w.blob, WrappingAlgorithm: w.alg, WrappingKeySpec: w.spec, EncryptionContext: ec}, &answer)
 			if err != nil {
-				return fmt.Errorf("%s: %w", first(a), err)
+				return fmt.Errorf("%s: %w", shown(first(a), "stdin"), err)
 			}
 			return c.print(answer, func() error { return c.line(base64.StdEncoding.EncodeToString(answer.ExportedDataKey)) })
 		},
@@ -193,7 +193,7 @@ func (c *cli) readBlob(ctx context.Context, name string) ([]byte, error) {
 	}
 	blob, err := unbase64(text)
 	if err != nil || len(blob) == 0 {
-		return nil, fmt.Errorf("%s is not a ciphertext in base64", in.name)
+		return nil, fmt.Errorf("%s is not a ciphertext in base64", in)
 	}
 	return blob, nil
 }
@@ -228,7 +228,7 @@ or under the newest version of the same. The plaintext never leaves keyward.`,
 			err = c.call(cmd.Context(), "ReEncrypt", &kmswire.ReEncryptRequest{
 				CiphertextBlob: blob, DestinationKeyID: to, SourceEncryptionContext: source, DestinationEncryptionContext: destination}, &answer)
 			if err != nil {
-				return fmt.Errorf("%s: %w", first(a), err)
+				return fmt.Errorf("%s: %w", shown(first(a), "stdin"), err)
 			}
 			return c.print(answer, func() error { return c.line(base64.StdEncoding.EncodeToString(answer.CiphertextBlob)) })
 		},

@@ -124,6 +124,8 @@ func TestNothingHalfWritten(t *testing.T) {
 	d.must(t, "encrypt", "--key", "alias/a", "--context", "app=db", "f")
 	good := read(t, "f.age")
 	os.Remove("f")
+	// The payload comes after the header's MAC (43 characters and a line end) and a nonce.
+	payload := bytes.Index(good, []byte("\n--- ")) + 5 + 44 + 16
 	change := func(at int) []byte {
 		bad := bytes.Clone(good)
 		bad[at] ^= 1
@@ -136,12 +138,12 @@ func TestNothingHalfWritten(t *testing.T) {
 		want string
 	}{
 		"cut":             {good[:200_000], "", 1, "nothing was written"},
-		"cut at a chunk":  {good[:len(good)-(len(good)%(64<<10+16))], "", 1, "nothing was written"},
+		"cut at a chunk":  {good[:payload+2*(64<<10+16)], "", 1, "the file is cut: its end is missing; nothing was written"},
 		"changed header":  {change(bytes.Index(good, []byte("\n--- ")) + 8), "", 1, ""},
-		"changed payload": {change(len(good) - 5), "", 1, "nothing was written"},
+		"changed payload": {change(len(good) - 5), "", 1, "g.age: the file is damaged: it was changed, or its end is missing; nothing was written"},
 		"trailing data":   {append(bytes.Clone(good), 'x'), "", 1, "nothing was written"},
 		"empty":           {nil, "", 1, "file is empty"},
-		"no age file":     {[]byte("hello"), "", 1, "age"},
+		"no age file":     {[]byte("hello"), "", 1, "g.age: this is not an encrypted file of keywardctl"},
 		"other context":   {good, "--context app=web", 1, `app="db"`},
 		"other key":       {good, "--key alias/b", 1, "under key key-1, not key-2"},
 		"no such key":     {good, "--key alias/c", 4, "alias list"},
@@ -188,13 +190,43 @@ func TestNothingHalfWritten(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"encrypt", "--key", "alias/a", "nothing"}, {"encrypt", "--key", "alias/a", "."}, {"encrypt", "--key", "alias/a", "--out", "no/such/dir", "g"}} {
-		if code, _, stderr := d.ctl(t, "", args...); code == exitOK || stderr == "" {
+		if code, _, stderr := d.ctl(t, "", args...); code == exitOK || stderr == "" || strings.Contains(stderr, ".partial") {
 			t.Errorf("%v: %d %q", args, code, stderr)
 		}
 	}
 	if got := names(t); got != ".age bad.age f.age g g.age" {
 		t.Errorf("the directory has %q", got)
 	}
+}
+
+// TestOutputFails writes to a full disk, which is what /dev/full is. The error names the output and not the input.
+func TestOutputFails(t *testing.T) {
+	d := startFake(t)
+	inDir(t)
+	d.must(t, "key", "create", "--alias", "a")
+	d.must(t, "key", "create", "--alias", "s", "--spec", "EC_P256")
+	write(t, "f", random(300_000))
+	d.must(t, "encrypt", "--key", "alias/a", "f")
+	for _, line := range []string{"encrypt --key alias/a f", "decrypt f.age", "sign --key alias/s f", "encrypt --key alias/a --direct g"} {
+		write(t, "g", []byte("secret"))
+		args := strings.Fields(line)
+		code, _, stderr := d.ctl(t, "", append(args, "--out", "/dev/full")...)
+		if want := "keywardctl " + args[0] + ": /dev/full: no space left on device\n"; code != exitFailure || stderr != want {
+			t.Errorf("%s: exit code %d, %q", line, code, stderr)
+		}
+	}
+}
+
+// TestLongName encrypts a file whose name is as long as a name can be.
+func TestLongName(t *testing.T) {
+	d := startFake(t)
+	inDir(t)
+	d.must(t, "key", "create", "--alias", "a")
+	name := strings.Repeat("n", 255-len(suffix))
+	write(t, name, []byte("data"))
+	d.must(t, "encrypt", "--key", "alias/a", name)
+	os.Remove(name)
+	d.must(t, "decrypt", name+suffix)
 }
 
 // TestInterrupted stops an encryption in its middle.

@@ -25,7 +25,7 @@ const stdio = "-"
 // input is a file or stdin.
 type input struct {
 	io.Reader
-	name string // as it was given; "-" for stdin
+	name string // as it was given; "-" for stdin; see String
 	size int64  // octets, or -1 when it is not known
 	file *os.File
 }
@@ -72,6 +72,9 @@ func (c *cli) openInput(ctx context.Context, name string) (*input, error) {
 	return in, nil
 }
 
+// String is the name in messages.
+func (in *input) String() string { return shown(in.name, "stdin") }
+
 func (in *input) close() {
 	if in.file != nil {
 		in.file.Close() // it was only read: there is nothing to lose
@@ -85,12 +88,46 @@ func growPipe(f *os.File) {
 
 // output is a file that appears under its name when it is whole, or stdout.
 type output struct {
-	io.Writer
+	w     io.Writer
 	name  string   // as it was given; "-" for stdout
 	file  *os.File // the temporary file; nil for stdout and devices
 	temp  string
 	force bool
 	other *os.File // a device or pipe that is written directly
+}
+
+// writeError says that the output could not be written, by the name that the user knows it by.
+type writeError struct {
+	name string
+	err  error
+}
+
+func (e *writeError) Error() string { return e.name + ": " + reason(e.err).Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
+// reason takes off the operation and the file name that package os puts before an error.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// Write writes to the file or stdout.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil {
+		err = &writeError{shown(o.name, "stdout"), err}
+	}
+	return n, err
+}
+
+// shown is a file's name in messages: "-" has another one there.
+func shown(name, stream string) string {
+	if name == stdio {
+		return stream
+	}
+	return name
 }
 
 // createOutput prepares what a command writes. A regular file is written beside its place under another name, and
@@ -104,7 +141,7 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 		if f, ok := c.stdout.(*os.File); ok {
 			growPipe(f)
 		}
-		return &output{Writer: c.stdout, name: stdio}, nil
+		return &output{w: c.stdout, name: stdio}, nil
 	}
 	info, err := os.Stat(name)
 	switch {
@@ -115,7 +152,7 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 		if err != nil {
 			return nil, err
 		}
-		return &output{Writer: f, name: name, other: f}, nil
+		return &output{w: f, name: name, other: f}, nil
 	case err == nil && !force:
 		return nil, existsError(name)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -127,12 +164,13 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 			name = target
 		}
 	}
-	temp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text()[:8]+".partial")
+	// The name does not grow with the file's own, which may be as long as a name can be.
+	temp := filepath.Join(filepath.Dir(name), ".keywardctl-"+rand.Text()[:12]+".partial")
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s can't be written: %w", name, reason(err))
 	}
-	return &output{Writer: f, name: name, file: f, temp: temp, force: force}, nil
+	return &output{w: f, name: name, file: f, temp: temp, force: force}, nil
 }
 
 func existsError(name string) error {
@@ -149,11 +187,8 @@ func (o *output) commit() error {
 	if o.file == nil {
 		return nil
 	}
-	if err := o.file.Sync(); err != nil {
-		return fmt.Errorf("%s: %w", o.name, err)
-	}
-	if err := o.file.Close(); err != nil {
-		return fmt.Errorf("%s: %w", o.name, err)
+	if err := errors.Join(o.file.Sync(), o.file.Close()); err != nil {
+		return &writeError{o.name, err}
 	}
 	o.file = nil
 	if err := publish(o.temp, o.name, o.force); err != nil {
@@ -252,6 +287,8 @@ func newBar(w io.Writer, size int64, doing string) *bar {
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetWidth(30),
+		// Without a size there is a spinner, which would have a goroutine that goes on drawing after done.
+		progressbar.OptionSetSpinnerChangeInterval(0),
 	)
 	b.StartWithoutRender() // the rate counts from here
 	return &bar{b: b, begun: time.Now()}
@@ -279,10 +316,10 @@ func (b *bar) done() {
 func readSmall(in *input, limit int) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(bufio.NewReader(in), int64(limit)+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", in.name, err)
+		return nil, fmt.Errorf("%s: %w", in, err)
 	}
 	if len(data) > limit {
-		return nil, fmt.Errorf("%s has more than %d octets", in.name, limit)
+		return nil, fmt.Errorf("%s has more than %d octets", in, limit)
 	}
 	return data, nil
 }

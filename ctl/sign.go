@@ -93,7 +93,7 @@ func join[T ~string](list []T) string {
 func (c *cli) digest(ctx context.Context, in *input) ([]byte, error) {
 	h := sha256.New()
 	if _, err := c.stream(ctx, h, in, in.size, "hashing"); err != nil {
-		return nil, fmt.Errorf("%s: %w", in.name, err)
+		return nil, fmt.Errorf("%s: %w", in, err)
 	}
 	return h.Sum(nil), nil
 }
@@ -164,7 +164,7 @@ How to verify with OpenSSL is printed on stderr.`,
 				return err
 			}
 			if _, err := o.Write(signature); err != nil {
-				return fmt.Errorf("%s: %w", out, err)
+				return err
 			}
 			if err := o.commit(); err != nil {
 				return err
@@ -363,10 +363,10 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 			}
 			if !good {
 				return &codedError{code: exitFailure,
-					err:  fmt.Errorf("the signature is NOT good: %s is not what %s signed (%s), or %s is of another file", in.name, r.key, r.algorithm, signatureFile),
+					err:  fmt.Errorf("the signature is NOT good: %s is not what %s signed (%s), or %s is of another file", in, r.key, r.algorithm, signatureFile),
 					next: "see that file, signature, --algorithm and --format belong together"}
 			}
-			c.say("the signature is good: %s, signed by %s", in.name, version)
+			c.say("the signature is good: %s, signed by %s", in, version)
 			return nil
 		},
 	}
