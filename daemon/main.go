@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+
+	"github.com/miekg/pkcs11"
 
 	"github.com/keyward/keyward/daemon/config"
 )
@@ -34,7 +37,18 @@ func commands() []command {
 // errUsage marks a mistake in the arguments: exit code 2.
 var errUsage = errors.New("usage")
 
-// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage.
+// exitPIN says that an HSM refused its PIN: starting again would try the same PIN again, and HSMs lock. The unit has it in
+// RestartPreventExitStatus=. The number is sysexits.h's EX_CONFIG.
+const exitPIN = 78
+
+// pinRefused says whether an HSM's refusal of a PIN is among the causes of err.
+func pinRefused(err error) bool {
+	return slices.ContainsFunc([]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED},
+		func(code pkcs11.Error) bool { return errors.Is(err, code) })
+}
+
+// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage, 78 when an HSM refused its
+// PIN.
 func Main() int {
 	err := dispatch(os.Args[1:])
 	switch {
@@ -47,6 +61,9 @@ func Main() int {
 	// A list of errors, as of a configuration, has a line for each.
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(os.Stderr, "keywardd: "+strings.TrimSpace(line))
+	}
+	if pinRefused(err) {
+		return exitPIN
 	}
 	return 1
 }
