@@ -98,13 +98,15 @@ func help(w io.Writer) {
 // parse reads a command's flags. Nothing may be left over.
 func parse(name string, args []string, define func(*flag.FlagSet)) error {
 	fs := flag.NewFlagSet("keywardd "+name, flag.ContinueOnError)
-	fs.SetOutput(os.Stderr)
+	fs.SetOutput(io.Discard) // Main says what is wrong
 	define(fs)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			fs.SetOutput(os.Stdout)
+			fs.Usage()
 			return err
 		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w; see keywardd %s --help", errUsage, err, name)
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("%w: keywardd %s takes no argument %q", errUsage, name, fs.Arg(0))
@@ -133,11 +135,26 @@ func cmdCheckConfig(args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := newPeerTable(c); err != nil {
+	if err := checkMachine(c); err != nil {
 		return err
 	}
-	fmt.Printf("%s: all right (%d members, %d instances, %d peers)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
+	fmt.Printf("%s: all right ([[member]] %d, [[instance]] %d, [[peer]] %d)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
 	return nil
+}
+
+// checkMachine checks what the configuration needs of this machine: users, groups, libraries.
+func checkMachine(c *config.Config) error {
+	_, err := newPeerTable(c)
+	errs := []error{err}
+	if c.Sockets.Group != "" {
+		if _, err := groupID(c.Sockets.Group); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, m := range c.Members {
+		errs = append(errs, checkModule(&m))
+	}
+	return errors.Join(errs...)
 }
 
 func cmdVersion(args []string) error {

@@ -112,8 +112,8 @@ func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
 				return pool, fmt.Errorf("member %q: setting %s: %w", m.Name, name, err)
 			}
 		}
-		if _, err := os.Stat(m.Module); err != nil {
-			return pool, fmt.Errorf("member %q: the PKCS#11 module %s can't be used: %w", m.Name, m.Module, err)
+		if err := checkModule(m); err != nil {
+			return pool, err
 		}
 		pool.Members = append(pool.Members, hsmpool.MemberConfig{
 			Name: m.Name, Module: m.Module, TokenLabel: m.TokenLabel, TokenSerial: m.TokenSerial,
@@ -121,6 +121,14 @@ func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
 		})
 	}
 	return pool, nil
+}
+
+// checkModule looks whether the member's library is there.
+func checkModule(m *config.Member) error {
+	if _, err := os.Stat(m.Module); err != nil {
+		return fmt.Errorf("member %q: the PKCS#11 module can't be used: %w", m.Name, err)
+	}
+	return nil
 }
 
 // readGroup reads the name of the HSM group that the store belongs to.
