@@ -138,7 +138,7 @@ func cmdCheckConfig(args []string) error {
 	if err := checkMachine(c); err != nil {
 		return err
 	}
-	fmt.Printf("%s: all right ([[member]] %d, [[instance]] %d, [[peer]] %d)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
+	fmt.Printf("%s: all right (members: %d, instances: %d, peers: %d)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
 	return nil
 }
 
