@@ -110,11 +110,12 @@ configuration. With an RSA key it is OAEP, which anybody with the public key can
 			if err := o.commit(); err != nil {
 				return err
 			}
-			if out != stdio {
-				c.say("%s: %s under %s", out, octets(n), recipient.UsedKeyID)
-				c.say("next: keywardctl decrypt %s", decryptArguments(out))
+			if out == stdio {
+				return nil
 			}
-			return nil
+			c.say("%s: %s under %s", out, octets(n), recipient.UsedKeyID)
+			c.say("next: keywardctl decrypt %s", decryptArguments(out))
+			return c.made(madeFile{File: out, KeyID: recipient.UsedKeyID, PlaintextOctets: &n})
 		},
 	}
 	c.keyFlag(cmd, &key, "key to encrypt under")
@@ -209,10 +210,11 @@ public key (OAEP), such as by OpenSSL.`,
 			if err := o.commit(); err != nil {
 				return err
 			}
-			if out != stdio {
-				c.say("%s: %s, was under %s", out, octets(n), identity.Opened.KeyID)
+			if out == stdio {
+				return nil
 			}
-			return nil
+			c.say("%s: %s, was under %s", out, octets(n), identity.Opened.KeyID)
+			return c.made(madeFile{File: out, KeyID: identity.Opened.KeyID, PlaintextOctets: &n})
 		},
 	}
 	c.keyFlag(cmd, &key, "refuse a file that is not under this key")
@@ -348,11 +350,11 @@ func (c *cli) encryptDirect(ctx context.Context, in *input, r directRequest) err
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.key, err)
 	}
-	return c.putBlob(answer.CiphertextBlob, answer, r, 0o666)
+	return c.putBlob(answer.CiphertextBlob, answer.KeyID, answer, r, 0o666)
 }
 
 // putBlob writes binary as one line of base64, or as it is.
-func (c *cli) putBlob(blob []byte, answer any, r directRequest, mode fs.FileMode) error {
+func (c *cli) putBlob(blob []byte, keyID string, answer any, r directRequest, mode fs.FileMode) error {
 	if r.out == "" {
 		r.out = stdio
 	}
@@ -363,7 +365,10 @@ func (c *cli) putBlob(blob []byte, answer any, r directRequest, mode fs.FileMode
 	if !r.binary {
 		data = append([]byte(base64.StdEncoding.EncodeToString(blob)), '\n')
 	}
-	return c.put(r.out, data, mode, r.force, r.binary)
+	if err := c.put(r.out, data, mode, r.force, r.binary); err != nil || r.out == stdio {
+		return err
+	}
+	return c.made(madeFile{File: r.out, KeyID: keyID})
 }
 
 // put writes small data to a file or stdout.
@@ -424,7 +429,11 @@ func (c *cli) decryptDirect(ctx context.Context, in *input, r directRequest) err
 	if c.format == "json" && r.out == stdio {
 		return c.json(answer)
 	}
-	return c.put(r.out, answer.Plaintext, 0o600, r.force, false)
+	n := int64(len(answer.Plaintext))
+	if err := c.put(r.out, answer.Plaintext, 0o600, r.force, false); err != nil || r.out == stdio {
+		return err
+	}
+	return c.made(madeFile{File: r.out, KeyID: answer.KeyID, PlaintextOctets: &n})
 }
 
 // unbase64 reads base64 that may be wrapped.

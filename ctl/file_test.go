@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -196,6 +197,33 @@ func TestNothingHalfWritten(t *testing.T) {
 	}
 	if got := names(t); got != ".age bad.age f.age g g.age" {
 		t.Errorf("the directory has %q", got)
+	}
+}
+
+// TestJSONOfFiles makes files under -o json: stdout says what was made, or has the data itself and nothing else.
+func TestJSONOfFiles(t *testing.T) {
+	d := startFake(t)
+	inDir(t)
+	d.must(t, "key", "create", "--alias", "a")
+	d.must(t, "key", "create", "--alias", "s", "--spec", "EC_P256")
+	write(t, "f", []byte("data"))
+	for _, row := range []struct{ line, want string }{
+		{"encrypt --key alias/a f", `{"File":"f.age","KeyId":"key-1","PlaintextOctets":4}`},
+		{"decrypt --force f.age", `{"File":"f","KeyId":"key-1","PlaintextOctets":4}`},
+		{"decrypt --out - f.age", "data"},
+		{"sign --key alias/s f", `{"File":"f.sig","KeyId":"key-2","KeyVersionId":"key-2-v1","Algorithm":"ECDSA_SHA_256"}`},
+		{"encrypt --direct --key alias/a --out f.kms f", `{"File":"f.kms","KeyId":"key-1"}`},
+		{"decrypt --direct --out f2 f.kms", `{"File":"f2","KeyId":"key-1","PlaintextOctets":4}`},
+	} {
+		out, _ := d.must(t, append(strings.Fields(row.line), "-o", "json")...)
+		got := out
+		var compact bytes.Buffer
+		if json.Compact(&compact, []byte(out)) == nil {
+			got = compact.String()
+		}
+		if strings.TrimSpace(got) != row.want {
+			t.Errorf("%s: %s", row.line, got)
+		}
 	}
 }
 

@@ -97,6 +97,7 @@ Exit codes: ` + exitText() + ".",
 	f.BoolVar(&c.yes, "yes", false, "do not ask before changes that stop something from working")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	f.BoolVar(&c.noProgress, "no-progress", false, "show no progress bar")
+	choices(root, "output", "table", "json")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef("%v", err) })
 
 	root.AddGroup(

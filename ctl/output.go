@@ -47,6 +47,20 @@ func (c *cli) print(answer any, table func() error) error {
 	return table()
 }
 
+// madeFile is what -o json prints of a file that was made. When the data itself goes to stdout, nothing else does.
+type madeFile struct {
+	File            string
+	KeyID           string `json:"KeyId"`
+	KeyVersionID    string `json:"KeyVersionId,omitempty"`
+	Algorithm       string `json:",omitempty"`
+	PlaintextOctets *int64 `json:",omitempty"`
+}
+
+// made prints f as JSON. People are told in talk.
+func (c *cli) made(f madeFile) error {
+	return c.print(f, func() error { return nil })
+}
+
 // line prints one word or line of data.
 func (c *cli) line(text string) error {
 	_, err := fmt.Fprintln(c.stdout, text)

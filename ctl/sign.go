@@ -170,7 +170,10 @@ How to verify with OpenSSL is printed on stderr.`,
 				return err
 			}
 			c.sayVerify(&r, in.name, out, certificate)
-			return nil
+			if out == stdio {
+				return nil
+			}
+			return c.made(madeFile{File: out, KeyID: k.KeyID, KeyVersionID: r.version, Algorithm: r.algorithm})
 		},
 	}
 	r.flags(c, cmd, formatRaw, formatDER, formatCMS)
