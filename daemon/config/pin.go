@@ -46,7 +46,7 @@ func (m *Member) PIN() ([]byte, error) {
 	if m.PINCredential != "" {
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
-			return nil, fmt.Errorf("member %q: pin_credential = %q, but there is no credentials directory: this does not run in a systemd unit. Start the daemon with systemctl; for an init use: systemd-run --pty --wait --collect -p LoadCredentialEncrypted=%s:FILE keywardd init ...", m.Name, m.PINCredential, m.PINCredential)
+			return nil, fmt.Errorf("member %q: pin_credential = %q, but there is no credentials directory: this does not run in a systemd unit. Start the daemon with systemctl; for an init use: systemd-run --pty --wait --collect -p LoadCredentialEncrypted=%s:FILE keywardd init --shares-dir DIR", m.Name, m.PINCredential, m.PINCredential)
 		}
 		file = filepath.Join(dir, m.PINCredential)
 	}
