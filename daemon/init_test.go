@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +43,18 @@ func TestGiveToOwner(t *testing.T) {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil || int(st.Uid) != want {
 			t.Errorf("%s belongs to %d, not %d: %v", path, st.Uid, want, err)
+		}
+	}
+}
+
+// TestWhoseFiles adds the advice to a file of the state directory that may not be opened, and to nothing else.
+func TestWhoseFiles(t *testing.T) {
+	for path, want := range map[string]bool{"/state/store.db": true, "/etc/x.pin": false} {
+		for _, cause := range []error{unix.EACCES, unix.EIO} {
+			err := whoseFiles("/state/", fmt.Errorf("opening: %w", &fs.PathError{Op: "open", Path: path, Err: cause}))
+			if got := strings.Contains(err.Error(), "chown -R "); got != (want && cause == unix.EACCES) || !errors.Is(err, cause) {
+				t.Errorf("%s, %v: %v", path, cause, err)
+			}
 		}
 	}
 }

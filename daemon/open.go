@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,6 +146,15 @@ func readGroup(c *config.Config) (string, error) {
 		return "", fmt.Errorf("%s is empty; take it from a backup", filepath.Join(c.StateDir, groupFile))
 	}
 	return group, nil
+}
+
+// whoseFiles adds what to do to an error that says that a file of dir may not be opened: it then belongs to another user.
+func whoseFiles(dir string, err error) error {
+	file, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(file, fs.ErrPermission) || filepath.Dir(file.Path) != filepath.Clean(dir) {
+		return err
+	}
+	return fmt.Errorf("%w; keywardd runs here as uid %d, and this directory and all in it must belong to that user: chown -R %[2]d %[3]s", err, os.Geteuid(), dir)
 }
 
 // openStore opens the store with the group's seal key.

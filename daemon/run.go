@@ -74,13 +74,13 @@ func run(path string, opt runOptions) error {
 	}
 	lock, err := lockDir(c.StateDir)
 	if err != nil {
-		return err
+		return whoseFiles(c.StateDir, err)
 	}
 	defer lock.Close()
 
 	p, err := openParts(ctx, c, log)
 	if err != nil {
-		return err
+		return whoseFiles(c.StateDir, err)
 	}
 	defer func() {
 		if err := p.Close(); err != nil {
