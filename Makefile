@@ -21,7 +21,7 @@ deps: ## install the Debian packages that are missing
 build: ## build bin/keywardd and bin/keywardctl
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/daemon.release=$(VERSION)' -o bin/keywardd ./daemon/keywardd
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/keywardctl ./ctl/keywardctl
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/ctl.Version=$(VERSION)' -o bin/keywardctl ./ctl/keywardctl
 
 run: deps build ## start keywardd dev, take a tour through it, and stay until Ctrl-C
 	@scripts/tour.sh --stay $(DIR)

@@ -36,6 +36,8 @@ func (c *cli) aliasMoveCmd() *cobra.Command {
 		Long:    "Point an alias at another key. What was encrypted under the old key still opens: a ciphertext names its key itself.",
 		Example: "  keywardctl alias move app/db key-4d5e6f",
 		Args:    args("ALIAS", "KEY"),
+
+		ValidArgsFunction: c.completeKeys,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return c.setAlias(cmd, "UpdateAlias", a[0], a[1])
 		},
@@ -67,9 +69,11 @@ func (c *cli) aliasDeleteCmd() *cobra.Command {
 		Short:   "Take a name away; the key stays",
 		Example: "  keywardctl alias delete app/db --yes",
 		Args:    args("ALIAS"),
+
+		ValidArgsFunction: c.completeKeys,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			name := aliasNamed(a[0])
-			if err := c.confirm(fmt.Sprintf("Whatever uses the name %s stops working; the key stays. Delete the name?", name)); err != nil {
+			if err := c.confirm(cmd.Context(), fmt.Sprintf("Whatever uses the name %s stops working; the key stays. Delete the name?", name)); err != nil {
 				return err
 			}
 			var answer kmswire.EmptyResponse

@@ -88,6 +88,9 @@ binary is base64. Batch actions have commands of their own: keywardctl batch.`,
 			if err := args("ACTION")(cmd, cmd.Flags().Args()); err != nil {
 				return err
 			}
+			if err := c.checkParams(cmd.Flags().Arg(0), params); err != nil {
+				return err
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 			defer cancel()
 			answer, err := kmsclient.CallParams(ctx, c.client, cmd.Flags().Arg(0), params)
@@ -142,6 +145,30 @@ binary is base64. Batch actions have commands of their own: keywardctl batch.`,
 	}
 	cmd.AddCommand(list)
 	return cmd
+}
+
+// checkParams tells of parameters that keywardctl does not know, because the service passes over them: a typo would
+// silently mean the default. Batches have no parameters for their items.
+func (c *cli) checkParams(action string, params url.Values) error {
+	req, ok := actions[action]
+	if !ok {
+		return nil
+	}
+	if verb, ok := strings.CutPrefix(action, "Batch"); ok {
+		return usagef("%s takes its items from a stream: %s", action, map[string]string{
+			"Encrypt": "use keywardctl batch encrypt", "Decrypt": "use keywardctl batch decrypt", "Sign": "use keywardctl batch sign", "Verify": "use keywardctl batch verify",
+			"GenerateDataKey": "keywardctl has no command for it yet"}[verb])
+	}
+	known, err := kmswire.Parameters(req)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		if !slices.ContainsFunc(known, func(p kmswire.Parameter) bool { return p.Name == name }) {
+			c.say("note: %s has no parameter %s that this keywardctl knows of, and keywardd passes over what it does not know; keywardctl api list shows the parameters", action, name)
+		}
+	}
+	return nil
 }
 
 // splitParams takes the API's parameters, whose names begin with a capital, out of a command line.

@@ -112,7 +112,7 @@ func (c *cli) batch(cmd *cobra.Command, action string, req any, format string) e
 	default:
 		return usagef("--format is ndjson or octets, not %q", format)
 	}
-	in, err := c.openInput(stdio)
+	in, err := c.openInput(cmd.Context(), stdio)
 	if err != nil {
 		return err
 	}

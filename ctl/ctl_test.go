@@ -48,7 +48,7 @@ func TestExitCodes(t *testing.T) {
 		{&kmsclient.Error{Code: "InvalidParameter"}, 1, ""},
 		{&kmsclient.Error{Code: "Something.New"}, 1, ""},
 		{&kmsclient.Error{Code: "DryRunOperationError"}, 0, "would have worked"},
-		{&admin.Error{Status: http.StatusForbidden}, 3, "[[peer]]"},
+		{&admin.Error{Status: http.StatusForbidden}, 3, ""},
 		{&admin.Error{Status: http.StatusNotFound}, 4, ""},
 		{&admin.Error{Status: http.StatusServiceUnavailable}, 75, ""},
 		{&admin.Error{Status: http.StatusInternalServerError}, 1, ""},
@@ -364,6 +364,13 @@ func TestAPI(t *testing.T) {
 	}
 	if code, _, stderr := d.ctl(t, "", "api", "NoSuchThing"); code != exitUsage || !strings.Contains(stderr, "api list") {
 		t.Errorf("unknown action: %d %q", code, stderr)
+	}
+	// keywardd passes over a parameter that it does not know, so keywardctl tells.
+	if code, out, talk := d.ctl(t, "", "api", "DescribeKey", "--KeyId", "key-1", "--KeyID", "x"); code != exitOK || !json.Valid([]byte(out)) || !strings.Contains(talk, "no parameter KeyID") {
+		t.Errorf("unknown parameter: %d %q", code, talk)
+	}
+	if code, _, stderr := d.ctl(t, "", "api", "BatchSign", "--KeyId", "key-1"); code != exitUsage || !strings.Contains(stderr, "keywardctl batch sign") {
+		t.Errorf("batch: %d %q", code, stderr)
 	}
 	d.refuse["Encrypt"] = problem(400, "DryRunOperationError", "")
 	if code, _, talk := d.ctl(t, "", "api", "Encrypt", "--DryRun", "true"); code != exitOK || !strings.Contains(talk, "would have worked") {

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -159,7 +160,7 @@ func (c *cli) dataKeyExportCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			blob, err := c.readBlob(first(a))
+			blob, err := c.readBlob(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}
@@ -167,7 +168,7 @@ func (c *cli) dataKeyExportCmd() *cobra.Command {
 			err = c.call(cmd.Context(), "ExportDataKey", &kmswire.ExportDataKeyRequest{
 				CiphertextBlob: blob, PublicKeyBlob: w.blob, WrappingAlgorithm: w.alg, WrappingKeySpec: w.spec, EncryptionContext: ec}, &answer)
 			if err != nil {
-				return fmt.Errorf("%s: %w", first(a), err)
+				return fmt.Errorf("%s: %w", shown(first(a), "stdin"), err)
 			}
 			return c.print(answer, func() error { return c.line(base64.StdEncoding.EncodeToString(answer.ExportedDataKey)) })
 		},
@@ -180,8 +181,8 @@ func (c *cli) dataKeyExportCmd() *cobra.Command {
 }
 
 // readBlob reads a ciphertext in base64.
-func (c *cli) readBlob(name string) ([]byte, error) {
-	in, err := c.openInput(name)
+func (c *cli) readBlob(ctx context.Context, name string) ([]byte, error) {
+	in, err := c.openInput(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +193,7 @@ func (c *cli) readBlob(name string) ([]byte, error) {
 	}
 	blob, err := unbase64(text)
 	if err != nil || len(blob) == 0 {
-		return nil, fmt.Errorf("%s is not a ciphertext in base64", in.name)
+		return nil, fmt.Errorf("%s is not a ciphertext in base64", in)
 	}
 	return blob, nil
 }
@@ -219,7 +220,7 @@ or under the newest version of the same. The plaintext never leaves keyward.`,
 			if err != nil {
 				return err
 			}
-			blob, err := c.readBlob(first(a))
+			blob, err := c.readBlob(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}
@@ -227,7 +228,7 @@ or under the newest version of the same. The plaintext never leaves keyward.`,
 			err = c.call(cmd.Context(), "ReEncrypt", &kmswire.ReEncryptRequest{
 				CiphertextBlob: blob, DestinationKeyID: to, SourceEncryptionContext: source, DestinationEncryptionContext: destination}, &answer)
 			if err != nil {
-				return fmt.Errorf("%s: %w", first(a), err)
+				return fmt.Errorf("%s: %w", shown(first(a), "stdin"), err)
 			}
 			return c.print(answer, func() error { return c.line(base64.StdEncoding.EncodeToString(answer.CiphertextBlob)) })
 		},

@@ -64,7 +64,7 @@ configuration. With an RSA key it is OAEP, which anybody with the public key can
 			if err != nil {
 				return err
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}
@@ -91,24 +91,31 @@ configuration. With an RSA key it is OAEP, which anybody with the public key can
 			defer o.discard()
 			recipient := &agefile.Recipient{Ctx: cmd.Context(), KMS: fileKMS{c}, KeyID: key, Context: pairs}
 			w, err := age.Encrypt(o, recipient)
+			if e, ok := errors.AsType[*writeError](err); ok {
+				return e
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", key, cause(err))
 			}
 			n, err := c.stream(cmd.Context(), w, in, in.size, "encrypting")
-			if err != nil {
-				return fmt.Errorf("%s: %w", in.name, err)
+			if err == nil {
+				err = w.Close()
 			}
-			if err := w.Close(); err != nil {
-				return fmt.Errorf("%s: %w", out, err)
+			if e, ok := errors.AsType[*writeError](err); ok {
+				return e
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", in, err)
 			}
 			if err := o.commit(); err != nil {
 				return err
 			}
-			if out != stdio {
-				c.say("%s: %s under %s", out, octets(n), recipient.UsedKeyID)
-				c.say("next: keywardctl decrypt %s", quote(out))
+			if out == stdio {
+				return nil
 			}
-			return nil
+			c.say("%s: %s under %s", out, octets(n), recipient.UsedKeyID)
+			c.say("next: keywardctl decrypt %s", decryptArguments(out))
+			return c.made(madeFile{File: out, KeyID: recipient.UsedKeyID, PlaintextOctets: &n})
 		},
 	}
 	c.keyFlag(cmd, &key, "key to encrypt under")
@@ -148,7 +155,7 @@ public key (OAEP), such as by OpenSSL.`,
 			if err != nil {
 				return err
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(cmd.Context(), first(a))
 			if err != nil {
 				return err
 			}
@@ -186,26 +193,28 @@ public key (OAEP), such as by OpenSSL.`,
 			src.seen = bar.add
 			r, err := age.Decrypt(src, identity)
 			if err != nil {
-				return fmt.Errorf("%s: %w", in.name, fileError(err))
+				return fmt.Errorf("%s: %w", in, src.blame(fileError(err)))
 			}
 			quiet := *c
 			quiet.noProgress = true // the bar counts what is read, whose size is known
 			n, err := quiet.stream(cmd.Context(), o, r, -1, "")
+			if e, ok := errors.AsType[*writeError](err); ok {
+				return e
+			}
 			switch {
-			case err != nil && src.err != nil:
-				return fmt.Errorf("%s: %w", in.name, src.err)
 			case errors.Is(err, io.ErrUnexpectedEOF):
-				return fmt.Errorf("%s is cut: its end is missing%s", in.name, partial(o))
+				return fmt.Errorf("%s: %w%s", in, src.blame(errCut), partial(o))
 			case err != nil:
-				return fmt.Errorf("%s: %w%s", in.name, err, partial(o))
+				return fmt.Errorf("%s: %w%s", in, src.blame(errDamaged), partial(o))
 			}
 			if err := o.commit(); err != nil {
 				return err
 			}
-			if out != stdio {
-				c.say("%s: %s, was under %s", out, octets(n), identity.Opened.KeyID)
+			if out == stdio {
+				return nil
 			}
-			return nil
+			c.say("%s: %s, was under %s", out, octets(n), identity.Opened.KeyID)
+			return c.made(madeFile{File: out, KeyID: identity.Opened.KeyID, PlaintextOctets: &n})
 		},
 	}
 	c.keyFlag(cmd, &key, "refuse a file that is not under this key")
@@ -237,6 +246,20 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// blame gives the error of the input, if there was one, else err.
+func (s *sourceReader) blame(err error) error {
+	if s.err != nil {
+		return s.err
+	}
+	return err
+}
+
+var (
+	errCut = errors.New("the file is cut: its end is missing")
+	// errDamaged is all that can be known when a piece does not open: cut within a piece looks like changed.
+	errDamaged = errors.New("the file is damaged: it was changed, or its end is missing")
+)
+
 // partial says that something already went down a pipe.
 func partial(o *output) string {
 	if o.temp == "" {
@@ -260,6 +283,13 @@ func cause(err error) error {
 func fileError(err error) error {
 	if e, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
 		return fmt.Errorf("the file was encrypted without keyward, for %s", strings.Join(e.StanzaTypes, ", "))
+	}
+	if strings.HasSuffix(err.Error(), ": file is empty") {
+		return errors.New("the file is empty, and so is no encrypted file")
+	}
+	// What is not an error of keyward is of age's parser, which has no types for it.
+	if strings.HasPrefix(err.Error(), "failed to read header: ") {
+		return errors.New("this is not an encrypted file of keywardctl, or its header is damaged or not all there")
 	}
 	return err
 }
@@ -320,11 +350,11 @@ func (c *cli) encryptDirect(ctx context.Context, in *input, r directRequest) err
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.key, err)
 	}
-	return c.putBlob(answer.CiphertextBlob, answer, r, 0o666)
+	return c.putBlob(answer.CiphertextBlob, answer.KeyID, answer, r, 0o666)
 }
 
 // putBlob writes binary as one line of base64, or as it is.
-func (c *cli) putBlob(blob []byte, answer any, r directRequest, mode fs.FileMode) error {
+func (c *cli) putBlob(blob []byte, keyID string, answer any, r directRequest, mode fs.FileMode) error {
 	if r.out == "" {
 		r.out = stdio
 	}
@@ -335,7 +365,10 @@ func (c *cli) putBlob(blob []byte, answer any, r directRequest, mode fs.FileMode
 	if !r.binary {
 		data = append([]byte(base64.StdEncoding.EncodeToString(blob)), '\n')
 	}
-	return c.put(r.out, data, mode, r.force, r.binary)
+	if err := c.put(r.out, data, mode, r.force, r.binary); err != nil || r.out == stdio {
+		return err
+	}
+	return c.made(madeFile{File: r.out, KeyID: keyID})
 }
 
 // put writes small data to a file or stdout.
@@ -346,7 +379,7 @@ func (c *cli) put(name string, data []byte, mode fs.FileMode, force, binary bool
 	}
 	defer o.discard()
 	if _, err := o.Write(data); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return err
 	}
 	return o.commit()
 }
@@ -358,7 +391,7 @@ func (c *cli) decryptDirect(ctx context.Context, in *input, r directRequest) err
 	}
 	if !r.binary {
 		if blob, err = unbase64(blob); err != nil {
-			return hint(fmt.Errorf("%s is not base64", in.name), "--binary takes a ciphertext as it is; leave --direct out for a file that encrypt made without it")
+			return hint(fmt.Errorf("%s is not base64", in), "--binary takes a ciphertext as it is; leave --direct out for a file that encrypt made without it")
 		}
 	}
 	asymmetric := false
@@ -378,7 +411,7 @@ func (c *cli) decryptDirect(ctx context.Context, in *input, r directRequest) err
 		err = c.call(ctx, "Decrypt", &kmswire.DecryptRequest{CiphertextBlob: blob, EncryptionContext: r.context}, &answer)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", in.name, err)
+		return fmt.Errorf("%s: %w", in, err)
 	}
 	defer clear(answer.Plaintext)
 	if r.key != "" && !asymmetric {
@@ -387,7 +420,7 @@ func (c *cli) decryptDirect(ctx context.Context, in *input, r directRequest) err
 			return err
 		}
 		if answer.KeyID != k.KeyID {
-			return fmt.Errorf("%s is under key %s, not %s", in.name, answer.KeyID, k.KeyID)
+			return fmt.Errorf("%s is under key %s, not %s", in, answer.KeyID, k.KeyID)
 		}
 	}
 	if r.out == "" {
@@ -396,7 +429,11 @@ func (c *cli) decryptDirect(ctx context.Context, in *input, r directRequest) err
 	if c.format == "json" && r.out == stdio {
 		return c.json(answer)
 	}
-	return c.put(r.out, answer.Plaintext, 0o600, r.force, false)
+	n := int64(len(answer.Plaintext))
+	if err := c.put(r.out, answer.Plaintext, 0o600, r.force, false); err != nil || r.out == stdio {
+		return err
+	}
+	return c.made(madeFile{File: r.out, KeyID: answer.KeyID, PlaintextOctets: &n})
 }
 
 // unbase64 reads base64 that may be wrapped.
@@ -415,6 +452,9 @@ func first(args []string) string {
 // octets gives a size in words.
 func octets(n int64) string {
 	const unit = 1024
+	if n == 1 {
+		return "1 octet"
+	}
 	if n < unit {
 		return fmt.Sprintf("%d octets", n)
 	}
@@ -424,6 +464,14 @@ func octets(n int64) string {
 		names = names[1:]
 	}
 	return fmt.Sprintf("%.1f %s", value, names[0])
+}
+
+// decryptArguments is what keywardctl decrypt needs to open a file, for a shell.
+func decryptArguments(file string) string {
+	if strings.HasSuffix(file, suffix) && filepath.Base(file) != suffix {
+		return quote(file)
+	}
+	return "--out FILE " + quote(file)
 }
 
 // quote makes a name safe to paste into a shell.

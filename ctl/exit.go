@@ -94,7 +94,7 @@ var apiCodes = map[string]struct {
 	"Unsupported.Alias":              {exitFailure, "give the key's id: keywardctl key describe ALIAS shows it"},
 	"Unsupported.Origin":             {exitFailure, ""},
 	"Unsupported.ProtectionLevel":    {exitFailure, "keywardctl instance list shows the instances"},
-	"UnsupportedOperation":           {exitFailure, ""},
+	"UnsupportedOperation":           {exitFailure, "keywardctl key describe KEY shows what the key is and is for"},
 	"Rejected.UnsupportedOperation":  {exitFailure, "keywardctl key describe KEY shows what the key is for"},
 	"UnsupportedHTTPMethod":          {exitFailure, ""},
 	"UnsupportedMediaType":           {exitFailure, ""},
@@ -143,7 +143,7 @@ func verdict(err error) (code int, next string) {
 	if e, ok := errors.AsType[*admin.Error](err); ok {
 		switch e.Status {
 		case http.StatusForbidden, http.StatusUnauthorized:
-			return exitDenied, apiCodes["Forbidden.NoPermission"].next
+			return exitDenied, "" // the message says who was not known, and where to add it
 		case http.StatusNotFound:
 			return exitNotFound, "the daemon may be older than this keywardctl"
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -124,6 +125,8 @@ func TestNothingHalfWritten(t *testing.T) {
 	d.must(t, "encrypt", "--key", "alias/a", "--context", "app=db", "f")
 	good := read(t, "f.age")
 	os.Remove("f")
+	// The payload comes after the header's MAC (43 characters and a line end) and a nonce.
+	payload := bytes.Index(good, []byte("\n--- ")) + 5 + 44 + 16
 	change := func(at int) []byte {
 		bad := bytes.Clone(good)
 		bad[at] ^= 1
@@ -136,12 +139,12 @@ func TestNothingHalfWritten(t *testing.T) {
 		want string
 	}{
 		"cut":             {good[:200_000], "", 1, "nothing was written"},
-		"cut at a chunk":  {good[:len(good)-(len(good)%(64<<10+16))], "", 1, "nothing was written"},
+		"cut at a chunk":  {good[:payload+2*(64<<10+16)], "", 1, "the file is cut: its end is missing; nothing was written"},
 		"changed header":  {change(bytes.Index(good, []byte("\n--- ")) + 8), "", 1, ""},
-		"changed payload": {change(len(good) - 5), "", 1, "nothing was written"},
+		"changed payload": {change(len(good) - 5), "", 1, "g.age: the file is damaged: it was changed, or its end is missing; nothing was written"},
 		"trailing data":   {append(bytes.Clone(good), 'x'), "", 1, "nothing was written"},
 		"empty":           {nil, "", 1, "file is empty"},
-		"no age file":     {[]byte("hello"), "", 1, "age"},
+		"no age file":     {[]byte("hello"), "", 1, "g.age: this is not an encrypted file of keywardctl"},
 		"other context":   {good, "--context app=web", 1, `app="db"`},
 		"other key":       {good, "--key alias/b", 1, "under key key-1, not key-2"},
 		"no such key":     {good, "--key alias/c", 4, "alias list"},
@@ -188,13 +191,70 @@ func TestNothingHalfWritten(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{{"encrypt", "--key", "alias/a", "nothing"}, {"encrypt", "--key", "alias/a", "."}, {"encrypt", "--key", "alias/a", "--out", "no/such/dir", "g"}} {
-		if code, _, stderr := d.ctl(t, "", args...); code == exitOK || stderr == "" {
+		if code, _, stderr := d.ctl(t, "", args...); code == exitOK || stderr == "" || strings.Contains(stderr, ".partial") {
 			t.Errorf("%v: %d %q", args, code, stderr)
 		}
 	}
 	if got := names(t); got != ".age bad.age f.age g g.age" {
 		t.Errorf("the directory has %q", got)
 	}
+}
+
+// TestJSONOfFiles makes files under -o json: stdout says what was made, or has the data itself and nothing else.
+func TestJSONOfFiles(t *testing.T) {
+	d := startFake(t)
+	inDir(t)
+	d.must(t, "key", "create", "--alias", "a")
+	d.must(t, "key", "create", "--alias", "s", "--spec", "EC_P256")
+	write(t, "f", []byte("data"))
+	for _, row := range []struct{ line, want string }{
+		{"encrypt --key alias/a f", `{"File":"f.age","KeyId":"key-1","PlaintextOctets":4}`},
+		{"decrypt --force f.age", `{"File":"f","KeyId":"key-1","PlaintextOctets":4}`},
+		{"decrypt --out - f.age", "data"},
+		{"sign --key alias/s f", `{"File":"f.sig","KeyId":"key-2","KeyVersionId":"key-2-v1","Algorithm":"ECDSA_SHA_256"}`},
+		{"encrypt --direct --key alias/a --out f.kms f", `{"File":"f.kms","KeyId":"key-1"}`},
+		{"decrypt --direct --out f2 f.kms", `{"File":"f2","KeyId":"key-1","PlaintextOctets":4}`},
+	} {
+		out, _ := d.must(t, append(strings.Fields(row.line), "-o", "json")...)
+		got := out
+		var compact bytes.Buffer
+		if json.Compact(&compact, []byte(out)) == nil {
+			got = compact.String()
+		}
+		if strings.TrimSpace(got) != row.want {
+			t.Errorf("%s: %s", row.line, got)
+		}
+	}
+}
+
+// TestOutputFails writes to a full disk, which is what /dev/full is. The error names the output and not the input.
+func TestOutputFails(t *testing.T) {
+	d := startFake(t)
+	inDir(t)
+	d.must(t, "key", "create", "--alias", "a")
+	d.must(t, "key", "create", "--alias", "s", "--spec", "EC_P256")
+	write(t, "f", random(300_000))
+	d.must(t, "encrypt", "--key", "alias/a", "f")
+	for _, line := range []string{"encrypt --key alias/a f", "decrypt f.age", "sign --key alias/s f", "encrypt --key alias/a --direct g"} {
+		write(t, "g", []byte("secret"))
+		args := strings.Fields(line)
+		code, _, stderr := d.ctl(t, "", append(args, "--out", "/dev/full")...)
+		if want := "keywardctl " + args[0] + ": /dev/full: no space left on device\n"; code != exitFailure || stderr != want {
+			t.Errorf("%s: exit code %d, %q", line, code, stderr)
+		}
+	}
+}
+
+// TestLongName encrypts a file whose name is as long as a name can be.
+func TestLongName(t *testing.T) {
+	d := startFake(t)
+	inDir(t)
+	d.must(t, "key", "create", "--alias", "a")
+	name := strings.Repeat("n", 255-len(suffix))
+	write(t, name, []byte("data"))
+	d.must(t, "encrypt", "--key", "alias/a", name)
+	os.Remove(name)
+	d.must(t, "decrypt", name+suffix)
 }
 
 // TestInterrupted stops an encryption in its middle.

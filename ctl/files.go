@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/sys/unix"
@@ -24,18 +25,31 @@ const stdio = "-"
 // input is a file or stdin.
 type input struct {
 	io.Reader
-	name string // as it was given; "-" for stdin
+	name string // as it was given; "-" for stdin; see String
 	size int64  // octets, or -1 when it is not known
 	file *os.File
 }
 
+// interruptible gives a reader of src that also ends when ctx does: a read from a terminal or a pipe may else wait for
+// ever. The goroutine that reads ends with src, or with the program.
+func interruptible(ctx context.Context, src io.Reader) io.Reader {
+	r, w := io.Pipe()
+	context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	go func() {
+		// The wrappers hide WriteTo and ReadFrom, which would bring a smaller buffer of their own.
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, make([]byte, bufferSize))
+		w.CloseWithError(err)
+	}()
+	return r
+}
+
 // openInput opens what a command reads. The caller closes it.
-func (c *cli) openInput(name string) (*input, error) {
+func (c *cli) openInput(ctx context.Context, name string) (*input, error) {
 	if name == "" || name == stdio {
 		if f, ok := c.stdin.(*os.File); ok {
 			growPipe(f)
 		}
-		return &input{Reader: c.stdin, name: stdio, size: -1}, nil
+		return &input{Reader: interruptible(ctx, c.stdin), name: stdio, size: -1}, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -52,9 +66,14 @@ func (c *cli) openInput(name string) (*input, error) {
 		return nil, fmt.Errorf("%s is a directory; make an archive of it first, such as: tar c %s | keywardctl encrypt ... -", name, name)
 	case info.Mode().IsRegular():
 		in.size = info.Size()
+	default:
+		in.Reader = interruptible(ctx, f)
 	}
 	return in, nil
 }
+
+// String is the name in messages.
+func (in *input) String() string { return shown(in.name, "stdin") }
 
 func (in *input) close() {
 	if in.file != nil {
@@ -69,12 +88,46 @@ func growPipe(f *os.File) {
 
 // output is a file that appears under its name when it is whole, or stdout.
 type output struct {
-	io.Writer
+	w     io.Writer
 	name  string   // as it was given; "-" for stdout
 	file  *os.File // the temporary file; nil for stdout and devices
 	temp  string
 	force bool
 	other *os.File // a device or pipe that is written directly
+}
+
+// writeError says that the output could not be written, by the name that the user knows it by.
+type writeError struct {
+	name string
+	err  error
+}
+
+func (e *writeError) Error() string { return e.name + ": " + reason(e.err).Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
+// reason takes off the operation and the file name that package os puts before an error.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// Write writes to the file or stdout.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil {
+		err = &writeError{shown(o.name, "stdout"), err}
+	}
+	return n, err
+}
+
+// shown is a file's name in messages: "-" has another one there.
+func shown(name, stream string) string {
+	if name == stdio {
+		return stream
+	}
+	return name
 }
 
 // createOutput prepares what a command writes. A regular file is written beside its place under another name, and
@@ -88,7 +141,7 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 		if f, ok := c.stdout.(*os.File); ok {
 			growPipe(f)
 		}
-		return &output{Writer: c.stdout, name: stdio}, nil
+		return &output{w: c.stdout, name: stdio}, nil
 	}
 	info, err := os.Stat(name)
 	switch {
@@ -99,7 +152,7 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 		if err != nil {
 			return nil, err
 		}
-		return &output{Writer: f, name: name, other: f}, nil
+		return &output{w: f, name: name, other: f}, nil
 	case err == nil && !force:
 		return nil, existsError(name)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -111,12 +164,13 @@ func (c *cli) createOutput(name string, mode fs.FileMode, force, binary bool) (*
 			name = target
 		}
 	}
-	temp := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text()[:8]+".partial")
+	// The name does not grow with the file's own, which may be as long as a name can be.
+	temp := filepath.Join(filepath.Dir(name), ".keywardctl-"+rand.Text()[:12]+".partial")
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s can't be written: %w", name, reason(err))
 	}
-	return &output{Writer: f, name: name, file: f, temp: temp, force: force}, nil
+	return &output{w: f, name: name, file: f, temp: temp, force: force}, nil
 }
 
 func existsError(name string) error {
@@ -133,11 +187,8 @@ func (o *output) commit() error {
 	if o.file == nil {
 		return nil
 	}
-	if err := o.file.Sync(); err != nil {
-		return fmt.Errorf("%s: %w", o.name, err)
-	}
-	if err := o.file.Close(); err != nil {
-		return fmt.Errorf("%s: %w", o.name, err)
+	if err := errors.Join(o.file.Sync(), o.file.Close()); err != nil {
+		return &writeError{o.name, err}
 	}
 	o.file = nil
 	if err := publish(o.temp, o.name, o.force); err != nil {
@@ -208,33 +259,55 @@ func (c *cli) stream(ctx context.Context, dst io.Writer, src io.Reader, size int
 	}
 }
 
-// bar is a progress bar, or nothing.
-type bar struct{ b *progressbar.ProgressBar }
+// barDelay is how long work runs before it gets a bar: what is shorter needs none, and its first rate would be nonsense.
+const barDelay = 500 * time.Millisecond
+
+// bar is a progress bar, or nothing when it is nil.
+type bar struct {
+	b       *progressbar.ProgressBar
+	begun   time.Time
+	waiting int64 // octets that are done and not yet shown
+}
 
 // progress shows a bar on stderr when a person is there to see it. size is -1 when it is not known.
-func (c *cli) progress(size int64, doing string) bar {
+func (c *cli) progress(size int64, doing string) *bar {
 	if c.quiet || c.noProgress || !isTerminal(c.stderr) {
-		return bar{}
+		return nil
 	}
-	return bar{progressbar.NewOptions64(size,
-		progressbar.OptionSetWriter(c.stderr),
+	return newBar(c.stderr, size, doing)
+}
+
+func newBar(w io.Writer, size int64, doing string) *bar {
+	b := progressbar.NewOptions64(size,
+		progressbar.OptionSetWriter(w),
 		progressbar.OptionSetDescription(doing),
 		progressbar.OptionShowBytes(true),
-		progressbar.OptionShowTotalBytes(true),
-		progressbar.OptionThrottle(100e6), // 100 ms
+		progressbar.OptionShowCount(),
+		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetWidth(30),
-	)}
+		// Without a size there is a spinner, which would have a goroutine that goes on drawing after done.
+		progressbar.OptionSetSpinnerChangeInterval(0),
+	)
+	b.StartWithoutRender() // the rate counts from here
+	return &bar{b: b, begun: time.Now()}
 }
 
-func (b bar) add(n int) {
-	if b.b != nil {
-		_ = b.b.Add(n) // a bar that can't be drawn is no reason to stop
+func (b *bar) add(n int) {
+	if b == nil {
+		return
 	}
+	b.waiting += int64(n)
+	if time.Since(b.begun) < barDelay {
+		return
+	}
+	_ = b.b.Add64(b.waiting) // a bar that can't be drawn is no reason to stop
+	b.waiting = 0
 }
 
-func (b bar) done() {
-	if b.b != nil {
+func (b *bar) done() {
+	if b != nil {
 		_ = b.b.Clear()
 	}
 }
@@ -243,10 +316,10 @@ func (b bar) done() {
 func readSmall(in *input, limit int) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(bufio.NewReader(in), int64(limit)+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", in.name, err)
+		return nil, fmt.Errorf("%s: %w", in, err)
 	}
 	if len(data) > limit {
-		return nil, fmt.Errorf("%s has more than %d octets", in.name, limit)
+		return nil, fmt.Errorf("%s has more than %d octets", in, limit)
 	}
 	return data, nil
 }

@@ -87,6 +87,7 @@ Without --usage a spec that can sign makes a signing key.`,
 	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
 	f.StringVar(&description, "description", "", "what it is for")
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
+	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
 	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
 	choices(cmd, "secondary-usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
@@ -298,7 +299,7 @@ func (c *cli) keyStateCmd(verb, action, short string) *cobra.Command {
 			var req any = &kmswire.EnableKeyRequest{KeyID: id}
 			if action == "DisableKey" {
 				req = &kmswire.DisableKeyRequest{KeyID: id}
-				if err := c.confirm(fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
+				if err := c.confirm(ctx, fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
 					return err
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,9 +24,13 @@ import (
 
 // Main is the program keywardctl. It returns the exit code.
 func Main() int {
-	// An interrupt ends the call in hand and takes half-written files away.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// An interrupt, or the terminal's end, ends the call in hand and takes half-written files away. A second one ends the
+	// program at once, whatever it waits for.
+	// What nohup, or a shell for its background jobs, has switched off stays off.
+	signals := slices.DeleteFunc([]os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}, signal.Ignored)
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
+	context.AfterFunc(ctx, stop)
 	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
@@ -95,6 +100,7 @@ Exit codes: ` + exitText() + ".",
 	f.BoolVar(&c.yes, "yes", false, "do not ask before changes that stop something from working")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	f.BoolVar(&c.noProgress, "no-progress", false, "show no progress bar")
+	choices(root, "output", "table", "json")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef("%v", err) })
 
 	root.AddGroup(

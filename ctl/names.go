@@ -148,6 +148,25 @@ func (c *cli) completeKeys(cmd *cobra.Command, _ []string, _ string) ([]string, 
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeInstances offers the ids of instances, like completeKeys.
+func (c *cli) completeInstances(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	if c.prepare() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var answer kmswire.ListKmsInstancesResponse
+	req := &kmswire.ListKmsInstancesRequest{Page: kmswire.Page{PageNumber: 1, PageSize: kmswire.MaxPageSize}}
+	if kmsclient.Call(ctx, c.client, "ListKmsInstances", req, &answer) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, i := range answer.KmsInstances.KmsInstance {
+		names = append(names, i.KmsInstanceID)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
 // keyFlag adds --key.
 func (c *cli) keyFlag(cmd *cobra.Command, key *string, usage string) {
 	cmd.Flags().StringVarP(key, "key", "k", "", usage)

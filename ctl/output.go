@@ -13,6 +13,7 @@ package ctl
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,6 +45,20 @@ func (c *cli) print(answer any, table func() error) error {
 		return c.json(answer)
 	}
 	return table()
+}
+
+// madeFile is what -o json prints of a file that was made. When the data itself goes to stdout, nothing else does.
+type madeFile struct {
+	File            string
+	KeyID           string `json:"KeyId"`
+	KeyVersionID    string `json:"KeyVersionId,omitempty"`
+	Algorithm       string `json:",omitempty"`
+	PlaintextOctets *int64 `json:",omitempty"`
+}
+
+// made prints f as JSON. People are told in talk.
+func (c *cli) made(f madeFile) error {
+	return c.print(f, func() error { return nil })
 }
 
 // line prints one word or line of data.
@@ -140,7 +155,7 @@ func isTerminal(stream any) bool {
 }
 
 // confirm asks before a change that stops something from working.
-func (c *cli) confirm(question string) error {
+func (c *cli) confirm(ctx context.Context, question string) error {
 	if c.yes {
 		return nil
 	}
@@ -148,7 +163,7 @@ func (c *cli) confirm(question string) error {
 		return &codedError{code: exitUsage, err: fmt.Errorf("%s (nobody can be asked here)", question), next: "--yes goes on without asking"}
 	}
 	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
+	answer, err := bufio.NewReader(interruptible(ctx, c.stdin)).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return err
 	}

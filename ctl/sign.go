@@ -93,7 +93,7 @@ func join[T ~string](list []T) string {
 func (c *cli) digest(ctx context.Context, in *input) ([]byte, error) {
 	h := sha256.New()
 	if _, err := c.stream(ctx, h, in, in.size, "hashing"); err != nil {
-		return nil, fmt.Errorf("%s: %w", in.name, err)
+		return nil, fmt.Errorf("%s: %w", in, err)
 	}
 	return h.Sum(nil), nil
 }
@@ -136,7 +136,7 @@ How to verify with OpenSSL is printed on stderr.`,
 					return err
 				}
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(ctx, first(a))
 			if err != nil {
 				return err
 			}
@@ -164,13 +164,16 @@ How to verify with OpenSSL is printed on stderr.`,
 				return err
 			}
 			if _, err := o.Write(signature); err != nil {
-				return fmt.Errorf("%s: %w", out, err)
+				return err
 			}
 			if err := o.commit(); err != nil {
 				return err
 			}
 			c.sayVerify(&r, in.name, out, certificate)
-			return nil
+			if out == stdio {
+				return nil
+			}
+			return c.made(madeFile{File: out, KeyID: k.KeyID, KeyVersionID: r.version, Algorithm: r.algorithm})
 		},
 	}
 	r.flags(c, cmd, formatRaw, formatDER, formatCMS)
@@ -325,7 +328,7 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 			if err != nil {
 				return err
 			}
-			sigIn, err := c.openInput(signatureFile)
+			sigIn, err := c.openInput(ctx, signatureFile)
 			if err != nil {
 				return err
 			}
@@ -339,7 +342,7 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 					return fmt.Errorf("%s: %w", signatureFile, err)
 				}
 			}
-			in, err := c.openInput(first(a))
+			in, err := c.openInput(ctx, first(a))
 			if err != nil {
 				return err
 			}
@@ -363,10 +366,10 @@ given. The exit code is 0 when the signature is good and 1 when it is not. A CMS
 			}
 			if !good {
 				return &codedError{code: exitFailure,
-					err:  fmt.Errorf("the signature is NOT good: %s is not what %s signed (%s), or %s is of another file", in.name, r.key, r.algorithm, signatureFile),
+					err:  fmt.Errorf("the signature is NOT good: %s is not what %s signed (%s), or %s is of another file", in, r.key, r.algorithm, signatureFile),
 					next: "see that file, signature, --algorithm and --format belong together"}
 			}
-			c.say("the signature is good: %s, signed by %s", in.name, version)
+			c.say("the signature is good: %s, signed by %s", in, version)
 			return nil
 		},
 	}

@@ -40,7 +40,7 @@ func newPeerTable(c *config.Config) (*peerTable, error) {
 		if p.User != "" {
 			u, err := user.Lookup(p.User)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("[[peer]] for %s: there is no user %q on this machine", p.Principal, p.User))
+				errs = append(errs, fmt.Errorf("%s: [[peer]] for %s: there is no user %q on this machine", p.At, p.Principal, p.User))
 				continue
 			}
 			row.uid = parseID(u.Uid)
@@ -48,13 +48,13 @@ func newPeerTable(c *config.Config) (*peerTable, error) {
 		if p.Group != "" {
 			g, err := user.LookupGroup(p.Group)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("[[peer]] for %s: there is no group %q on this machine", p.Principal, p.Group))
+				errs = append(errs, fmt.Errorf("%s: [[peer]] for %s: there is no group %q on this machine", p.At, p.Principal, p.Group))
 				continue
 			}
 			row.gid = parseID(g.Gid)
 		}
 		if row.uid != nil && *row.uid == nobody || row.gid != nil && *row.gid == nobody {
-			errs = append(errs, fmt.Errorf("[[peer]] for %s: %d is nobody, which the kernel shows for every caller that it can't name", p.Principal, nobody))
+			errs = append(errs, fmt.Errorf("%s: [[peer]] for %s: %d is nobody, which the kernel shows for every caller that it can't name", p.At, p.Principal, nobody))
 			continue
 		}
 		t.rows = append(t.rows, row)

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
@@ -51,7 +53,7 @@ func cmdInit(args []string) error {
 
 // initialize makes the master keys in every member, writes the recovery shares, and makes an empty store under the seal
 // key. What can be checked before the first master key exists is checked before, because a ceremony can't be undone.
-func initialize(c *config.Config, opt initOptions, out io.Writer) error {
+func initialize(c *config.Config, opt initOptions, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	if err := os.MkdirAll(c.StateDir, 0o700); err != nil {
@@ -62,6 +64,8 @@ func initialize(c *config.Config, opt initOptions, out io.Writer) error {
 		return err
 	}
 	defer lock.Close()
+	// An operator runs this as root, the daemon has a user of its own.
+	defer func() { err = errors.Join(err, giveToOwner(c.StateDir)) }()
 	store := filepath.Join(c.StateDir, storeFile)
 	if _, err := os.Lstat(store); err == nil {
 		return fmt.Errorf("%s is there already: this appliance has its master keys and store. Nothing was changed", store)
@@ -193,6 +197,33 @@ func writeNew(path string, data []byte, mode os.FileMode) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// giveToOwner gives what root made in a directory to the directory's owner.
+func giveToOwner(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var owner unix.Stat_t
+	if err := unix.Stat(dir, &owner); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		var file unix.Stat_t
+		// Only what can't be another file by another name: the directory is in the hands of its owner already.
+		if err := unix.Lstat(path, &file); err != nil || file.Mode&unix.S_IFMT != unix.S_IFREG || file.Nlink != 1 {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, os.Lchown(path, int(owner.Uid), int(owner.Gid)))
+	}
+	return errors.Join(errs...)
 }
 
 // syncDir makes the names in a directory durable.

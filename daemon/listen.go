@@ -81,15 +81,19 @@ func listenUnix(c *config.Sockets) (*net.UnixListener, error) {
 }
 
 func chgrp(path, group string) error {
-	g, err := user.LookupGroup(group)
-	if err != nil {
-		return fmt.Errorf("sockets.group: there is no group %q on this machine", group)
-	}
-	gid, err := strconv.Atoi(g.Gid)
+	gid, err := groupID(group)
 	if err != nil {
 		return err
 	}
 	return os.Chown(path, -1, gid)
+}
+
+func groupID(group string) (int, error) {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return 0, fmt.Errorf("sockets.group: there is no group %q on this machine", group)
+	}
+	return strconv.Atoi(g.Gid)
 }
 
 // removeStale removes a socket that nobody listens at. The daemon holds its lock on the state directory by now, so no

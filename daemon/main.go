@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
+
+	"github.com/miekg/pkcs11"
 
 	"github.com/keyward/keyward/daemon/config"
 )
@@ -34,7 +37,18 @@ func commands() []command {
 // errUsage marks a mistake in the arguments: exit code 2.
 var errUsage = errors.New("usage")
 
-// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage.
+// exitPIN says that an HSM refused its PIN: starting again would try the same PIN again, and HSMs lock. The unit has it in
+// RestartPreventExitStatus=. The number is sysexits.h's EX_CONFIG.
+const exitPIN = 78
+
+// pinRefused says whether an HSM's refusal of a PIN is among the causes of err.
+func pinRefused(err error) bool {
+	return slices.ContainsFunc([]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED},
+		func(code pkcs11.Error) bool { return errors.Is(err, code) })
+}
+
+// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage, 78 when an HSM refused its
+// PIN.
 func Main() int {
 	err := dispatch(os.Args[1:])
 	switch {
@@ -47,6 +61,9 @@ func Main() int {
 	// A list of errors, as of a configuration, has a line for each.
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(os.Stderr, "keywardd: "+strings.TrimSpace(line))
+	}
+	if pinRefused(err) {
+		return exitPIN
 	}
 	return 1
 }
@@ -81,13 +98,15 @@ func help(w io.Writer) {
 // parse reads a command's flags. Nothing may be left over.
 func parse(name string, args []string, define func(*flag.FlagSet)) error {
 	fs := flag.NewFlagSet("keywardd "+name, flag.ContinueOnError)
-	fs.SetOutput(os.Stderr)
+	fs.SetOutput(io.Discard) // Main says what is wrong
 	define(fs)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			fs.SetOutput(os.Stdout)
+			fs.Usage()
 			return err
 		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w; see keywardd %s --help", errUsage, err, name)
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("%w: keywardd %s takes no argument %q", errUsage, name, fs.Arg(0))
@@ -116,11 +135,26 @@ func cmdCheckConfig(args []string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := newPeerTable(c); err != nil {
+	if err := checkMachine(c); err != nil {
 		return err
 	}
-	fmt.Printf("%s: all right (%d members, %d instances, %d peers)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
+	fmt.Printf("%s: all right (members: %d, instances: %d, peers: %d)\n", strings.Join(c.Files, ", "), len(c.Members), len(c.Instances), len(c.Peers))
 	return nil
+}
+
+// checkMachine checks what the configuration needs of this machine: users, groups, libraries.
+func checkMachine(c *config.Config) error {
+	_, err := newPeerTable(c)
+	errs := []error{err}
+	if c.Sockets.Group != "" {
+		if _, err := groupID(c.Sockets.Group); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, m := range c.Members {
+		errs = append(errs, checkModule(&m))
+	}
+	return errors.Join(errs...)
 }
 
 func cmdVersion(args []string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,8 +113,8 @@ func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
 				return pool, fmt.Errorf("member %q: setting %s: %w", m.Name, name, err)
 			}
 		}
-		if _, err := os.Stat(m.Module); err != nil {
-			return pool, fmt.Errorf("member %q: the PKCS#11 module %s can't be used: %w", m.Name, m.Module, err)
+		if err := checkModule(m); err != nil {
+			return pool, err
 		}
 		pool.Members = append(pool.Members, hsmpool.MemberConfig{
 			Name: m.Name, Module: m.Module, TokenLabel: m.TokenLabel, TokenSerial: m.TokenSerial,
@@ -121,6 +122,14 @@ func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
 		})
 	}
 	return pool, nil
+}
+
+// checkModule looks whether the member's library is there.
+func checkModule(m *config.Member) error {
+	if _, err := os.Stat(m.Module); err != nil {
+		return fmt.Errorf("member %q: the PKCS#11 module can't be used: %w", m.Name, err)
+	}
+	return nil
 }
 
 // readGroup reads the name of the HSM group that the store belongs to.
@@ -137,6 +146,15 @@ func readGroup(c *config.Config) (string, error) {
 		return "", fmt.Errorf("%s is empty; take it from a backup", filepath.Join(c.StateDir, groupFile))
 	}
 	return group, nil
+}
+
+// whoseFiles adds what to do to an error that says that a file of dir may not be opened: it then belongs to another user.
+func whoseFiles(dir string, err error) error {
+	file, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !errors.Is(file, fs.ErrPermission) || filepath.Dir(file.Path) != filepath.Clean(dir) {
+		return err
+	}
+	return fmt.Errorf("%w; keywardd runs here as uid %d, and this directory and all in it must belong to that user: chown -R %[2]d %[3]s", err, os.Geteuid(), dir)
 }
 
 // openStore opens the store with the group's seal key.

@@ -74,13 +74,13 @@ func run(path string, opt runOptions) error {
 	}
 	lock, err := lockDir(c.StateDir)
 	if err != nil {
-		return err
+		return whoseFiles(c.StateDir, err)
 	}
 	defer lock.Close()
 
 	p, err := openParts(ctx, c, log)
 	if err != nil {
-		return err
+		return whoseFiles(c.StateDir, err)
 	}
 	defer func() {
 		if err := p.Close(); err != nil {
@@ -117,6 +117,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 	watchCtx, stopWatch := context.WithCancel(context.Background())
 	defer stopWatch()
 	background.Go(func() { watchdog(watchCtx, s.log, s.check) })
+	background.Go(func() { s.watchMembers(watchCtx) })
 
 	s.log.Info().Str("version", Version()).Str("socket", l.Addr().String()).Msg("ready")
 	notify(s.log, sdnotify.SdNotifyReady+"\nSTATUS="+s.summary())
@@ -156,6 +157,47 @@ func (s *server) check(ctx context.Context) error {
 	}
 	s.pool.Status()
 	return nil
+}
+
+// memberInterval is how often the members are looked at: far more often than a person looks at the log.
+const memberInterval = time.Second
+
+// watchMembers logs it when an HSM member goes away or comes back, and tells systemd, until ctx ends. A member that is
+// away at the start is one that went away.
+func (s *server) watchMembers(ctx context.Context) {
+	tick := time.NewTicker(memberInterval)
+	defer tick.Stop()
+	away := map[string]string{} // why, by name
+	for {
+		if s.logMembers(away) {
+			notify(s.log, "STATUS="+s.summary())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// logMembers logs what is different from away, brings away up to date, and says whether anything was different.
+func (s *server) logMembers(away map[string]string) bool {
+	different := false
+	for _, m := range s.pool.Status() {
+		why, known := away[m.Name]
+		switch {
+		case m.State != memberUp && (!known || why != m.Reason):
+			s.log.Warn().Str("member", m.Name).Str("reason", m.Reason).Msg("an HSM member is down")
+			away[m.Name] = m.Reason
+		case m.State == memberUp && known:
+			s.log.Info().Str("member", m.Name).Msg("an HSM member is up again")
+			delete(away, m.Name)
+		default:
+			continue
+		}
+		different = true
+	}
+	return different
 }
 
 // summary is one line for systemctl status.

@@ -21,9 +21,15 @@ import (
 // refused runs a daemon that must not start, and returns what it said.
 func refused(t *testing.T, args ...string) string {
 	t.Helper()
+	return refusedWith(t, 1, args...)
+}
+
+// refusedWith runs keywardd, which must end with that exit code, and gives what it says.
+func refusedWith(t *testing.T, code int, args ...string) string {
+	t.Helper()
 	out, err := exec.Command("keywardd", args...).CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+	if !errors.As(err, &exit) || exit.ExitCode() != code {
 		t.Fatalf("keywardd %v ended with %v:\n%s", args, err, out)
 	}
 	return string(out)
@@ -94,10 +100,12 @@ func TestPINTrouble(t *testing.T) {
 		t.Errorf("with a wrong PIN the status is %+v", st)
 	}
 	p.stop()
+	mustSay(t, p.log.String(), "an HSM member is down", `"member":"east"`, "the PIN was refused")
 
 	// All wrong: it does not start, and says why.
 	put(west, "not-the-pin", 0o600)
-	said := refused(t, "run", "--config", conf)
+	// The exit code keeps systemd from starting it again, which would try the PIN again.
+	said := refusedWith(t, 78, "run", "--config", conf)
 	mustSay(t, said, "PIN", "east", "west")
 	if strings.Contains(said, "not-the-pin") {
 		t.Errorf("the PIN is in the message:\n%s", said)

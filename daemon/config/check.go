@@ -88,7 +88,9 @@ func (c *Config) check(where places) []error {
 	k.members()
 	k.instances()
 	for i := range c.Peers {
-		k.peer(fmt.Sprintf("peer[%d]", i), &c.Peers[i])
+		key := fmt.Sprintf("peer[%d]", i)
+		c.Peers[i].At = where.at(c, key)
+		k.peer(key, &c.Peers[i])
 	}
 	return k.errs
 }

@@ -8,6 +8,7 @@
 package config
 
 import (
+	"fmt"
 	"time"
 )
 
@@ -81,6 +82,8 @@ type Peer struct {
 	GID       *uint32 `toml:"gid"`
 	Unit      string  `toml:"unit"` // systemd unit; narrows a row, never enough alone
 	Principal string  `toml:"principal"`
+
+	At string `toml:"-"` // file:line, for messages
 }
 
 // Duration is a time span in Go's notation, such as 10s or 2m.
@@ -89,8 +92,11 @@ type Duration time.Duration
 // UnmarshalText reads a Duration.
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a span of time; write a number and its unit, such as \"15s\" or \"2m\"", text)
+	}
 	*d = Duration(v)
-	return err
+	return nil
 }
 
 // Defaults of the keys that have one.

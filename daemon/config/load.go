@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -80,6 +81,9 @@ func (c *Config) read(file string, where places) error {
 		if errors.As(err, &syntax) {
 			return fmt.Errorf("%s:%d: %s", file, syntax.Position.Line, oneLine(syntax.Message, err))
 		}
+		if m := wrongType.FindStringSubmatch(err.Error()); m != nil {
+			return fmt.Errorf("%s:%s: %s is %s; it must be %s", file, m[1], m[2], typeName(m[3]), typeName(m[4]))
+		}
 		return fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 	}
 	base := map[string]int{"member": len(members), "instance": len(instances), "peer": len(peers)}
@@ -97,6 +101,29 @@ func (c *Config) read(file string, where places) error {
 		unknown = append(unknown, unknownKey(file, key, found)...)
 	}
 	return errors.Join(unknown...)
+}
+
+// wrongType is what the library says of a value of another type than the key's: line, key, what it is, what it must be.
+var wrongType = regexp.MustCompile(`^toml: line (\d+) \(last key "([^"]+)"\): incompatible types: TOML value has type (\w+); destination has type (\w+)`)
+
+// typeName says a type's name of the library or of Go as a person would.
+func typeName(t string) string {
+	switch t {
+	case "string":
+		return "a text in quotes"
+	case "bool", "boolean":
+		return "true or false"
+	case "slice":
+		return "a list in brackets"
+	case "float64":
+		return "a number with a fraction"
+	case "map", "struct":
+		return "a table"
+	}
+	if strings.HasPrefix(t, "int") || strings.HasPrefix(t, "uint") {
+		return "a whole number"
+	}
+	return t
 }
 
 func oneLine(message string, err error) string {

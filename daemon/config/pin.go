@@ -32,6 +32,8 @@ func checkPINInfo(file string, info os.FileInfo) error {
 		return fmt.Errorf("pin_file %s has mode %04o, so that everybody on this machine may touch it; run: chmod 0600 %s, and change the PIN", file, info.Mode().Perm(), file)
 	case info.Mode().Perm()&0o020 != 0:
 		return fmt.Errorf("pin_file %s has mode %04o, so that its group may write it; run: chmod 0600 %s", file, info.Mode().Perm(), file)
+	case info.Size() == 0:
+		return fmt.Errorf("pin_file %s is empty; write the PIN into it", file)
 	case info.Size() > maxPIN:
 		return fmt.Errorf("pin_file %s has %d octets, which is surely no PIN", file, info.Size())
 	}
@@ -44,7 +46,7 @@ func (m *Member) PIN() ([]byte, error) {
 	if m.PINCredential != "" {
 		dir := os.Getenv("CREDENTIALS_DIRECTORY")
 		if dir == "" {
-			return nil, fmt.Errorf("member %q: pin_credential = %q, but there is no credentials directory: this is not running as a systemd unit with LoadCredential= or LoadCredentialEncrypted=", m.Name, m.PINCredential)
+			return nil, fmt.Errorf("member %q: pin_credential = %q, but there is no credentials directory: this does not run in a systemd unit. Start the daemon with systemctl; for an init use: systemd-run --pty --wait --collect -p LoadCredentialEncrypted=%s:FILE keywardd init --shares-dir DIR", m.Name, m.PINCredential, m.PINCredential)
 		}
 		file = filepath.Join(dir, m.PINCredential)
 	}
