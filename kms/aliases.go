@@ -44,7 +44,7 @@ func (c *call) findAlias(name string) (*keystore.Alias, error) {
 	}
 	a, err := c.store.Alias(c.ctx, c.actor.Account, name)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, Errorf(AliasNotFound, "%s does not exist in account %s", name, c.actor.Account)
+		return nil, aliasNotFound(c.actor.Account, name)
 	} else if err != nil {
 		return nil, storeError(err)
 	}

@@ -398,6 +398,19 @@ func testStatesAndPermissions(t *testing.T, f *fixture) {
 	_, err = f.Decrypt(ctx, other, &kmswire.DecryptRequest{CiphertextBlob: e.CiphertextBlob})
 	wantCode(t, "foreign blob", err, KeyNotFound)
 
+	// Nor an alias, and it does not learn the key's ID from one.
+	if _, err := f.CreateAlias(ctx, root, &kmswire.CreateAliasRequest{AliasName: "alias/is-there", KeyID: m.KeyID}); err != nil {
+		t.Fatal(err)
+	}
+	arn := strings.TrimSuffix(m.Arn, "key/"+m.KeyID) + "alias/is-"
+	_, err1 = f.DescribeKey(ctx, other, &kmswire.DescribeKeyRequest{KeyID: arn + "there"})
+	_, err2 = f.DescribeKey(ctx, other, &kmswire.DescribeKeyRequest{KeyID: arn + "nowhere"})
+	wantCode(t, "foreign alias", err1, AliasNotFound)
+	wantCode(t, "no alias", err2, AliasNotFound)
+	if one, two := AsError(err1).Detail, AsError(err2).Detail; strings.Replace(one, "is-there", "is-nowhere", 1) != two {
+		t.Errorf("%q and %q tell a foreign alias from none", one, two)
+	}
+
 	_, err = f.CreateKey(ctx, user, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software"})
 	wantCode(t, "CreateKey by a user", err, Denied)
 	_, err = f.ListKeys(ctx, nil, &kmswire.ListKeysRequest{})
