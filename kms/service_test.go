@@ -720,6 +720,15 @@ func testCallCounter(t *testing.T, f *fixture) {
 	}
 	c.left = 0
 	wantCode(t, "call 2^32", c.take(ctx, 11), LimitExceeded)
+	// Calls that are refused after it cost no writing.
+	total, err := f.db.ReserveCalls(ctx, c.version, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "another one", c.take(ctx, 1), LimitExceeded)
+	if after, err := f.db.ReserveCalls(ctx, c.version, 0); err != nil || after != total {
+		t.Errorf("%d calls are reserved, and then %d (%v)", total, after, err)
+	}
 }
 
 func testPasswords(t *testing.T, f *fixture) {
