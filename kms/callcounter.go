@@ -24,11 +24,11 @@ type callCounter struct {
 	log     zerolog.Logger
 	version string
 
-	mu       sync.Mutex // held while a block is reserved: others need the same block
-	left     uint64     // calls that may be made before the next reservation
-	block    uint64     // size of the last reservation
-	warned   bool
-	spent    bool // the limit is reached: nothing is reserved any more
+	mu     sync.Mutex // held while a block is reserved: others need the same block
+	left   uint64     // calls that may be made before the next reservation
+	block  uint64     // size of the last reservation
+	warned bool
+	spent  bool // the limit is reached: nothing is reserved any more
 }
 
 // take allows n calls, or says why not. A crash wastes what was reserved and not used, at most one block.

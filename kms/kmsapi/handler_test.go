@@ -136,7 +136,7 @@ func TestEmptyLists(t *testing.T) {
 	if !strings.Contains(body, `"Keys":{"Key":[]}`) || !strings.Contains(body, `"PageNumber":2,"PageSize":3,"TotalCount":0`) {
 		t.Error(body)
 	}
-	_, _, body = s.do(t, request(t, "GET", "/?Action=BatchGenerateDataKey&KeyId=k&Count=0", ""))
+	_, _, body = s.do(t, request(t, "GET", "/?Action=BatchGenerateDataKey&KeyId=k&Count=1", ""))
 	if !strings.Contains(body, `"Items":[]`) {
 		t.Error(body)
 	}
