@@ -26,6 +26,19 @@ func checkItems(n int) error {
 	return nil
 }
 
+// dryItems gives what is wrong with the first bad item of a dry run, which has no results to say it in.
+func (c *call) dryItems(n int, check func(i int) error) error {
+	if !c.dryRun {
+		return nil
+	}
+	for i := range n {
+		if err := check(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // itemError is what stands in the place of an item that failed. Goroutines of one call may use it at the same time.
 func (c *call) itemError(err error) *kmswire.ItemError {
 	c.failed.Add(1)
@@ -37,6 +50,9 @@ func (s *Service) BatchEncrypt(ctx context.Context, actor *Actor, req *kmswire.B
 	return audited(s, ctx, actor, actEncrypt, req.DryRun, func(c *call) (*kmswire.BatchEncryptResponse, error) {
 		c.event.Items = len(req.Items)
 		if err := checkItems(len(req.Items)); err != nil {
+			return nil, err
+		}
+		if err := c.dryItems(len(req.Items), func(i int) error { return checkPlaintext(req.Items[i].Plaintext) }); err != nil {
 			return nil, err
 		}
 		g, m, err := c.sealWith(req.KeyID)
@@ -260,6 +276,9 @@ func (s *Service) BatchSign(ctx context.Context, actor *Actor, req *kmswire.Batc
 		if err := checkItems(len(req.Items)); err != nil {
 			return nil, err
 		}
+		if err := c.dryItems(len(req.Items), func(i int) error { return checkDigest(req.Items[i].Digest) }); err != nil {
+			return nil, err
+		}
 		g, m, err := c.signWith(req.KeyID, req.KeyVersionID, req.Algorithm)
 		if err != nil {
 			return nil, err
@@ -318,6 +337,9 @@ func (s *Service) BatchVerify(ctx context.Context, actor *Actor, req *kmswire.Ba
 		if err := checkItems(len(req.Items)); err != nil {
 			return nil, err
 		}
+		if err := c.dryItems(len(req.Items), func(i int) error { return checkVerify(req.Items[i].Digest, req.Items[i].Value) }); err != nil {
+			return nil, err
+		}
 		_, m, err := c.signWith(req.KeyID, req.KeyVersionID, req.Algorithm)
 		if err != nil {
 			return nil, err
@@ -329,11 +351,7 @@ func (s *Service) BatchVerify(ctx context.Context, actor *Actor, req *kmswire.Ba
 		out := make([]kmswire.BatchVerifyResult, len(req.Items))
 		parallel(ctx, len(out), func(i int) {
 			in := &req.Items[i]
-			err := checkDigest(in.Digest)
-			if err == nil && len(in.Value) == 0 {
-				err = Missing("Value")
-			}
-			if err != nil {
+			if err := checkVerify(in.Digest, in.Value); err != nil {
 				out[i].ItemError = c.itemError(err)
 				return
 			}

@@ -436,6 +436,27 @@ func testDryRun(t *testing.T, f *fixture) {
 		}
 		wantCode(t, "dry run", err, c.want)
 	}
+
+	// What would fail as a whole or in one item does not pass a dry run.
+	key, err := softkey.GenerateKey(kmswire.RSA2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 200
+	_, err = f.GenerateAndExportDataKey(ctx, root, &kmswire.GenerateAndExportDataKeyRequest{KeyID: m.KeyID, NumberOfBytes: &size, DryRun: true,
+		PublicKeyBlob: key.Public().Marshal(), WrappingAlgorithm: kmswire.RSAOAEPSHA256, WrappingKeySpec: kmswire.RSA2048})
+	wantCode(t, "a data key that can't be wrapped", err, DryRunInvalid)
+	_, err = f.BatchEncrypt(ctx, root, &kmswire.BatchEncryptRequest{KeyID: m.KeyID, DryRun: true, Items: []kmswire.BatchEncryptItem{
+		{Plaintext: []byte("x")}, {Plaintext: make([]byte, kmswire.MaxPlaintext+1)}}})
+	wantCode(t, "a bad item", err, DryRunInvalid)
+	ec := f.create(software, kmswire.ECP256, "").KeyID
+	digest := make([]byte, kmswire.DigestSize)
+	_, err = f.BatchSign(ctx, root, &kmswire.BatchSignRequest{KeyID: ec, KeyVersionID: f.onlyVersion(ec), Algorithm: kmswire.ECDSASHA256, DryRun: true,
+		Items: []kmswire.BatchSignItem{{Digest: digest}, {Digest: digest[1:]}}})
+	wantCode(t, "a bad digest", err, DryRunInvalid)
+	_, err = f.BatchVerify(ctx, root, &kmswire.BatchVerifyRequest{KeyID: ec, KeyVersionID: f.onlyVersion(ec), Algorithm: kmswire.ECDSASHA256, DryRun: true,
+		Items: []kmswire.BatchVerifyItem{{Digest: digest}}})
+	wantCode(t, "no signature", err, DryRunInvalid)
 }
 
 func testDataKeys(t *testing.T, f *fixture) {

@@ -319,13 +319,9 @@ func dataKeySize(spec string, numberOfBytes *int) (int, error) {
 	return 0, Invalid("KeySpec", "%q is neither AES_256 nor AES_128", spec)
 }
 
-// newDataKey is what the three ways of making a data key have in common: it authorizes the call's action, draws the
-// octets and encrypts them. The caller wipes dataKey.plaintext if it does not leave the daemon.
-func (c *call) newDataKey(keyID, spec string, numberOfBytes *int, encryptionContext map[string]string) (dataKey, error) {
-	size, err := dataKeySize(spec, numberOfBytes)
-	if err != nil {
-		return dataKey{}, err
-	}
+// newDataKey is what the three ways of making a data key have in common: it authorizes the call's action, draws
+// size octets and encrypts them. The caller wipes dataKey.plaintext if it does not leave the daemon.
+func (c *call) newDataKey(keyID string, size int, encryptionContext map[string]string) (dataKey, error) {
 	g, m, err := c.sealWith(keyID)
 	if err != nil {
 		return dataKey{}, err
@@ -352,7 +348,11 @@ func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswir
 		if err := noRecipient(req.Recipient); err != nil {
 			return nil, err
 		}
-		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		k, err := c.newDataKey(req.KeyID, size, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
@@ -363,7 +363,11 @@ func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswir
 // GenerateDataKeyWithoutPlaintext makes a random key and gives its blob only.
 func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyWithoutPlaintextRequest) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
 	return audited(s, ctx, actor, actGenerateDataKeyWithoutPlaintext, req.DryRun, func(c *call) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
-		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		k, err := c.newDataKey(req.KeyID, size, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}

@@ -295,9 +295,14 @@ func (c *call) decode(req any) error {
 	if err == nil {
 		return nil
 	}
+	return paramError(err, c.dryRun())
+}
+
+// dryRun says whether the caller only asks what would happen.
+func (c *call) dryRun() bool {
 	dry, _ := c.value("DryRun")
 	_, has := c.row.request.FieldByName("DryRun")
-	return paramError(err, has && dry == "true")
+	return has && dry == "true"
 }
 
 // readForm reads the body, if there is one, and adds its parameters to those of the query.
