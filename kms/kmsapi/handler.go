@@ -195,12 +195,15 @@ func (c *call) serve() error {
 
 // serveHot serves the call from the raw query if the action has a hot codec and nothing about the request is unusual.
 func (c *call) serveHot(query string) (done bool, err error) {
+	header := c.r.Header
 	action := rawAction(query)
+	if action == "" && len(header["X-Acs-Action"]) > 0 {
+		action = header["X-Acs-Action"][0] // the SDKs of the header signatures name it only there
+	}
 	row := c.h.rows[action]
 	if row == nil || row.hot == nil {
 		return false, nil
 	}
-	header := c.r.Header
 	if h, ok := header["X-Acs-Action"]; ok && (len(h) != 1 || h[0] != action) {
 		return false, nil
 	}
