@@ -221,7 +221,7 @@ func (b *batchDecrypt) item(i int) error {
 	if encryptionContext == nil {
 		encryptionContext = b.req.EncryptionContext
 	}
-	aad, err := associated(o.head, encryptionContext)
+	aad, err := associated(nil, o.head, encryptionContext)
 	if err != nil {
 		return err
 	}

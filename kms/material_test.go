@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/blob"
 )
 
 func grantFor(keyID string) grant { return grant{key: &keystore.Key{ID: keyID}} }
@@ -112,4 +113,18 @@ func TestMaterialLoadPanics(t *testing.T) {
 			t.Error("a load is still noted")
 		}
 	})
+}
+
+// A blob and what its tag covers are one piece of memory: this is on the way of every Encrypt.
+func TestPrepareAllocatesOnce(t *testing.T) {
+	keyID := "key-0123456789abcdefghij"
+	m := &material{version: &keystore.Version{ID: keyID + "-0123456789", KeyID: keyID}}
+	if allocs := testing.AllocsPerRun(100, func() {
+		st, err := m.prepare(1024, nil)
+		if err != nil || cap(st.out) != blob.Software.Size(1024) || &st.aad[0] == &st.out[0] {
+			t.Errorf("%d octets of room, %v", cap(st.out), err)
+		}
+	}); allocs != 1 {
+		t.Errorf("%v allocations", allocs)
+	}
 }

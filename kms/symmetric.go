@@ -9,6 +9,7 @@ import (
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/blob"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // badBlob is the one answer to a ciphertext that does not open: cut, changed, of another key, or with another context.
@@ -39,7 +40,7 @@ func (c *call) primary(g grant) (*material, error) {
 type sealing struct {
 	out   []byte // the header; grows into the blob
 	aad   []byte
-	nonce []byte
+	nonce []byte // a part of out
 }
 
 // prepare writes the header of a new blob and what its tag covers.
@@ -48,20 +49,31 @@ func (m *material) prepare(plaintextLen int, encryptionContext map[string]string
 	if m.hsm != nil {
 		alg = blob.HSM
 	}
-	nonce := make([]byte, alg.NonceSize())
+	// One piece of memory takes the blob and, behind it, what the tag covers, if there is no context. Nothing of it is
+	// ever written by another call: an HSM may still read it when its caller has given up.
+	size := alg.Size(plaintextLen)
+	memory := make([]byte, size+aadRoom)
+	var random [maxNonce]byte
+	nonce := random[:alg.NonceSize()]
 	rand.Read(nonce) // never fails
-	out, err := blob.AppendHeader(make([]byte, 0, alg.Size(plaintextLen)),
+	out, err := blob.AppendHeader(memory[:0:size],
 		blob.Header{Algorithm: alg, KeyID: m.version.KeyID, VersionID: m.version.ID, Nonce: nonce})
 	if err != nil {
 		return sealing{}, &Error{Code: Internal, Err: err}
 	}
-	aad, err := associated(out, encryptionContext)
-	return sealing{out, aad, nonce}, err
+	aad, err := associated(memory[size:size], out, encryptionContext)
+	return sealing{out, aad, out[len(out)-len(nonce):]}, err
 }
 
-// associated is what a blob's tag covers besides the ciphertext.
-func associated(header []byte, encryptionContext map[string]string) ([]byte, error) {
-	aad, err := blob.AppendAAD(nil, header, encryptionContext)
+// Sizes in octets: of the longest nonce, and of what the tag of a blob without a context covers, or a little more.
+const (
+	maxNonce = softkey.NonceSize
+	aadRoom  = 80
+)
+
+// associated appends to dst what a blob's tag covers besides the ciphertext.
+func associated(dst, header []byte, encryptionContext map[string]string) ([]byte, error) {
+	aad, err := blob.AppendAAD(dst, header, encryptionContext)
 	if err != nil {
 		return nil, Invalid("EncryptionContext", "it is not valid UTF-8")
 	}
@@ -159,7 +171,7 @@ func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, a
 	if !m.made(o.header) {
 		return o, nil, badBlob()
 	}
-	aad, err := associated(o.head, encryptionContext)
+	aad, err := associated(nil, o.head, encryptionContext)
 	if err != nil {
 		return o, nil, err
 	}
