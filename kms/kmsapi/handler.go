@@ -91,6 +91,7 @@ type call struct {
 	row    *operation // nil until there is one of that name
 	values url.Values // query and form together; nil on the hot path
 
+	xml     bool // answers are wanted as XML
 	started bool // something was written, so an error can't be answered any more
 }
 
@@ -263,6 +264,16 @@ func (c *call) findAction() error {
 
 // checkCommon checks the parameters that every action has, when all parameters are known.
 func (c *call) checkCommon() error {
+	format, err := c.value("Format")
+	switch {
+	case err != nil:
+		return err
+	case format == "" || strings.EqualFold(format, "JSON"):
+	case strings.EqualFold(format, "XML"):
+		c.xml = true
+	default:
+		return kms.Invalid("Format", "it must be JSON or XML.")
+	}
 	version, err := c.value("Version")
 	if err != nil {
 		return err
@@ -280,16 +291,10 @@ func (c *call) checkCommon() error {
 	case c.row == nil:
 		return errAction
 	}
-	format, err := c.value("Format")
-	switch {
-	case err != nil:
-		return err
-	case format == "" || strings.EqualFold(format, "JSON"):
-		return nil
-	case strings.EqualFold(format, "XML"):
-		return kms.Errorf(kms.UnsupportedOperation, "answers are given as JSON only, not as XML.")
+	if c.xml && c.row.batch != nil {
+		return kms.Errorf(kms.UnsupportedOperation, "a batch is not answered as XML.")
 	}
-	return kms.Invalid("Format", "it must be JSON.")
+	return nil
 }
 
 // decode sets req from the parameters.
