@@ -19,7 +19,7 @@ type AuditEvent struct {
 	VersionID string
 	Items     int    // of a batch; Detail says how many of them failed
 	Outcome   string // "begun" (management calls, before the effect), "ok", or the error in keyward's words
-	Detail    string // of an error, as the caller was told
+	Detail    string // of an error, as the caller was told; else what there is to say, such as the alias that was changed
 	Duration  time.Duration
 }
 

@@ -107,6 +107,34 @@ func testEveryKeyIsInTheAudit(t *testing.T, f *fixture) {
 	}
 }
 
+// Who moves an alias decides which key others encrypt with: the audit must say which alias, and from where.
+func testAliasesAreInTheAudit(t *testing.T, f *fixture) {
+	ctx := context.Background()
+	one, two := f.create(software, kmswire.AES256, "").KeyID, f.create(software, kmswire.AES256, "").KeyID
+	check := func(err error, keyID, detail string) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range f.events.since(f.events.len() - 2) { // begun, ok
+			if e.KeyID != keyID || e.Detail != detail {
+				t.Errorf("%+v, want %s with %q", e, keyID, detail)
+			}
+		}
+	}
+	_, err := f.CreateAlias(ctx, root, &kmswire.CreateAliasRequest{AliasName: "alias/x", KeyID: one})
+	check(err, one, "alias/x")
+	_, err = f.UpdateAlias(ctx, root, &kmswire.UpdateAliasRequest{AliasName: "alias/x", KeyID: two})
+	check(err, two, "alias/x named "+one+" before")
+	_, err = f.DeleteAlias(ctx, root, &kmswire.DeleteAliasRequest{AliasName: "alias/x"})
+	check(err, two, "alias/x")
+	made, err := f.CreateKey(ctx, root, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", AliasName: "alias/y"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(nil, made.KeyMetadata.KeyID, "alias/y")
+}
+
 // An item whose header was changed fails alone, wherever it stands among items of the same version.
 func testOneBadItemOfAVersion(t *testing.T, f *fixture) {
 	ctx := context.Background()

@@ -78,6 +78,7 @@ func TestService(t *testing.T) {
 		{"ReEncryptFromPublicKey", testReEncryptFromPublicKey},
 		{"Batches", testBatches},
 		{"EveryKeyIsInTheAudit", testEveryKeyIsInTheAudit},
+		{"AliasesAreInTheAudit", testAliasesAreInTheAudit},
 		{"OneBadItemOfAVersion", testOneBadItemOfAVersion},
 		{"LongNames", testLongNames},
 		{"AliasesAndLists", testAliasesAndLists},
