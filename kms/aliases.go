@@ -23,6 +23,7 @@ func (s *Service) CreateAlias(ctx context.Context, actor *Actor, req *kmswire.Cr
 		if err != nil {
 			return nil, err
 		}
+		c.event.Detail = req.AliasName
 		if err := c.begun(); err != nil {
 			return nil, err
 		}
@@ -44,7 +45,7 @@ func (c *call) findAlias(name string) (*keystore.Alias, error) {
 	}
 	a, err := c.store.Alias(c.ctx, c.actor.Account, name)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, Errorf(AliasNotFound, "%s does not exist in account %s", name, c.actor.Account)
+		return nil, aliasNotFound(c.actor.Account, name)
 	} else if err != nil {
 		return nil, storeError(err)
 	}
@@ -70,6 +71,7 @@ func (s *Service) UpdateAlias(ctx context.Context, actor *Actor, req *kmswire.Up
 		if err != nil {
 			return nil, err
 		}
+		c.event.Detail = a.Name + " named " + a.KeyID + " before"
 		if err := c.begun(); err != nil {
 			return nil, err
 		}
@@ -87,6 +89,7 @@ func (s *Service) DeleteAlias(ctx context.Context, actor *Actor, req *kmswire.De
 		if err != nil {
 			return nil, err
 		}
+		c.event.Detail = a.Name
 		if err := c.begun(); err != nil {
 			return nil, err
 		}

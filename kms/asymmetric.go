@@ -47,6 +47,16 @@ func checkDigest(d []byte) error {
 	return nil
 }
 
+func checkVerify(digest, value []byte) error {
+	if err := checkDigest(digest); err != nil {
+		return err
+	}
+	if len(value) == 0 {
+		return Missing("Value")
+	}
+	return nil
+}
+
 // AsymmetricSign signs a SHA-256 digest.
 func (s *Service) AsymmetricSign(ctx context.Context, actor *Actor, req *kmswire.AsymmetricSignRequest) (*kmswire.AsymmetricSignResponse, error) {
 	return audited(s, ctx, actor, actAsymmetricSign, req.DryRun, func(c *call) (*kmswire.AsymmetricSignResponse, error) {
@@ -128,11 +138,8 @@ func ecdsaDER(rs []byte) ([]byte, error) {
 // AsymmetricVerify checks a signature. One that is wrong, in whatever way, gives Value false and no error.
 func (s *Service) AsymmetricVerify(ctx context.Context, actor *Actor, req *kmswire.AsymmetricVerifyRequest) (*kmswire.AsymmetricVerifyResponse, error) {
 	return audited(s, ctx, actor, actAsymmetricVerify, req.DryRun, func(c *call) (*kmswire.AsymmetricVerifyResponse, error) {
-		if err := checkDigest(req.Digest); err != nil {
+		if err := checkVerify(req.Digest, req.Value); err != nil {
 			return nil, err
-		}
-		if len(req.Value) == 0 {
-			return nil, Missing("Value")
 		}
 		g, m, err := c.signWith(req.KeyID, req.KeyVersionID, req.Algorithm)
 		if err != nil {

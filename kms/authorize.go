@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/keyward/keyward/keystore"
@@ -42,7 +43,11 @@ func (c *call) authorizeFound(ref reference, act *action) (grant, error) {
 	if err != nil {
 		return grant{}, err
 	}
-	return c.authorize(k, act)
+	g, err := c.authorize(k, act)
+	if ref.alias != "" && errors.Is(err, KeyNotFound) {
+		err = aliasNotFound(ref.account, ref.alias) // as if the alias were not there: its key may not be known either
+	}
+	return g, err
 }
 
 // authorize decides by policy, then by state. A caller of another account who is not allowed learns only that the key

@@ -24,32 +24,36 @@ type callCounter struct {
 	log     zerolog.Logger
 	version string
 
-	mu       sync.Mutex // held while a block is reserved: others need the same block
-	left     uint64     // calls that may be made before the next reservation
-	block    uint64     // size of the last reservation
-	warnedAt uint64
+	mu     sync.Mutex // held while a block is reserved: others need the same block
+	left   uint64     // calls that may be made before the next reservation
+	block  uint64     // size of the last reservation
+	warned bool
+	spent  bool // the limit is reached: nothing is reserved any more
 }
 
 // take allows n calls, or says why not. A crash wastes what was reserved and not used, at most one block.
 func (c *callCounter) take(ctx context.Context, n uint64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.left < n {
+	if c.left < n && !c.spent {
 		// Blocks grow, so that a busy key reserves seldom and an idle one wastes little.
 		c.block = max(n, min(maxBlock, max(minBlock, 2*c.block)))
 		total, err := c.store.ReserveCalls(ctx, c.version, c.block)
 		if err != nil {
 			return storeError(err)
 		}
-		if total > maxCalls {
-			return Errorf(LimitExceeded, "%s has encrypted 2^32 messages, the limit of its cipher; create a new key version", c.version)
-		}
-		if total > warnCalls && c.warnedAt == 0 {
-			c.warnedAt = total
+		c.spent = total > maxCalls
+		if total > warnCalls && !c.warned {
+			c.warned = true
 			c.log.Warn().Str("version", c.version).Uint64("calls", total).
 				Msg("half of the 2^32 messages that this version may encrypt are used; create a new key version")
 		}
-		c.left = c.block // what was left of the old block is given up: it is at most n-1
+		if !c.spent {
+			c.left = c.block // what was left of the old block is given up: it is at most n-1
+		}
+	}
+	if c.left < n {
+		return Errorf(LimitExceeded, "%s has encrypted 2^32 messages, the limit of its cipher; create a new key version", c.version)
 	}
 	c.left -= n
 	return nil

@@ -43,6 +43,7 @@ func (s *Service) CreateKey(ctx context.Context, actor *Actor, req *kmswire.Crea
 		c.event.KeyID = k.ID
 		var alias *keystore.Alias
 		if req.AliasName != "" {
+			c.event.Detail = req.AliasName
 			alias = &keystore.Alias{Account: k.Account, Name: req.AliasName, KeyID: k.ID, Created: k.Created}
 			if _, err := s.store.Alias(ctx, k.Account, req.AliasName); err == nil {
 				return nil, aliasExists(req.AliasName)

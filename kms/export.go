@@ -47,10 +47,18 @@ func parseWrapping(publicKey []byte, alg kmswire.Algorithm, spec kmswire.KeySpec
 	return wrapping{key, alg}, nil
 }
 
+// fits says whether a data key of size octets can be wrapped.
+func (w wrapping) fits(size int) error {
+	if n := w.key.MaxPlaintext(w.alg); size > n {
+		return Invalid("WrappingAlgorithm", "a data key of %d octets does not fit: at most %d do", size, n)
+	}
+	return nil
+}
+
 // wrap encrypts a data key for the caller's public key.
 func (w wrapping) wrap(dataKey []byte) ([]byte, error) {
-	if n := w.key.MaxPlaintext(w.alg); len(dataKey) > n {
-		return nil, Invalid("WrappingAlgorithm", "a data key of %d octets does not fit: at most %d do", len(dataKey), n)
+	if err := w.fits(len(dataKey)); err != nil {
+		return nil, err
 	}
 	out, err := w.key.Encrypt(w.alg, dataKey)
 	if err != nil {
@@ -68,7 +76,14 @@ func (s *Service) GenerateAndExportDataKey(ctx context.Context, actor *Actor, re
 			return nil, err
 		}
 		defer w.key.Close()
-		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err == nil {
+			err = w.fits(size)
+		}
+		if err != nil {
+			return nil, err
+		}
+		k, err := c.newDataKey(req.KeyID, size, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}

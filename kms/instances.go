@@ -10,10 +10,11 @@ import (
 // ListKmsInstances lists the instances that keys can be created in.
 func (s *Service) ListKmsInstances(ctx context.Context, actor *Actor, req *kmswire.ListKmsInstancesRequest) (*kmswire.ListKmsInstancesResponse, error) {
 	return audited(s, ctx, actor, actListKmsInstances, false, func(c *call) (*kmswire.ListKmsInstancesResponse, error) {
-		if req.PageSize == 0 {
-			req.PageSize = 20 // this action's own default
+		p := req.Page
+		if p.PageSize == 0 {
+			p.PageSize = 20 // this action's own default
 		}
-		offset, limit, paged, err := page(req.Page)
+		offset, limit, paged, err := page(p)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -70,10 +71,11 @@ type materialCache struct {
 	loading map[string]*materialLoad
 }
 
-// materialLoad is one load under way. m and err may be read when done is closed.
+// materialLoad is one load under way. err may be read when done is closed.
 type materialLoad struct {
-	done chan struct{}
-	err  error
+	done    chan struct{}
+	err     error
+	dropped bool // guarded by the cache's mu: what is loaded is for the loader only
 }
 
 func newMaterialCache(load func(context.Context, grant, string) (*material, error)) *materialCache {
@@ -85,14 +87,15 @@ func newMaterialCache(load func(context.Context, grant, string) (*material, erro
 // get returns the open material of a version of the granted key. The caller releases it. Several callers who miss at
 // once cause one load.
 func (c *materialCache) get(ctx context.Context, g grant, versionID string) (*material, error) {
+	// A version's ID begins with its key's. A grant for one key must neither open a version of another nor make a load
+	// fail that others wait for.
+	if rest, ok := strings.CutPrefix(versionID, g.key.ID); !ok || !strings.HasPrefix(rest, "-") {
+		return nil, versionNotFound(g, versionID)
+	}
 	for {
 		c.mu.Lock()
 		if m, ok := c.entries.Get(versionID); ok && m.acquire() {
 			c.mu.Unlock()
-			if m.version.KeyID != g.key.ID { // the grant is for another key
-				m.release()
-				return nil, versionNotFound(g, versionID)
-			}
 			return m, nil
 		}
 		l := c.loading[versionID]
@@ -115,24 +118,34 @@ func (c *materialCache) get(ctx context.Context, g grant, versionID string) (*ma
 	}
 }
 
-func (c *materialCache) fill(ctx context.Context, g grant, versionID string, l *materialLoad) (*material, error) {
-	m, err := c.load(ctx, g, versionID)
-	c.mu.Lock()
-	delete(c.loading, versionID)
-	if err == nil {
-		m.users.Store(2) // the cache and the caller
-		c.entries.Add(versionID, m)
-	}
-	c.mu.Unlock()
+func (c *materialCache) fill(ctx context.Context, g grant, versionID string, l *materialLoad) (m *material, err error) {
+	l.err = Errorf(Internal, "loading a version panicked") // unless it is replaced
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.loading, versionID)
+		if m != nil {
+			m.users.Store(1) // the caller
+			if !l.dropped {
+				m.users.Store(2) // and the cache
+				c.entries.Add(versionID, m)
+			}
+		}
+		close(l.done)
+	}()
+	m, err = c.load(ctx, g, versionID)
 	l.err = err
-	close(l.done)
 	return m, err
 }
 
-// drop forgets a version, so that its secret does not stay in memory longer than it is wanted.
+// drop forgets a version, so that its secret does not stay in memory longer than it is wanted. A load that is under way
+// will not be kept either.
 func (c *materialCache) drop(versionID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if l := c.loading[versionID]; l != nil {
+		l.dropped = true
+	}
 	c.entries.Remove(versionID)
 }
 

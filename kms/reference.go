@@ -97,7 +97,7 @@ func (s *Service) find(ctx context.Context, ref reference) (*keystore.Key, error
 	if ref.alias != "" {
 		a, err := s.store.Alias(ctx, ref.account, ref.alias)
 		if errors.Is(err, keystore.ErrNotFound) {
-			return nil, Errorf(AliasNotFound, "%s does not exist in account %s", ref.alias, ref.account)
+			return nil, aliasNotFound(ref.account, ref.alias)
 		} else if err != nil {
 			return nil, storeError(err)
 		}
@@ -116,10 +116,11 @@ func (s *Service) find(ctx context.Context, ref reference) (*keystore.Key, error
 }
 
 func keyNotFound(id string) *Error {
-	if len(id) > 64 {
-		id = id[:64]
-	}
 	return Errorf(KeyNotFound, "no key %q that this caller may know of", id)
+}
+
+func aliasNotFound(account, name string) *Error {
+	return Errorf(AliasNotFound, "%s does not exist in account %s", name, account)
 }
 
 // checkAlias holds a new alias against the rules of reference section 6.7.

@@ -77,6 +77,10 @@ func TestService(t *testing.T) {
 		{"DataKeys", testDataKeys},
 		{"ReEncryptFromPublicKey", testReEncryptFromPublicKey},
 		{"Batches", testBatches},
+		{"EveryKeyIsInTheAudit", testEveryKeyIsInTheAudit},
+		{"AliasesAreInTheAudit", testAliasesAreInTheAudit},
+		{"OneBadItemOfAVersion", testOneBadItemOfAVersion},
+		{"LongNames", testLongNames},
 		{"AliasesAndLists", testAliasesAndLists},
 		{"CreateKeyRefusals", testCreateKeyRefusals},
 		{"NoEventNoAnswer", testNoEventNoAnswer},
@@ -395,6 +399,19 @@ func testStatesAndPermissions(t *testing.T, f *fixture) {
 	_, err = f.Decrypt(ctx, other, &kmswire.DecryptRequest{CiphertextBlob: e.CiphertextBlob})
 	wantCode(t, "foreign blob", err, KeyNotFound)
 
+	// Nor an alias, and it does not learn the key's ID from one.
+	if _, err := f.CreateAlias(ctx, root, &kmswire.CreateAliasRequest{AliasName: "alias/is-there", KeyID: m.KeyID}); err != nil {
+		t.Fatal(err)
+	}
+	arn := strings.TrimSuffix(m.Arn, "key/"+m.KeyID) + "alias/is-"
+	_, err1 = f.DescribeKey(ctx, other, &kmswire.DescribeKeyRequest{KeyID: arn + "there"})
+	_, err2 = f.DescribeKey(ctx, other, &kmswire.DescribeKeyRequest{KeyID: arn + "nowhere"})
+	wantCode(t, "foreign alias", err1, AliasNotFound)
+	wantCode(t, "no alias", err2, AliasNotFound)
+	if one, two := AsError(err1).Detail, AsError(err2).Detail; strings.Replace(one, "is-there", "is-nowhere", 1) != two {
+		t.Errorf("%q and %q tell a foreign alias from none", one, two)
+	}
+
 	_, err = f.CreateKey(ctx, user, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software"})
 	wantCode(t, "CreateKey by a user", err, Denied)
 	_, err = f.ListKeys(ctx, nil, &kmswire.ListKeysRequest{})
@@ -420,6 +437,27 @@ func testDryRun(t *testing.T, f *fixture) {
 		}
 		wantCode(t, "dry run", err, c.want)
 	}
+
+	// What would fail as a whole or in one item does not pass a dry run.
+	key, err := softkey.GenerateKey(kmswire.RSA2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 200
+	_, err = f.GenerateAndExportDataKey(ctx, root, &kmswire.GenerateAndExportDataKeyRequest{KeyID: m.KeyID, NumberOfBytes: &size, DryRun: true,
+		PublicKeyBlob: key.Public().Marshal(), WrappingAlgorithm: kmswire.RSAOAEPSHA256, WrappingKeySpec: kmswire.RSA2048})
+	wantCode(t, "a data key that can't be wrapped", err, DryRunInvalid)
+	_, err = f.BatchEncrypt(ctx, root, &kmswire.BatchEncryptRequest{KeyID: m.KeyID, DryRun: true, Items: []kmswire.BatchEncryptItem{
+		{Plaintext: []byte("x")}, {Plaintext: make([]byte, kmswire.MaxPlaintext+1)}}})
+	wantCode(t, "a bad item", err, DryRunInvalid)
+	ec := f.create(software, kmswire.ECP256, "").KeyID
+	digest := make([]byte, kmswire.DigestSize)
+	_, err = f.BatchSign(ctx, root, &kmswire.BatchSignRequest{KeyID: ec, KeyVersionID: f.onlyVersion(ec), Algorithm: kmswire.ECDSASHA256, DryRun: true,
+		Items: []kmswire.BatchSignItem{{Digest: digest}, {Digest: digest[1:]}}})
+	wantCode(t, "a bad digest", err, DryRunInvalid)
+	_, err = f.BatchVerify(ctx, root, &kmswire.BatchVerifyRequest{KeyID: ec, KeyVersionID: f.onlyVersion(ec), Algorithm: kmswire.ECDSASHA256, DryRun: true,
+		Items: []kmswire.BatchVerifyItem{{Digest: digest}}})
+	wantCode(t, "no signature", err, DryRunInvalid)
 }
 
 func testDataKeys(t *testing.T, f *fixture) {
@@ -704,6 +742,15 @@ func testCallCounter(t *testing.T, f *fixture) {
 	}
 	c.left = 0
 	wantCode(t, "call 2^32", c.take(ctx, 11), LimitExceeded)
+	// Calls that are refused after it cost no writing.
+	total, err := f.db.ReserveCalls(ctx, c.version, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "another one", c.take(ctx, 1), LimitExceeded)
+	if after, err := f.db.ReserveCalls(ctx, c.version, 0); err != nil || after != total {
+		t.Errorf("%d calls are reserved, and then %d (%v)", total, after, err)
+	}
 }
 
 func testPasswords(t *testing.T, f *fixture) {

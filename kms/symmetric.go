@@ -9,6 +9,7 @@ import (
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/blob"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/softkey"
 )
 
 // badBlob is the one answer to a ciphertext that does not open: cut, changed, of another key, or with another context.
@@ -39,7 +40,7 @@ func (c *call) primary(g grant) (*material, error) {
 type sealing struct {
 	out   []byte // the header; grows into the blob
 	aad   []byte
-	nonce []byte
+	nonce []byte // a part of out
 }
 
 // prepare writes the header of a new blob and what its tag covers.
@@ -48,20 +49,31 @@ func (m *material) prepare(plaintextLen int, encryptionContext map[string]string
 	if m.hsm != nil {
 		alg = blob.HSM
 	}
-	nonce := make([]byte, alg.NonceSize())
+	// One piece of memory takes the blob and, behind it, what the tag covers, if there is no context. Nothing of it is
+	// ever written by another call: an HSM may still read it when its caller has given up.
+	size := alg.Size(plaintextLen)
+	memory := make([]byte, size+aadRoom)
+	var random [maxNonce]byte
+	nonce := random[:alg.NonceSize()]
 	rand.Read(nonce) // never fails
-	out, err := blob.AppendHeader(make([]byte, 0, alg.Size(plaintextLen)),
+	out, err := blob.AppendHeader(memory[:0:size],
 		blob.Header{Algorithm: alg, KeyID: m.version.KeyID, VersionID: m.version.ID, Nonce: nonce})
 	if err != nil {
 		return sealing{}, &Error{Code: Internal, Err: err}
 	}
-	aad, err := associated(out, encryptionContext)
-	return sealing{out, aad, nonce}, err
+	aad, err := associated(memory[size:size], out, encryptionContext)
+	return sealing{out, aad, out[len(out)-len(nonce):]}, err
 }
 
-// associated is what a blob's tag covers besides the ciphertext.
-func associated(header []byte, encryptionContext map[string]string) ([]byte, error) {
-	aad, err := blob.AppendAAD(nil, header, encryptionContext)
+// Sizes in octets: of the longest nonce, and of what the tag of a blob without a context covers, or a little more.
+const (
+	maxNonce = softkey.NonceSize
+	aadRoom  = 80
+)
+
+// associated appends to dst what a blob's tag covers besides the ciphertext.
+func associated(dst, header []byte, encryptionContext map[string]string) ([]byte, error) {
+	aad, err := blob.AppendAAD(dst, header, encryptionContext)
 	if err != nil {
 		return nil, Invalid("EncryptionContext", "it is not valid UTF-8")
 	}
@@ -110,36 +122,37 @@ func (c *call) locate(ciphertext []byte, act *action) (opened, error) {
 	if err != nil {
 		return opened{}, badBlob()
 	}
+	g, err := c.grantOf(h, act)
+	return opened{g, h, ciphertext[:n], ciphertext[n:]}, err
+}
+
+// grantOf authorizes act on the key that a blob names.
+func (c *call) grantOf(h blob.Header, act *action) (grant, error) {
+	c.event.KeyID, c.event.VersionID = h.KeyID, h.VersionID
 	k, err := c.store.Key(c.ctx, h.KeyID)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return opened{}, keyNotFound(h.KeyID)
+		return grant{}, keyNotFound(h.KeyID)
 	} else if err != nil {
-		return opened{}, storeError(err)
+		return grant{}, storeError(err)
 	}
 	g, err := c.authorize(k, act)
 	if err != nil {
-		return opened{}, err
+		return grant{}, err
 	}
-	if err := g.symmetric(act); err != nil {
-		return opened{}, err
-	}
-	return opened{g, h, ciphertext[:n], ciphertext[n:]}, nil
+	return g, g.symmetric(act)
 }
 
-// openBlob opens the material of a located blob and checks that the two fit.
-func (c *call) openBlob(o opened) (*material, error) {
-	m, err := c.materials.get(c.ctx, o.grant, o.header.VersionID)
+// blobVersion opens the material of the version that a blob names.
+func (c *call) blobVersion(g grant, h blob.Header) (*material, error) {
+	m, err := c.materials.get(c.ctx, g, h.VersionID)
 	if errors.Is(err, VersionNotFound) {
 		return nil, badBlob()
-	} else if err != nil {
-		return nil, err
 	}
-	if (m.aes != nil) != (o.header.Algorithm == blob.Software) {
-		m.release()
-		return nil, badBlob()
-	}
-	return m, nil
+	return m, err
 }
+
+// made says whether a blob with this header can have been made with the material.
+func (m *material) made(h blob.Header) bool { return (m.aes != nil) == (h.Algorithm == blob.Software) }
 
 // decrypt opens one blob for act. The caller wipes the plaintext if it does not leave the daemon.
 func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, act *action) (opened, []byte, error) {
@@ -147,16 +160,18 @@ func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, a
 	if err != nil {
 		return o, nil, err
 	}
-	c.event.VersionID = o.header.VersionID
 	if err := c.dryRunEnd(); err != nil {
 		return o, nil, err
 	}
-	m, err := c.openBlob(o)
+	m, err := c.blobVersion(o.grant, o.header)
 	if err != nil {
 		return o, nil, err
 	}
 	defer m.release()
-	aad, err := associated(o.head, encryptionContext)
+	if !m.made(o.header) {
+		return o, nil, badBlob()
+	}
+	aad, err := associated(nil, o.head, encryptionContext)
 	if err != nil {
 		return o, nil, err
 	}
@@ -243,6 +258,7 @@ func noRecipient(r string) error {
 // or, with the three Source parameters, an RSA ciphertext.
 func (s *Service) ReEncrypt(ctx context.Context, actor *Actor, req *kmswire.ReEncryptRequest) (*kmswire.ReEncryptResponse, error) {
 	return audited(s, ctx, actor, actReEncrypt, req.DryRun, func(c *call) (*kmswire.ReEncryptResponse, error) {
+		c.event.KeyID = req.DestinationKeyID
 		ref, err := c.parseReference("DestinationKeyId", req.DestinationKeyID, actor)
 		if err != nil {
 			return nil, err
@@ -255,12 +271,18 @@ func (s *Service) ReEncrypt(ctx context.Context, actor *Actor, req *kmswire.ReEn
 		if err := to.symmetric(actReEncrypt); err != nil {
 			return nil, err
 		}
+		c.event.KeyID = "" // now the source's
 		plaintext, err := c.reEncryptSource(req)
+		if c.event.KeyID != "" {
+			from := c.event
+			from.Action = actReEncryptFrom.name
+			c.also(from, err)
+		}
+		c.event.KeyID, c.event.VersionID = to.key.ID, to.key.Primary
 		if err != nil {
 			return nil, err
 		}
 		defer clear(plaintext)
-		c.event.KeyID, c.event.VersionID = to.key.ID, to.key.Primary
 		m, err := c.primary(to)
 		if err != nil {
 			return nil, err
@@ -280,6 +302,7 @@ func (c *call) reEncryptSource(req *kmswire.ReEncryptRequest) ([]byte, error) {
 		_, plaintext, err := c.decrypt(req.CiphertextBlob, req.SourceEncryptionContext, actReEncryptFrom)
 		return plaintext, err
 	}
+	c.event.KeyID = req.SourceKeyID
 	ref, err := c.parseReference("SourceKeyId", req.SourceKeyID, c.actor)
 	if err != nil {
 		return nil, err
@@ -308,13 +331,9 @@ func dataKeySize(spec string, numberOfBytes *int) (int, error) {
 	return 0, Invalid("KeySpec", "%q is neither AES_256 nor AES_128", spec)
 }
 
-// newDataKey is what the three ways of making a data key have in common: it authorizes the call's action, draws the
-// octets and encrypts them. The caller wipes dataKey.plaintext if it does not leave the daemon.
-func (c *call) newDataKey(keyID, spec string, numberOfBytes *int, encryptionContext map[string]string) (dataKey, error) {
-	size, err := dataKeySize(spec, numberOfBytes)
-	if err != nil {
-		return dataKey{}, err
-	}
+// newDataKey is what the three ways of making a data key have in common: it authorizes the call's action, draws
+// size octets and encrypts them. The caller wipes dataKey.plaintext if it does not leave the daemon.
+func (c *call) newDataKey(keyID string, size int, encryptionContext map[string]string) (dataKey, error) {
 	g, m, err := c.sealWith(keyID)
 	if err != nil {
 		return dataKey{}, err
@@ -341,7 +360,11 @@ func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswir
 		if err := noRecipient(req.Recipient); err != nil {
 			return nil, err
 		}
-		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		k, err := c.newDataKey(req.KeyID, size, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
@@ -352,7 +375,11 @@ func (s *Service) GenerateDataKey(ctx context.Context, actor *Actor, req *kmswir
 // GenerateDataKeyWithoutPlaintext makes a random key and gives its blob only.
 func (s *Service) GenerateDataKeyWithoutPlaintext(ctx context.Context, actor *Actor, req *kmswire.GenerateDataKeyWithoutPlaintextRequest) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
 	return audited(s, ctx, actor, actGenerateDataKeyWithoutPlaintext, req.DryRun, func(c *call) (*kmswire.GenerateDataKeyWithoutPlaintextResponse, error) {
-		k, err := c.newDataKey(req.KeyID, req.KeySpec, req.NumberOfBytes, req.EncryptionContext)
+		size, err := dataKeySize(req.KeySpec, req.NumberOfBytes)
+		if err != nil {
+			return nil, err
+		}
+		k, err := c.newDataKey(req.KeyID, size, req.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}

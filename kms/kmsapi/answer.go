@@ -43,10 +43,24 @@ var (
 	noStore  = []string{"no-store"}
 )
 
-// write sends a whole answer.
+// write sends a whole answer, which is JSON, in the form that was asked for.
 func (c *call) write(status int, body []byte) {
 	header := c.w.Header()
 	header["Content-Type"] = jsonType
+	if c.xml {
+		root := "Error"
+		if status == http.StatusOK {
+			root = c.action + "Response"
+		}
+		buf := takeBuffer()
+		defer buf.release()
+		text, err := appendXML(buf.b, root, body)
+		if err != nil { // what was rendered as JSON can be read as JSON
+			panic(err)
+		}
+		buf.b, body = text, text
+		header["Content-Type"] = xmlType
+	}
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	header["Cache-Control"] = noStore
 	header["X-Acs-Request-Id"] = []string{c.id}

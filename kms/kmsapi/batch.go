@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/keyward/keyward/kms"
@@ -195,8 +196,13 @@ func (b *batch[Req, Resp, Item, Result]) field(item *Item, name []byte) *[]byte 
 	return nil
 }
 
-// perform has the service do the chunk. A chunk without one well-formed item is not given to it.
+// perform has the service do the chunk. A chunk without one well-formed item is not given to it. A dry run has no
+// results, so an item that is not well formed is what the call fails of.
 func (b *batch[Req, Resp, Item, Result]) perform() {
+	if i := slices.IndexFunc(b.faults, func(err error) bool { return err != nil }); i >= 0 && b.dryRun() {
+		b.err = kms.Errorf(kms.DryRunInvalid, "item %d: %v", i+1, b.faults[i])
+		return
+	}
 	if len(b.items) == 0 {
 		return
 	}

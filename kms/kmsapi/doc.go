@@ -3,7 +3,7 @@
 //
 // There is one path, "/". A request is a GET or a POST; its parameters are in the query, in a form in the body, or
 // both. The parameter Action, or else the header x-acs-action, says what to do; Actions lists what there is. Answers
-// are JSON, also for every error.
+// are JSON, also for every error; with Format=XML they are XML, but for batches.
 //
 // # Batches
 //

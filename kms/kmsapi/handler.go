@@ -91,6 +91,7 @@ type call struct {
 	row    *operation // nil until there is one of that name
 	values url.Values // query and form together; nil on the hot path
 
+	xml     bool // answers are wanted as XML
 	started bool // something was written, so an error can't be answered any more
 }
 
@@ -195,12 +196,15 @@ func (c *call) serve() error {
 
 // serveHot serves the call from the raw query if the action has a hot codec and nothing about the request is unusual.
 func (c *call) serveHot(query string) (done bool, err error) {
+	header := c.r.Header
 	action := rawAction(query)
+	if action == "" && len(header["X-Acs-Action"]) > 0 {
+		action = header["X-Acs-Action"][0] // the SDKs of the header signatures name it only there
+	}
 	row := c.h.rows[action]
 	if row == nil || row.hot == nil {
 		return false, nil
 	}
-	header := c.r.Header
 	if h, ok := header["X-Acs-Action"]; ok && (len(h) != 1 || h[0] != action) {
 		return false, nil
 	}
@@ -260,6 +264,16 @@ func (c *call) findAction() error {
 
 // checkCommon checks the parameters that every action has, when all parameters are known.
 func (c *call) checkCommon() error {
+	format, err := c.value("Format")
+	switch {
+	case err != nil:
+		return err
+	case format == "" || strings.EqualFold(format, "JSON"):
+	case strings.EqualFold(format, "XML"):
+		c.xml = true
+	default:
+		return kms.Invalid("Format", "it must be JSON or XML.")
+	}
 	version, err := c.value("Version")
 	if err != nil {
 		return err
@@ -277,16 +291,10 @@ func (c *call) checkCommon() error {
 	case c.row == nil:
 		return errAction
 	}
-	format, err := c.value("Format")
-	switch {
-	case err != nil:
-		return err
-	case format == "" || strings.EqualFold(format, "JSON"):
-		return nil
-	case strings.EqualFold(format, "XML"):
-		return kms.Errorf(kms.UnsupportedOperation, "answers are given as JSON only, not as XML.")
+	if c.xml && c.row.batch != nil {
+		return kms.Errorf(kms.UnsupportedOperation, "a batch is not answered as XML.")
 	}
-	return kms.Invalid("Format", "it must be JSON.")
+	return nil
 }
 
 // decode sets req from the parameters.
@@ -295,9 +303,14 @@ func (c *call) decode(req any) error {
 	if err == nil {
 		return nil
 	}
+	return paramError(err, c.dryRun())
+}
+
+// dryRun says whether the caller only asks what would happen.
+func (c *call) dryRun() bool {
 	dry, _ := c.value("DryRun")
 	_, has := c.row.request.FieldByName("DryRun")
-	return paramError(err, has && dry == "true")
+	return has && dry == "true"
 }
 
 // readForm reads the body, if there is one, and adds its parameters to those of the query.

@@ -2,11 +2,14 @@ package kmsapi
 
 import (
 	"bytes"
+	"context"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -160,7 +163,54 @@ func FuzzHotAnswers(f *testing.F) {
 		check(appendAsymmetricSign(nil, &sign), appendAnswer(nil, &sign))
 		verify := kmswire.AsymmetricVerifyResponse{Answer: a, KeyID: key, KeyVersionID: version, Value: good}
 		check(appendAsymmetricVerify(nil, &verify), appendAnswer(nil, &verify))
+		keys := kmswire.BatchGenerateDataKeyResponse{Answer: a, KeyID: key, KeyVersionID: version}
+		check(appendBatchGenerateDataKey([]byte("x"), &keys), appendAnswer([]byte("x"), &keys))
+		keys.Items = []kmswire.BatchDataKey{{Plaintext: data, CiphertextBlob: append([]byte{1}, more...)},
+			{ItemError: &kmswire.ItemError{Code: key, Message: version}}, {CiphertextBlob: []byte{1}}}
+		check(appendBatchGenerateDataKey(nil, &keys), appendAnswer(nil, &keys))
 	})
+}
+
+// The SDKs that sign in headers name the action in one, and nowhere else. They get the hot path too, with its checks.
+func TestHotActionInTheHeader(t *testing.T) {
+	row := hotOp("Encrypt", benchEncrypt, decodeEncrypt, appendEncrypt)
+	row.run = func(*call) error { return kms.Errorf(kms.Throttled, "not hot") }
+	h := newHandler(nil, Options{}, []operation{row})
+	for _, c := range []struct {
+		query  string
+		header []string
+		hot    bool
+	}{
+		{"KeyId=k&Plaintext=aGk%3D", []string{"Encrypt"}, true},
+		{"KeyId=k&Plaintext=aGk%3D&Action=Encrypt", []string{"Encrypt"}, true},
+		{"KeyId=k&Plaintext=aGk%3D&Action=Encrypt", nil, true},
+		{"KeyId=k&Plaintext=aGk%3D", []string{"Encrypt", "Decrypt"}, false},
+		{"KeyId=k&Plaintext=aGk%3D", []string{""}, false},
+		{"KeyId=k&Plaintext=aGk%3D&Action=", []string{"Encrypt"}, false},
+		{"KeyId=k&Plaintext=aGk%3D&Action=Decrypt", []string{"Encrypt"}, false},
+		{"KeyId=k&Plaintext=aGk%3D&%41ction=Decrypt", []string{"Encrypt"}, false},
+	} {
+		r := httptest.NewRequestWithContext(WithActor(context.Background(), testActor), "POST", "/?"+c.query, nil)
+		if c.header != nil {
+			r.Header["X-Acs-Action"] = c.header
+		}
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); (w.Code == 200) != c.hot {
+			t.Errorf("%s with %q: %d %s", c.query, c.header, w.Code, w.Body)
+		}
+	}
+}
+
+// What encoding/json renders stays in its pools, so it must not see plaintext; and the buffer must not grow on the way,
+// because the octets that it leaves behind are not wiped.
+func TestDataKeysAreRenderedInPlace(t *testing.T) {
+	resp := &kmswire.BatchGenerateDataKeyResponse{Items: make([]kmswire.BatchDataKey, 100)}
+	for i := range resp.Items {
+		resp.Items[i] = kmswire.BatchDataKey{Plaintext: make([]byte, 1024), CiphertextBlob: make([]byte, 1152)}
+	}
+	if allocs := testing.AllocsPerRun(10, func() { appendBatchGenerateDataKey(nil, resp) }); allocs > 2 { // one more than needed under the race detector
+		t.Errorf("%v allocations", allocs)
+	}
 }
 
 // An answer that was rendered does not keep plaintext in memory.

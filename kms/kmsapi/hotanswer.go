@@ -3,6 +3,7 @@ package kmsapi
 import (
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/keyward/keyward/kms/kmswire"
@@ -59,6 +60,32 @@ func appendGenerateDataKey(dst []byte, resp *kmswire.GenerateDataKeyResponse) []
 	dst = appendOctets(append(dst, `,"Plaintext":`...), resp.Plaintext)
 	dst = appendOctets(append(dst, `,"CiphertextBlob":`...), resp.CiphertextBlob)
 	return append(dst, "}\n"...)
+}
+
+func appendBatchGenerateDataKey(dst []byte, resp *kmswire.BatchGenerateDataKeyResponse) []byte {
+	size := 256
+	for i := range resp.Items {
+		size += 64 + base64.StdEncoding.EncodedLen(len(resp.Items[i].Plaintext)) + base64.StdEncoding.EncodedLen(len(resp.Items[i].CiphertextBlob))
+	}
+	dst = slices.Grow(dst, size) // growing later would leave plaintext behind
+	dst = appendHead(dst, resp.RequestID, resp.KeyID, resp.KeyVersionID)
+	dst = append(dst, `,"Items":[`...)
+	for i := range resp.Items {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		item := &resp.Items[i]
+		switch {
+		case item.ItemError != nil:
+			dst = appendItemError(dst, item.ItemError)
+		case len(item.Plaintext) > 0:
+			dst = appendOctets(append(dst, `{"Plaintext":`...), item.Plaintext)
+			dst = append(appendOctets(append(dst, `,"CiphertextBlob":`...), item.CiphertextBlob), '}')
+		default:
+			dst = append(appendOctets(append(dst, `{"CiphertextBlob":`...), item.CiphertextBlob), '}')
+		}
+	}
+	return append(dst, "]}\n"...)
 }
 
 func appendAsymmetricSign(dst []byte, resp *kmswire.AsymmetricSignResponse) []byte {

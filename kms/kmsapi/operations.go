@@ -110,7 +110,7 @@ var operations = []operation{
 	hotOp("AsymmetricVerify", (*kms.Service).AsymmetricVerify, decodeAsymmetricVerify, appendAsymmetricVerify),
 	batchOp("BatchDecrypt", (*kms.Service).BatchDecrypt, decryptItems),
 	batchOp("BatchEncrypt", (*kms.Service).BatchEncrypt, encryptItems),
-	op("BatchGenerateDataKey", (*kms.Service).BatchGenerateDataKey),
+	hotOp("BatchGenerateDataKey", (*kms.Service).BatchGenerateDataKey, nil, appendBatchGenerateDataKey), // the same
 	batchOp("BatchSign", (*kms.Service).BatchSign, signItems),
 	batchOp("BatchVerify", (*kms.Service).BatchVerify, verifyItems),
 	op("CreateAlias", (*kms.Service).CreateAlias).within(manageTimeout),

@@ -78,7 +78,7 @@ func stubEnableKey(_ *kms.Service, ctx context.Context, actor *kms.Actor, req *k
 }
 
 func stubDataKeys(_ *kms.Service, _ context.Context, _ *kms.Actor, req *kmswire.BatchGenerateDataKeyRequest) (*kmswire.BatchGenerateDataKeyResponse, error) {
-	if req.Count == 0 {
+	if req.Count == 1 {
 		return &kmswire.BatchGenerateDataKeyResponse{}, nil
 	}
 	return &kmswire.BatchGenerateDataKeyResponse{Items: []kmswire.BatchDataKey{

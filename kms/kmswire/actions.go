@@ -64,7 +64,7 @@ type ListKeysResponse struct {
 
 type UpdateKeyDescriptionRequest struct {
 	KeyID       string `param:"KeyId,required"`
-	Description string `param:"Description"`
+	Description string `param:"Description,present"` // empty clears it
 }
 
 type EnableKeyRequest struct {

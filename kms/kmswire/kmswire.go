@@ -2,12 +2,13 @@
 // their wire names, and the specs, usages and algorithms by their wire spelling. The service, the API door and the
 // client share it, so that an action's parameters are written down once. It imports the standard library only.
 //
-// A request's fields are bound to wire parameters by the tag `param:"Name"`, with the option ",required". The types of
-// fields, and how a parameter's text becomes one:
+// A request's fields are bound to wire parameters by the tag `param:"Name"`, with the option ",required", or ",present"
+// where a parameter must be there and may be empty. The types of fields, and how a parameter's text becomes one:
 //
 //	string             as is
 //	[]byte             standard base64 with padding; ASCII white space is dropped first (see DecodeBase64)
-//	int, *int          decimal
+//	*int               decimal
+//	int                decimal, and not 0, which a field has that was not given
 //	bool               "true" or "false"
 //	map[string]string  one JSON object of strings
 //	[]T                Name.1, Name.2 ... (T a string or a struct, whose fields follow after another dot)
@@ -152,8 +153,8 @@ type Alias struct {
 
 // Page is embedded in requests that list.
 type Page struct {
-	PageNumber int `param:"PageNumber"` // from 1; 0 means 1
-	PageSize   int `param:"PageSize"`   // 1..100; 0 means DefaultPageSize
+	PageNumber int `param:"PageNumber"` // from 1; left out: 1
+	PageSize   int `param:"PageSize"`   // 1..100; left out: DefaultPageSize
 }
 
 // Paged is embedded in answers that list.

@@ -3,6 +3,7 @@ package kmswire
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"reflect"
@@ -54,8 +55,8 @@ func Decode(values url.Values, req any) error {
 // Parameter describes one parameter of an action.
 type Parameter struct {
 	Name     string
-	Type     string // string, base64, integer, boolean, map, JSON, or list
-	Required bool
+	Type     string      // string, base64, integer, boolean, map, JSON, or list
+	Required bool        // it must be there; some may be empty then
 	Elements []Parameter // of a list of structs: what follows after Name.N and a dot
 }
 
@@ -78,7 +79,7 @@ func Parameters(req any) ([]Parameter, error) {
 func (p *plan) parameters() []Parameter {
 	list := make([]Parameter, len(p.fields))
 	for i, f := range p.fields {
-		list[i] = Parameter{Name: f.name, Type: f.kind.name, Required: f.required}
+		list[i] = Parameter{Name: f.name, Type: f.kind.name, Required: f.required || f.present}
 		if f.elem != nil && f.elem.plan != nil {
 			list[i].Elements = f.elem.plan.parameters()
 		}
@@ -93,7 +94,8 @@ type plan struct {
 
 type field struct {
 	name     string
-	required bool
+	required bool  // it must be there and not be empty
+	present  bool  // it must be there
 	index    []int // for reflect.Value.FieldByIndex
 	kind     *kind
 	elem     *element // of a list
@@ -133,6 +135,9 @@ var (
 	intKind = &kind{"integer",
 		func(text string, v reflect.Value) error {
 			n, err := ParseInt(text)
+			if err == nil && n == 0 {
+				err = errors.New("it must not be 0")
+			}
 			v.SetInt(int64(n))
 			return err
 		},
@@ -239,9 +244,9 @@ func (p *plan) add(t reflect.Type, index []int, lists bool) error {
 			continue
 		}
 		name, option, _ := strings.Cut(tag, ",")
-		f := field{name: name, required: option == "required", index: at, kind: kindsByType[sf.Type]}
+		f := field{name: name, required: option == "required", present: option == "present", index: at, kind: kindsByType[sf.Type]}
 		switch {
-		case name == "", option != "" && option != "required", !sf.IsExported():
+		case name == "", option != "" && !f.required && !f.present, !sf.IsExported():
 			return fmt.Errorf("field %s has a bad param tag", sf.Name)
 		case f.kind != nil:
 		case sf.Type.Kind() == reflect.String:
@@ -299,7 +304,7 @@ func (p *plan) encode(values url.Values, prefix string, v reflect.Value, all boo
 		if err != nil {
 			return invalid(name, err)
 		}
-		if text != "" || all {
+		if text != "" || all || f.present {
 			values.Set(name, text)
 		}
 	}
@@ -332,7 +337,7 @@ func (p *plan) decode(values url.Values, prefix string, v reflect.Value) error {
 			}
 			continue
 		}
-		text, _, err := one(values, name)
+		text, given, err := one(values, name)
 		if err != nil {
 			return err
 		}
@@ -341,7 +346,7 @@ func (p *plan) decode(values url.Values, prefix string, v reflect.Value) error {
 				return invalid(name, err)
 			}
 		}
-		if f.required && (text == "" || fv.IsZero() && f.kind == bytesKind) {
+		if f.present && !given || f.required && (text == "" || fv.IsZero() && f.kind == bytesKind) {
 			return &ParamError{Param: name, Missing: true}
 		}
 	}

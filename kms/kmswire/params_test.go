@@ -119,7 +119,7 @@ func TestDecodeErrors(t *testing.T) {
 		}
 	}
 	for query, param := range map[string]string{
-		"Count=+1": "Count", "Count=%2B1": "Count", "Count=0x1": "Count", "Count=99999999999999999999": "Count", "PageSize=1.0": "PageSize",
+		"Count=+1": "Count", "Count=%2B1": "Count", "Count=0x1": "Count", "Count=99999999999999999999": "Count", "PageSize=1.0": "PageSize", "PageSize=0": "PageSize", "PageNumber=-0": "PageNumber",
 		"Name.0=a": "Name", "Name.01=a": "Name", "Name.2=a": "Name", "Name.1.Key=a": "Name", "Name.9999999999=a": "Name", "Name.1=%ff": "Name.1",
 		"Tag.1=a": "Tag", "Tag.1.Value=a": "Tag.1.Key", "Tag.1.Key=a&Tag.1.Data=a": "Tag.1.Data", "Policy={": "Policy", "Policy=%22%ff%22": "Policy",
 	} {
@@ -128,6 +128,26 @@ func TestDecodeErrors(t *testing.T) {
 		if err := Decode(values, &everything{}); !errors.As(err, &pe) || pe.Param != param {
 			t.Errorf("%s: got %v", query, err)
 		}
+	}
+}
+
+// An empty description clears, so one that was forgotten must not.
+func TestPresentMayBeEmpty(t *testing.T) {
+	values, err := Encode(&UpdateKeyDescriptionRequest{KeyID: "k"})
+	if err != nil || values.Encode() != "Description=&KeyId=k" {
+		t.Errorf("got %v, %v", values, err)
+	}
+	var req UpdateKeyDescriptionRequest
+	if err := Decode(values, &req); err != nil {
+		t.Error(err)
+	}
+	var pe *ParamError
+	if err := Decode(url.Values{"KeyId": {"k"}}, &req); !errors.As(err, &pe) || pe.Param != "Description" || !pe.Missing {
+		t.Errorf("left out: %v", err)
+	}
+	params, err := Parameters(req)
+	if err != nil || !params[1].Required {
+		t.Errorf("%+v, %v", params, err)
 	}
 }
 
