@@ -48,7 +48,8 @@ func (q *queue) push(tasks []*task, member int) (rest []*task, reason *Error) {
 	case member >= 0 && !q.members[member].up:
 		return tasks, errorf(KindUnavailable, fateDown, "the member is down")
 	}
-	if room := q.max - q.waiting; len(tasks) > room {
+	// Second tries may have filled it beyond its bound.
+	if room := max(0, q.max-q.waiting); len(tasks) > room {
 		tasks, rest = tasks[:room], tasks[room:]
 		reason = &Error{Kind: KindFull, fate: fateData}
 	}
