@@ -48,3 +48,22 @@ func TestQueueOverfull(t *testing.T) {
 		}
 	}
 }
+
+// TestQueueWakesAnother takes a member down between its lane being called and looking: somebody else must look instead.
+func TestQueueWakesAnother(t *testing.T) {
+	q, lanes := upQueue(4, 2)
+	q.push(newTasks(1), -1)
+	called := 0
+	if len(lanes[1].wake) == 1 {
+		called = 1
+	}
+	if len(lanes[called].wake) != 1 || len(lanes[1-called].wake) != 0 {
+		t.Fatal("not one lane was called")
+	}
+	if stranded := q.setUp(called, false, 0); len(stranded) != 0 {
+		t.Fatalf("%d tasks stranded with a member up", len(stranded))
+	}
+	if len(lanes[1-called].wake) != 1 {
+		t.Error("a task waits and nobody was told")
+	}
+}
