@@ -19,7 +19,9 @@ type Pool struct {
 	lanes  sync.WaitGroup
 	closed atomic.Bool
 
-	mu    sync.Mutex // guards group, turn, and the state of the members
+	// mu guards group, turn, and the state of the members, which changes together with the queue's: it is taken before
+	// queue.mu.
+	mu    sync.Mutex
 	turn  int
 	group string
 }
@@ -144,10 +146,10 @@ func (p *Pool) admit(m *member, id *identity, err error) error {
 		return e
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	m.state, m.reason, m.since = true, "", time.Now()
 	m.token, m.serial = id.Token, id.Serial
 	m.failures.reset()
-	p.mu.Unlock()
 	p.startLanes(m, id.Lanes)
 	p.queue.setUp(m.index, true, id.Lanes)
 	return nil
@@ -232,11 +234,15 @@ func (p *Pool) elsewhere(m *member, t *task) bool {
 // takeDown stops giving a member work. Its supervisor brings it back. The first reason stays: what fails afterwards fails
 // because of it.
 func (p *Pool) takeDown(m *member, e *Error) {
-	if !m.isUp(&p.mu) {
+	p.mu.Lock()
+	if !m.state {
+		p.mu.Unlock()
 		return
 	}
-	m.setDown(&p.mu, e.Error())
-	for _, t := range p.queue.setUp(m.index, false, 0) {
+	m.state, m.reason, m.since = false, e.Error(), time.Now()
+	stranded := p.queue.setUp(m.index, false, 0)
+	p.mu.Unlock()
+	for _, t := range stranded {
 		t.err = &Error{Kind: KindUnavailable, Member: m.cfg.Name, fate: fateDown, Detail: "the member went down", Err: e.Err}
 		if !p.elsewhere(m, t) {
 			t.finish()

@@ -2,6 +2,9 @@ package kms
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,7 +17,7 @@ type AuditEvent struct {
 	Action    string
 	KeyID     string // as resolved; as given when it could not be
 	VersionID string
-	Items     int    // of a batch
+	Items     int    // of a batch; Detail says how many of them failed
 	Outcome   string // "begun" (management calls, before the effect), "ok", or the error in keyward's words
 	Detail    string // of an error, as the caller was told
 	Duration  time.Duration
@@ -40,6 +43,8 @@ type call struct {
 	action *action
 	dryRun bool
 	event  AuditEvent
+	failed atomic.Int64 // items
+	others []AuditEvent // of further keys: see also
 }
 
 // audited runs one action: do decides and acts, audited writes the events around it and drops the answer if the event
@@ -55,18 +60,26 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 
 	answer, err := do(c)
 	c.event.Duration = time.Since(begin)
-	c.event.Outcome = "ok"
 	var failure *Error
 	if err != nil {
 		failure = dryRunError(dryRun, AsError(err))
-		c.event.Outcome, c.event.Detail = failure.Code.Error(), failure.Detail
+	}
+	c.event.noteFailed(int(c.failed.Load()))
+	c.event.end(failure)
+	if failure != nil {
 		if failure.Code == Internal || failure.Err != nil {
 			s.log.Error().Err(failure).Str("request", c.event.RequestID).Str("action", act.name).
 				Str("key", c.event.KeyID).Msg("call failed")
 		}
 	}
 	// The event is kept even if the caller is gone by now.
-	if auditErr := s.audit.Record(context.WithoutCancel(ctx), &c.event); auditErr != nil {
+	kept := context.WithoutCancel(ctx)
+	var auditErr error
+	for i := range c.others {
+		c.others[i].Duration = c.event.Duration
+		auditErr = errors.Join(auditErr, s.audit.Record(kept, &c.others[i]))
+	}
+	if auditErr = errors.Join(auditErr, s.audit.Record(kept, &c.event)); auditErr != nil {
 		return nil, &Error{Code: Internal, Detail: "the audit event could not be kept, so there is no answer", Err: auditErr}
 	}
 	if failure != nil {
@@ -75,9 +88,41 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 	return answer, nil
 }
 
+// end sets what an event is about to be kept with. What the caller gave is cut to a length that fits an ID, an alias or
+// an ARN, so that nobody can fill the audit with text of their own.
+func (e *AuditEvent) end(failure *Error) {
+	e.KeyID, e.VersionID = cut(e.KeyID, maxReference), cut(e.VersionID, maxReference)
+	e.Outcome = "ok"
+	if failure != nil {
+		e.Outcome, e.Detail = failure.Code.Error(), failure.Detail
+	}
+}
+
+// also adds an event of its own for a further key that the call used, or was refused: no use of a key may hide behind
+// the key that the call's own event names.
+func (c *call) also(e AuditEvent, err error) {
+	if err == nil {
+		err = c.dryRunEnd()
+	}
+	var failure *Error
+	if err != nil {
+		failure = dryRunError(c.dryRun, AsError(err))
+	}
+	e.end(failure)
+	c.others = append(c.others, e)
+}
+
+// noteFailed says in an event how many of its items failed.
+func (e *AuditEvent) noteFailed(n int) {
+	if n > 0 {
+		e.Detail = fmt.Sprintf("%d of %d items failed", n, e.Items)
+	}
+}
+
 // begun notes a management action before its effect, so that an effect without an end is seen.
 func (c *call) begun() error {
 	e := c.event
+	e.end(nil)
 	e.Outcome = "begun"
 	if err := c.audit.Record(context.WithoutCancel(c.ctx), &e); err != nil {
 		return &Error{Code: Internal, Detail: "the audit event could not be kept, so nothing was done", Err: err}

@@ -2,7 +2,9 @@ package kms
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -24,7 +26,11 @@ func checkItems(n int) error {
 	return nil
 }
 
-func itemError(err error) *kmswire.ItemError { return &kmswire.ItemError{Err: AsError(err)} }
+// itemError is what stands in the place of an item that failed. Goroutines of one call may use it at the same time.
+func (c *call) itemError(err error) *kmswire.ItemError {
+	c.failed.Add(1)
+	return &kmswire.ItemError{Err: AsError(err)}
+}
 
 // BatchEncrypt encrypts each item under the primary version.
 func (s *Service) BatchEncrypt(ctx context.Context, actor *Actor, req *kmswire.BatchEncryptRequest) (*kmswire.BatchEncryptResponse, error) {
@@ -47,7 +53,7 @@ func (s *Service) BatchEncrypt(ctx context.Context, actor *Actor, req *kmswire.B
 			return in.Plaintext, in.EncryptionContext, checkPlaintext(in.Plaintext)
 		}, func(i int, ciphertext []byte, err error) {
 			if err != nil {
-				out.Items[i].ItemError = itemError(err)
+				out.Items[i].ItemError = c.itemError(err)
 				return
 			}
 			out.Items[i].CiphertextBlob = ciphertext
@@ -120,14 +126,16 @@ func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.B
 		if err := checkItems(len(req.Items)); err != nil {
 			return nil, err
 		}
-		b := batchDecrypt{call: c, req: req, versions: map[string]*versionUse{}, out: make([]kmswire.BatchDecryptResult, len(req.Items))}
+		b := batchDecrypt{call: c, req: req, versions: map[string]*versionUse{},
+			uses: make([]*versionUse, len(req.Items)), out: make([]kmswire.BatchDecryptResult, len(req.Items))}
 		defer b.release()
+		defer b.note()
 		for i := range req.Items {
 			if err := b.item(i); err != nil {
 				if c.dryRun {
 					return nil, err
 				}
-				b.out[i] = kmswire.BatchDecryptResult{ItemError: itemError(err)}
+				b.fail(i, err)
 			}
 		}
 		if err := c.dryRunEnd(); err != nil {
@@ -137,7 +145,7 @@ func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.B
 		for j, job := range b.jobs.jobs {
 			i := b.jobs.item[j]
 			if job.Err != nil {
-				b.out[i] = kmswire.BatchDecryptResult{ItemError: itemError(poolError(job.Err, badBlob()))}
+				b.fail(i, poolError(job.Err, badBlob()))
 			} else {
 				b.out[i].Plaintext = job.Out
 			}
@@ -151,15 +159,19 @@ type batchDecrypt struct {
 	*call
 	req      *kmswire.BatchDecryptRequest
 	versions map[string]*versionUse // by version ID
+	uses     []*versionUse          // of the items; nil where the blob names no key
 	out      []kmswire.BatchDecryptResult
 	jobs     jobList
 }
 
 // versionUse is what the batch found out about one version: its key, authorized, and its material, or why not.
 type versionUse struct {
-	opened
-	m   *material
-	err error
+	grant
+	keyID, versionID string
+	m                *material
+	err              error
+
+	items, failed int // for the audit
 }
 
 // item decrypts item i, or notes its job.
@@ -174,19 +186,21 @@ func (b *batchDecrypt) item(i int) error {
 	}
 	use := b.versions[h.VersionID]
 	if use == nil {
-		use = &versionUse{}
+		use = &versionUse{keyID: h.KeyID, versionID: h.VersionID}
 		b.versions[h.VersionID] = use
-		if use.opened, use.err = b.locate(in.CiphertextBlob, actDecrypt); use.err == nil && !b.dryRun {
-			use.m, use.err = b.openBlob(use.opened)
+		if use.grant, use.err = b.grantOf(h, actDecrypt); use.err == nil && !b.dryRun {
+			use.m, use.err = b.blobVersion(use.grant, h)
 		}
 	}
+	use.items++
+	b.uses[i] = use
 	if use.err != nil || b.dryRun {
 		return use.err
 	}
-	o := opened{use.grant, h, in.CiphertextBlob[:n], in.CiphertextBlob[n:]}
-	if (use.m.aes != nil) != (h.Algorithm == blob.Software) {
+	if !use.m.made(h) {
 		return badBlob()
 	}
+	o := opened{use.grant, h, in.CiphertextBlob[:n], in.CiphertextBlob[n:]}
 	encryptionContext := in.EncryptionContext
 	if encryptionContext == nil {
 		encryptionContext = b.req.EncryptionContext
@@ -204,6 +218,31 @@ func (b *batchDecrypt) item(i int) error {
 		return badBlob()
 	}
 	return nil
+}
+
+// fail gives item i an error for its result.
+func (b *batchDecrypt) fail(i int, err error) {
+	b.out[i] = kmswire.BatchDecryptResult{ItemError: b.itemError(err)}
+	if use := b.uses[i]; use != nil {
+		use.failed++
+	}
+}
+
+// note gives the audit every version that the batch named. If there is one, it is in the call's event; if there are
+// more, each has an event besides the call's, which then names none.
+func (b *batchDecrypt) note() {
+	b.event.KeyID, b.event.VersionID = "", ""
+	for _, versionID := range slices.Sorted(maps.Keys(b.versions)) {
+		use := b.versions[versionID]
+		if len(b.versions) == 1 {
+			b.event.KeyID, b.event.VersionID = use.keyID, use.versionID
+			break
+		}
+		e := b.event
+		e.KeyID, e.VersionID, e.Items = use.keyID, use.versionID, use.items
+		e.noteFailed(use.failed)
+		b.also(e, use.err)
+	}
 }
 
 func (b *batchDecrypt) release() {
@@ -232,7 +271,7 @@ func (s *Service) BatchSign(ctx context.Context, actor *Actor, req *kmswire.Batc
 		out := make([]kmswire.BatchSignResult, len(req.Items))
 		set := func(i int, value []byte, err error) {
 			if err != nil {
-				out[i].ItemError = itemError(err)
+				out[i].ItemError = c.itemError(err)
 				return
 			}
 			out[i].Value = value
@@ -295,12 +334,12 @@ func (s *Service) BatchVerify(ctx context.Context, actor *Actor, req *kmswire.Ba
 				err = Missing("Value")
 			}
 			if err != nil {
-				out[i].ItemError = itemError(err)
+				out[i].ItemError = c.itemError(err)
 				return
 			}
 			ok, err := m.public.Verify(req.Algorithm, in.Digest, in.Value)
 			if err != nil {
-				out[i].ItemError = itemError(err)
+				out[i].ItemError = c.itemError(err)
 				return
 			}
 			out[i].Value = &ok
@@ -339,7 +378,7 @@ func (s *Service) BatchGenerateDataKey(ctx context.Context, actor *Actor, req *k
 		}, func(i int, ciphertext []byte, err error) {
 			if err != nil {
 				clear(keys[i])
-				out[i].ItemError = itemError(err)
+				out[i].ItemError = c.itemError(err)
 				return
 			}
 			out[i].CiphertextBlob = ciphertext

@@ -3,6 +3,7 @@ package kms
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 )
 
 // Code is what went wrong, in keyward's own words. Every door has one table from Code to its own tongue (the KMS API's
@@ -118,7 +119,21 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Errorf makes an Error with a detail for the caller.
 func Errorf(code Code, format string, args ...any) *Error {
-	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+	return &Error{Code: code, Detail: cut(fmt.Sprintf(format, args...), maxDetail)}
+}
+
+// maxDetail bounds a Detail, in octets, because it can quote what the caller gave.
+const maxDetail = 1024
+
+// cut gives at most n octets of s, and no half of a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // Missing says that a required parameter was not given.
@@ -126,7 +141,9 @@ func Missing(param string) *Error { return &Error{Code: MissingParameter, Param:
 
 // Invalid says that a parameter's value is not acceptable, and why.
 func Invalid(param, format string, args ...any) *Error {
-	return &Error{Code: InvalidParameter, Param: param, Detail: fmt.Sprintf(format, args...)}
+	e := Errorf(InvalidParameter, format, args...)
+	e.Param = param
+	return e
 }
 
 // AsError gives err as an *Error. An error that is not one becomes Internal, its text kept for the log.

@@ -143,9 +143,6 @@ func (c *materialCache) close() {
 }
 
 func versionNotFound(g grant, versionID string) *Error {
-	if len(versionID) > 64 {
-		versionID = versionID[:64]
-	}
 	return Errorf(VersionNotFound, "%s has no version %q", g.key.ID, versionID)
 }
 

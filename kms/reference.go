@@ -116,9 +116,6 @@ func (s *Service) find(ctx context.Context, ref reference) (*keystore.Key, error
 }
 
 func keyNotFound(id string) *Error {
-	if len(id) > 64 {
-		id = id[:64]
-	}
 	return Errorf(KeyNotFound, "no key %q that this caller may know of", id)
 }
 

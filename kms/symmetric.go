@@ -110,36 +110,37 @@ func (c *call) locate(ciphertext []byte, act *action) (opened, error) {
 	if err != nil {
 		return opened{}, badBlob()
 	}
+	g, err := c.grantOf(h, act)
+	return opened{g, h, ciphertext[:n], ciphertext[n:]}, err
+}
+
+// grantOf authorizes act on the key that a blob names.
+func (c *call) grantOf(h blob.Header, act *action) (grant, error) {
+	c.event.KeyID, c.event.VersionID = h.KeyID, h.VersionID
 	k, err := c.store.Key(c.ctx, h.KeyID)
 	if errors.Is(err, keystore.ErrNotFound) {
-		return opened{}, keyNotFound(h.KeyID)
+		return grant{}, keyNotFound(h.KeyID)
 	} else if err != nil {
-		return opened{}, storeError(err)
+		return grant{}, storeError(err)
 	}
 	g, err := c.authorize(k, act)
 	if err != nil {
-		return opened{}, err
+		return grant{}, err
 	}
-	if err := g.symmetric(act); err != nil {
-		return opened{}, err
-	}
-	return opened{g, h, ciphertext[:n], ciphertext[n:]}, nil
+	return g, g.symmetric(act)
 }
 
-// openBlob opens the material of a located blob and checks that the two fit.
-func (c *call) openBlob(o opened) (*material, error) {
-	m, err := c.materials.get(c.ctx, o.grant, o.header.VersionID)
+// blobVersion opens the material of the version that a blob names.
+func (c *call) blobVersion(g grant, h blob.Header) (*material, error) {
+	m, err := c.materials.get(c.ctx, g, h.VersionID)
 	if errors.Is(err, VersionNotFound) {
 		return nil, badBlob()
-	} else if err != nil {
-		return nil, err
 	}
-	if (m.aes != nil) != (o.header.Algorithm == blob.Software) {
-		m.release()
-		return nil, badBlob()
-	}
-	return m, nil
+	return m, err
 }
+
+// made says whether a blob with this header can have been made with the material.
+func (m *material) made(h blob.Header) bool { return (m.aes != nil) == (h.Algorithm == blob.Software) }
 
 // decrypt opens one blob for act. The caller wipes the plaintext if it does not leave the daemon.
 func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, act *action) (opened, []byte, error) {
@@ -147,15 +148,17 @@ func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, a
 	if err != nil {
 		return o, nil, err
 	}
-	c.event.VersionID = o.header.VersionID
 	if err := c.dryRunEnd(); err != nil {
 		return o, nil, err
 	}
-	m, err := c.openBlob(o)
+	m, err := c.blobVersion(o.grant, o.header)
 	if err != nil {
 		return o, nil, err
 	}
 	defer m.release()
+	if !m.made(o.header) {
+		return o, nil, badBlob()
+	}
 	aad, err := associated(o.head, encryptionContext)
 	if err != nil {
 		return o, nil, err
@@ -243,6 +246,7 @@ func noRecipient(r string) error {
 // or, with the three Source parameters, an RSA ciphertext.
 func (s *Service) ReEncrypt(ctx context.Context, actor *Actor, req *kmswire.ReEncryptRequest) (*kmswire.ReEncryptResponse, error) {
 	return audited(s, ctx, actor, actReEncrypt, req.DryRun, func(c *call) (*kmswire.ReEncryptResponse, error) {
+		c.event.KeyID = req.DestinationKeyID
 		ref, err := c.parseReference("DestinationKeyId", req.DestinationKeyID, actor)
 		if err != nil {
 			return nil, err
@@ -255,12 +259,18 @@ func (s *Service) ReEncrypt(ctx context.Context, actor *Actor, req *kmswire.ReEn
 		if err := to.symmetric(actReEncrypt); err != nil {
 			return nil, err
 		}
+		c.event.KeyID = "" // now the source's
 		plaintext, err := c.reEncryptSource(req)
+		if c.event.KeyID != "" {
+			from := c.event
+			from.Action = actReEncryptFrom.name
+			c.also(from, err)
+		}
+		c.event.KeyID, c.event.VersionID = to.key.ID, to.key.Primary
 		if err != nil {
 			return nil, err
 		}
 		defer clear(plaintext)
-		c.event.KeyID, c.event.VersionID = to.key.ID, to.key.Primary
 		m, err := c.primary(to)
 		if err != nil {
 			return nil, err
@@ -280,6 +290,7 @@ func (c *call) reEncryptSource(req *kmswire.ReEncryptRequest) ([]byte, error) {
 		_, plaintext, err := c.decrypt(req.CiphertextBlob, req.SourceEncryptionContext, actReEncryptFrom)
 		return plaintext, err
 	}
+	c.event.KeyID = req.SourceKeyID
 	ref, err := c.parseReference("SourceKeyId", req.SourceKeyID, c.actor)
 	if err != nil {
 		return nil, err
