@@ -205,17 +205,19 @@ func (m *module) restart() bool {
 			return false
 		}
 	}
-	open := make([]bool, len(workers))
+	groups := make([]string, len(workers)) // empty: it was closed meanwhile
 	for i, w := range workers {
-		open[i] = w.login != nil // else it was closed meanwhile
-		w.closeLocked()
+		if w.login != nil {
+			groups[i] = w.login.group
+			w.closeLocked()
+		}
 	}
 	for i, w := range workers {
-		if open[i] {
+		if groups[i] != "" {
 			// A member that fails here is closed: its next task finds out, and its supervisor has it from there.
 			a, err := m.attach(w.cfg)
 			if err == nil {
-				if err = w.begin(a); err == nil {
+				if err = w.begin(a, groups[i]); err == nil {
 					m.join(w)
 				} else {
 					a.detach()

@@ -61,8 +61,9 @@ var renewAtLeast = 10 * time.Second
 const gateWait = 5 * time.Second
 
 var (
-	errClosed = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
-	errStuck  = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
+	errClosed   = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
+	errReplaced = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the master keys have changed: the token was replaced"}
+	errStuck    = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
 		"started again in this process while it is there"}
 )
 
@@ -91,7 +92,8 @@ func (w *tokenWorker) openIn(mod *module) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.begin(a); err != nil {
+	// Whether the group is the right one, the pool decides before it gives out work.
+	if err := w.begin(a, ""); err != nil {
 		a.detach()
 		return nil, err
 	}
@@ -100,8 +102,9 @@ func (w *tokenWorker) openIn(mod *module) (*identity, error) {
 	return &identity{Token: a.info.Label, Serial: a.info.SerialNumber, Group: w.login.group, Lanes: w.login.lanes}, nil
 }
 
-// begin begins a login epoch. The gate is locked.
-func (w *tokenWorker) begin(a *attachment) error {
+// begin begins a login epoch. The gate is locked. An epoch that follows another must find the same group (empty: any):
+// jobs go on in it with nobody in between to look, and what they seal or wrap under other master keys is lost.
+func (w *tokenWorker) begin(a *attachment, group string) error {
 	l, err := beginLogin(a, w.cfg, &w.pin)
 	if err != nil {
 		return err
@@ -109,6 +112,10 @@ func (w *tokenWorker) begin(a *attachment) error {
 	if e := l.findMasterKeys(""); e != nil {
 		l.end()
 		return e
+	}
+	if group != "" && l.group != group {
+		l.end()
+		return errReplaced
 	}
 	w.login, w.lost = l, nil
 	return nil
@@ -241,7 +248,7 @@ func (w *tokenWorker) renew(l *login) *Error {
 	a.mod.quit(w)
 	err := a.reattach(w.cfg) // crypto11's session may have gone with the others
 	if err == nil {
-		if err = w.begin(a); err == nil {
+		if err = w.begin(a, l.group); err == nil {
 			a.mod.join(w)
 			return nil
 		}
@@ -267,7 +274,7 @@ func (l *login) masterKeysUsable() bool {
 			return l.fail(err, fnOther, stageOther, "check values of the master keys")
 		}
 		if g != l.group {
-			return errorf(KindUnavailable, fateOperator, "the master keys have changed")
+			return errReplaced
 		}
 		return nil
 	}) == nil
@@ -293,7 +300,7 @@ func (l *login) check() *Error {
 			return l.fail(err, fnOther, stageOther, "check values of the master keys")
 		}
 		if group != l.group {
-			return errorf(KindUnavailable, fateDown, "the master keys have changed: the token was replaced")
+			return errReplaced
 		}
 		return nil
 	})
