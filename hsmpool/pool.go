@@ -70,6 +70,10 @@ func (c *Config) check() error {
 // and are tried again in the background. A refused PIN, a missing token or foreign master keys on every member give an
 // error that says so, and what to do.
 func Open(ctx context.Context, c Config) (*Pool, error) {
+	return open(ctx, c, func(cfg *MemberConfig) worker { return &tokenWorker{cfg: cfg} })
+}
+
+func open(ctx context.Context, c Config, newWorker func(*MemberConfig) worker) (*Pool, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -84,7 +88,7 @@ func Open(ctx context.Context, c Config) (*Pool, error) {
 	p.queue.members = make([]memberQueue, len(c.Members))
 	for i := range c.Members {
 		cfg := c.Members[i] // a copy that outlives the caller's
-		p.members = append(p.members, &member{index: i, cfg: &cfg, worker: &tokenWorker{cfg: &cfg}, since: time.Now(),
+		p.members = append(p.members, &member{index: i, cfg: &cfg, worker: newWorker(&cfg), since: time.Now(),
 			reason: "it has not answered yet", kick: make(chan struct{}, 1)})
 	}
 
@@ -396,7 +400,9 @@ func (p *Pool) do(ctx context.Context, t *task, member int) *Error {
 	}
 	t.wait = newWaiter(1)
 	if _, e := p.queue.push([]*task{t}, member); e != nil {
-		return p.explain(e, member)
+		if e.fate != fateDown || member < 0 || !p.elsewhere(p.members[member], t) {
+			return p.explain(e, member)
+		}
 	}
 	select {
 	case <-t.wait.done:
