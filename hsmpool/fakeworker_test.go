@@ -136,6 +136,11 @@ func TestGenerateNeedsAnother(t *testing.T) {
 // TestHandOver has members fail in every way, go down and come back, and callers give up, one job or a thousand at a time.
 // Every job must end, with its own result or a fitting error, and nothing may stay behind.
 func TestHandOver(t *testing.T) {
+	t.Run("crowded", func(t *testing.T) { handOver(t, 16, 40) })
+	t.Run("quiet", func(t *testing.T) { handOver(t, 4096, 2) }) // nobody else's traffic helps a job that was forgotten
+}
+
+func handOver(t *testing.T, queue, callers int) {
 	fates := []fate{fateData, fateItem, fateSession, fateLogin, fateModule, fateDown, fateOperator}
 	some := func(int) *fakeWorker {
 		return &fakeWorker{lanes: 3,
@@ -157,8 +162,8 @@ func TestHandOver(t *testing.T) {
 	}
 	sure := some(0) // so that the pool opens
 	sure.fails = nil
-	p := fakePool(t, 64, sure, some(1), some(2))
-	ctx, stop := context.WithTimeout(context.Background(), 3*time.Second)
+	p := fakePool(t, queue, sure, some(1), some(2))
+	ctx, stop := context.WithTimeout(context.Background(), 1500*time.Millisecond)
 	defer stop()
 	var ok, bad, gone atomic.Int64
 	count := func(j *Job) {
@@ -193,7 +198,7 @@ func TestHandOver(t *testing.T) {
 		return &Job{Op: EncryptGCM, Key: k, In: in, Nonce: make([]byte, gcmNonce)}
 	}
 	var wg sync.WaitGroup
-	for caller := range 40 {
+	for caller := range callers {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				mine, cancel := context.WithCancel(context.Background())
@@ -233,7 +238,7 @@ func TestHandOver(t *testing.T) {
 		t.Fatal("jobs hang")
 	}
 	t.Logf("%d done, %d failed, %d given up", ok.Load(), bad.Load(), gone.Load())
-	if ok.Load() < 1000 || bad.Load() == 0 || gone.Load() == 0 {
+	if ok.Load() < 500 || bad.Load() == 0 || gone.Load() == 0 {
 		t.Error("the test does not test")
 	}
 	p.queue.mu.Lock()
