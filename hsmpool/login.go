@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -28,7 +27,6 @@ type login struct {
 	wrap     pkcs11.ObjectHandle
 	group    string // of the master keys
 	keys     *keyCache
-	began    time.Time
 	anchored sync.Mutex // one call in the anchor session at a time
 }
 
@@ -79,7 +77,7 @@ const (
 
 // beginLogin opens the anchor session and logs in. It does not look for master keys.
 func beginLogin(a *attachment, cfg *MemberConfig, pin *pinGuard) (_ *login, err error) {
-	l := &login{attachment: a, began: time.Now()}
+	l := &login{attachment: a}
 	if l.lanes, l.shared, err = planSessions(a.info, cfg.MaxSessions, a.quirks.software); err != nil {
 		return nil, err
 	}
@@ -118,7 +116,7 @@ func (l *login) fail(err error, fn function, st stage, what string) *Error {
 // end closes the sessions, and with them the session objects. No job may be in one. The login ends with the last session of
 // the process on that token; C_Logout is never called, as it would end it for others too.
 func (l *login) end() {
-	l.work.closeAll()
+	l.work.closeIdle()
 	l.closeSession(l.anchor)
 }
 
