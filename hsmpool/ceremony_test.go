@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -288,5 +291,52 @@ func TestFewSessions(t *testing.T) {
 	p := hsmtest.OpenConfig(t, c)
 	if s, reason := state(p, "a"); s != "down" || !strings.Contains(reason, "too few") {
 		t.Errorf("one session: %s, %s", s, reason)
+	}
+}
+
+// TestOneSession has a token with one session for us work, make keys, be looked at and lose its session, all at once.
+// SoftHSM crashes if the session is closed while another thread is in it.
+func TestOneSession(t *testing.T) {
+	defer hsmpool.NoRenewLimit()()
+	h := hsmtest.New(t, "a")
+	h.Ceremony(t)
+	c := h.Config()
+	c.Members[0].MaxSessions = 2
+	c.Probe = time.Millisecond
+	p := hsmtest.OpenConfig(t, c)
+	k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)
+	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	defer stop()
+	var wg sync.WaitGroup
+	var done, made atomic.Int32
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := roundTrip(testContext(t), p, k, 1); err == nil {
+					done.Add(1)
+				} else if hsmpool.KindOf(err) != hsmpool.KindUnavailable {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := p.Generate(testContext(t), hsmpool.AES256, hsmpool.UseEncrypt); err == nil {
+				made.Add(1)
+			} else if hsmpool.KindOf(err) != hsmpool.KindUnavailable {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_ = hsmpool.KillSessions(p, "a", false) // closed: it is being opened
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	wg.Wait()
+	if done.Load() == 0 || made.Load() == 0 {
+		t.Errorf("%d round trips, %d keys", done.Load(), made.Load())
 	}
 }

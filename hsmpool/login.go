@@ -28,6 +28,17 @@ type login struct {
 	group    string // of the master keys
 	keys     *keyCache
 	anchored sync.Mutex // one call in the anchor session at a time
+	alone    sync.Mutex // one task at a time, if the anchor is the work session
+}
+
+// oneByOne keeps two tasks from one session when there is no more than one: work in it and what is asked of the anchor would
+// meet there. It gives what ends the turn.
+func (l *login) oneByOne() (done func()) {
+	if !l.shared {
+		return func() {}
+	}
+	l.alone.Lock()
+	return l.alone.Unlock
 }
 
 const (

@@ -174,7 +174,7 @@ func (w *tokenWorker) do(t *task) *Error {
 	switch err.fate {
 	case fateSession:
 		// If not one session but all are gone, whoever closed them took the login along.
-		if l != nil && !w.alive(l) {
+		if !w.goesOn(l) {
 			if e := w.renew(l); e != nil {
 				return e
 			}
@@ -192,12 +192,24 @@ func (w *tokenWorker) do(t *task) *Error {
 	return err
 }
 
-func (w *tokenWorker) alive(l *login) bool {
+// goesOn says whether a login of which a session failed still holds, and makes the next task in it begin in a new session:
+// what ended one may have ended those that are idle.
+func (w *tokenWorker) goesOn(l *login) bool {
 	w.gate.enter()
 	defer w.gate.leave()
-	return w.login != l || l.alive() // another login has begun: no need for a third
+	if w.login != l {
+		return true // another login has begun: no need for a third
+	}
+	defer l.oneByOne()()
+	if !l.alive() {
+		return false
+	}
+	l.work.closeIdle()
+	return true
 }
 
+// try does one task once. The login that it was done in is nil only with an error that logging in again does not help
+// against.
 func (w *tokenWorker) try(t *task) (*login, *Error) {
 	w.gate.enter()
 	defer w.gate.leave()
@@ -208,6 +220,7 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 		}
 		return nil, errClosed
 	}
+	defer l.oneByOne()()
 	switch t.op {
 	case opGenerate:
 		return l, l.generate(t)
@@ -225,9 +238,6 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 
 // renew ends the login epoch of l and begins another, unless somebody already has.
 func (w *tokenWorker) renew(l *login) *Error {
-	if l == nil {
-		return errClosed
-	}
 	if !w.gate.lock(gateWait) {
 		return errStuck
 	}
