@@ -305,7 +305,7 @@ func TestOneSession(t *testing.T) {
 	c.Probe = time.Millisecond
 	p := hsmtest.OpenConfig(t, c)
 	k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)
-	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), 500*time.Millisecond)
 	defer stop()
 	var wg sync.WaitGroup
 	var done, made atomic.Int32
