@@ -170,8 +170,8 @@ func (m *module) quit(w *tokenWorker) {
 	m.workers = slices.DeleteFunc(m.workers, func(x *tokenWorker) bool { return x == w })
 }
 
-// Between two restarts for a token that is not found lies at least the first, then twice as long each time, up to the
-// last.
+// Between two restarts for a token that is not found lies at least the first, then twice as long each time that it did not
+// help, up to the last.
 const (
 	restartFirst = time.Second
 	restartLast  = 5 * time.Minute
@@ -230,6 +230,13 @@ func (m *module) restart() bool {
 		w.gate.unlock()
 	}
 	return true
+}
+
+// restartHelped makes the next restart wait as little as the first: it is no longer the same trouble.
+func (m *module) restartHelped() {
+	m.restartMu.Lock()
+	defer m.restartMu.Unlock()
+	m.restartWait = restartFirst
 }
 
 // configure is crypto11.Configure without its panic for tokens that allow a single session.

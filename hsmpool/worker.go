@@ -77,7 +77,9 @@ func (w *tokenWorker) open() (*identity, error) {
 	}
 	id, err := w.openIn(mod)
 	if err != nil && fateOf(err) != fateOperator && mod.restart() {
-		id, err = w.openIn(mod)
+		if id, err = w.openIn(mod); err == nil {
+			mod.restartHelped()
+		}
 	}
 	return id, err
 }
