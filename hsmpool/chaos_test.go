@@ -28,6 +28,7 @@ func TestChaos(t *testing.T) {
 		k.ID += string('a' + rune(i))
 		keys = append(keys, k)
 	}
+	signer, _ := wrappedKey(t, p, hsmpool.RSA2048, hsmpool.UseSign)
 	for _, m := range []string{"a", "b"} {
 		if err := hsmpool.SetCachedKeys(p, m, 4); err != nil { // so that keys are loaded all the time
 			t.Fatal(err)
@@ -75,6 +76,12 @@ func TestChaos(t *testing.T) {
 					} else {
 						generated.Add(1)
 					}
+				case caller == 7:
+					j := &hsmpool.Job{Op: hsmpool.SignPKCS1SHA256, Key: signer, In: make([]byte, 32)}
+					if err := p.Do(mine, j); err != nil {
+						check("sign", err, patient)
+					}
+					clear(j.In) // the race detector sees who else still has it
 				case caller == 6:
 					jobs := make([]*hsmpool.Job, 100)
 					for i := range jobs {

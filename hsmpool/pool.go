@@ -343,9 +343,10 @@ func (p *Pool) Close() error {
 }
 
 // Do runs the job and returns its Err. ctx bounds the waiting: a C call in flight runs to its end and its result is
-// dropped, so the job must not be used again after a context error.
+// wiped and dropped. It may go on reading In, Nonce and AAD after a context error, so the job must not be used again. Its
+// memory may: what the call then reads changes nothing but the result that nobody sees.
 func (p *Pool) Do(ctx context.Context, j *Job) error {
-	t := task{op: j.Op, key: j.Key, in: j.In, nonce: j.Nonce, aad: j.AAD}
+	t := task{op: j.Op, key: j.Key, nonce: j.Nonce, aad: j.AAD}
 	j.Out = nil
 	j.Err = nil
 	if e := p.submitJob(ctx, j, &t); e != nil {
@@ -360,6 +361,7 @@ func (p *Pool) submitJob(ctx context.Context, j *Job, t *task) *Error {
 	if e != nil {
 		return e
 	}
+	t.in = j.Op.input(j.In)
 	if e := p.do(ctx, t, member); e != nil {
 		return e
 	}
@@ -461,7 +463,7 @@ func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
 			t.fail(e)
 			continue
 		}
-		t.op, t.key, t.in, t.nonce, t.aad, t.wait = j.Op, j.Key, j.In, j.Nonce, j.AAD, wait
+		t.op, t.key, t.in, t.nonce, t.aad, t.wait = j.Op, j.Key, j.Op.input(j.In), j.Nonce, j.AAD, wait
 		byMember[member+1] = append(byMember[member+1], t)
 	}
 	for i, group := range byMember {
