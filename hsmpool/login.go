@@ -212,12 +212,11 @@ func (g *pinGuard) login(l *login, cfg *MemberConfig) error {
 		return g.refuse("no PIN is configured")
 	}
 	pin, err := cfg.PIN()
+	defer clear(pin)
 	if err != nil {
 		return &Error{Kind: KindUnavailable, fate: fateOperator, Detail: "the PIN can't be read", Err: err}
 	}
-	err = l.mod.fns.login(l.anchor, pin)
-	clear(pin)
-	if err == nil {
+	if err = l.mod.fns.login(l.anchor, pin); err == nil {
 		return nil
 	}
 	e := l.fail(err, fnLogin, stageOther, "C_Login")

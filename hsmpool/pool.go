@@ -180,6 +180,7 @@ func (p *Pool) startLane(m *member, slow bool) {
 				return
 			}
 			m.worker.run(batch, settle)
+			clear(batch) // an idle lane keeps nobody's data alive
 		}
 	})
 }
