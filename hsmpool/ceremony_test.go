@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -148,47 +151,51 @@ func relabel(t *testing.T, p *hsmpool.Pool, name string, seal, wrap string) {
 
 func TestCeremonyInterrupted(t *testing.T) {
 	const seal, wrap, unfinished = "keyward seal key", "keyward wrap key", " (unfinished)"
+	h := hsmtest.New(t, "a", "b")
+	h.Ceremony(t)
+	open := func() *hsmpool.Pool {
+		c := h.Config()
+		c.Probe = time.Hour // it must not notice what is done to its keys
+		return hsmtest.OpenConfig(t, c)
+	}
+	p := open()
 	for _, c := range []struct {
 		name string
 		a, b [2]string // labels, empty: never made
-		want string    // in the error of the next ceremony; empty: it works
+		want string    // in the error of the next ceremony; empty: it works, and the next case goes on from there
 	}{
-		{"after the first key", [2]string{seal + unfinished, ""}, [2]string{"", ""}, ""},
-		{"before the names", [2]string{seal + unfinished, wrap + unfinished}, [2]string{seal + unfinished, wrap + unfinished}, ""},
 		{"between two members", [2]string{seal, wrap}, [2]string{seal + unfinished, wrap + unfinished}, "interrupted in its last step"},
 		{"between two names", [2]string{seal, wrap + unfinished}, [2]string{seal + unfinished, wrap + unfinished}, "interrupted in its last step"},
+		{"before the names", [2]string{seal + unfinished, wrap + unfinished}, [2]string{seal + unfinished, wrap + unfinished}, ""},
+		{"after the first key", [2]string{seal + unfinished, ""}, [2]string{"", ""}, ""},
 		{"one key lost", [2]string{seal, ""}, [2]string{"", ""}, "already has master keys"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			h := hsmtest.New(t, "a", "b")
-			h.Ceremony(t)
-			p := h.Open(t)
-			relabel(t, p, "a", c.a[0], c.a[1])
-			relabel(t, p, "b", c.b[0], c.b[1])
-			if err := p.Close(); err != nil {
-				t.Fatal(err)
+		relabel(t, p, "a", c.a[0], c.a[1])
+		relabel(t, p, "b", c.b[0], c.b[1])
+		ctx := testContext(t)
+		if _, err := hsmpool.Open(ctx, hsmpool.Config{Members: h.Members()[1:]}); err == nil {
+			t.Errorf("%s: a member with no finished keys opened", c.name)
+		}
+		r, err := hsmpool.Ceremony(ctx, hsmpool.Config{Members: h.Members()}, 2, 2)
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: the next ceremony: %v", c.name, err)
 			}
-			ctx := testContext(t)
-			if _, err := hsmpool.Open(ctx, hsmpool.Config{Members: h.Members()[1:]}); err == nil {
-				t.Error("a member with no finished keys opened")
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		h.Result = r
+		p = open()
+		for _, s := range p.Status() {
+			if s.State != "up" {
+				t.Errorf("%s: %+v", c.name, s)
 			}
-			r, err := hsmpool.Ceremony(ctx, hsmpool.Config{Members: h.Members()}, 2, 2)
-			if c.want != "" {
-				if err == nil || !strings.Contains(err.Error(), c.want) {
-					t.Errorf("the next ceremony: %v", err)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			q := hsmtest.OpenConfig(t, hsmpool.Config{Members: h.Members(), Group: r.Group})
-			for _, s := range q.Status() {
-				if s.State != "up" {
-					t.Errorf("%+v", s)
-				}
-			}
-		})
+		}
 	}
 }
 
@@ -288,5 +295,52 @@ func TestFewSessions(t *testing.T) {
 	p := hsmtest.OpenConfig(t, c)
 	if s, reason := state(p, "a"); s != "down" || !strings.Contains(reason, "too few") {
 		t.Errorf("one session: %s, %s", s, reason)
+	}
+}
+
+// TestOneSession has a token with one session for us work, make keys, be looked at and lose its session, all at once.
+// SoftHSM crashes if the session is closed while another thread is in it.
+func TestOneSession(t *testing.T) {
+	defer hsmpool.NoRenewLimit()()
+	h := hsmtest.New(t, "a")
+	h.Ceremony(t)
+	c := h.Config()
+	c.Members[0].MaxSessions = 2
+	c.Probe = time.Millisecond
+	p := hsmtest.OpenConfig(t, c)
+	k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)
+	ctx, stop := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer stop()
+	var wg sync.WaitGroup
+	var done, made atomic.Int32
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := roundTrip(testContext(t), p, k, 1); err == nil {
+					done.Add(1)
+				} else if hsmpool.KindOf(err) != hsmpool.KindUnavailable {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := p.Generate(testContext(t), hsmpool.AES256, hsmpool.UseEncrypt); err == nil {
+				made.Add(1)
+			} else if hsmpool.KindOf(err) != hsmpool.KindUnavailable {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_ = hsmpool.KillSessions(p, "a", false) // closed: it is being opened
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	wg.Wait()
+	if done.Load() == 0 || made.Load() == 0 {
+		t.Errorf("%d round trips, %d keys", done.Load(), made.Load())
 	}
 }

@@ -13,7 +13,7 @@ import (
 type fate uint8
 
 const (
-	fateNone     fate = iota // no error, or one that is none (already logged in)
+	fateNone     fate = iota // no error, or one that is none at login (already logged in)
 	fateData                 // the caller's data; nobody else would answer otherwise
 	fateItem                 // this job fails here, another member may be able to
 	fateSession              // the session is bad: again in another one, then on another member
@@ -214,11 +214,13 @@ func (q *quirks) classify(code uint, fn function, st stage) ckrRow {
 	return unknownCKR
 }
 
-// fail makes the error of a call that returned err. what says what was being done.
+// fail makes the error of a call that returned err, which the caller may add to. what says what was being done. It is nil
+// for a login that was there already, and for nothing else.
 func (q *quirks) fail(err error, fn function, st stage, what string) *Error {
 	var own *Error
 	if errors.As(err, &own) {
-		return own
+		e := *own // it may be shared
+		return &e
 	}
 	var code pkcs11.Error
 	if !errors.As(err, &code) {
@@ -226,7 +228,10 @@ func (q *quirks) fail(err error, fn function, st stage, what string) *Error {
 	}
 	r := q.classify(uint(code), fn, st)
 	if r.fate == fateNone {
-		return nil
+		if fn == fnLogin {
+			return nil
+		}
+		r = unknownCKR // an answer that can't be
 	}
 	return &Error{Kind: r.kind, fate: r.fate, Detail: what, Err: code}
 }

@@ -90,7 +90,7 @@ func badInput(format string, args ...any) *Error {
 
 func contextError(ctx context.Context) *Error {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, context.DeadlineExceeded) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) { // whatever cause was given for it
 		return &Error{Kind: KindUnavailable, fate: fateData, Detail: "no member answered in time", Err: cause}
 	}
 	return &Error{Kind: KindCanceled, fate: fateData, Detail: "the caller gave up", Err: cause}

@@ -21,31 +21,37 @@ func CKRCodes() map[uint]bool {
 // KillSessions closes every session of a member behind its worker's back, the anchor included if all is set, and
 // crypto11's too.
 func KillSessions(p *Pool, name string, all bool) error {
+	return withToken(p, name, func(l *login) error {
+		if all {
+			return l.mod.ctx.CloseAllSessions(l.slot)
+		}
+		for _, h := range l.work.idle {
+			l.closeSession(h)
+		}
+		return nil
+	})
+}
+
+// Logout ends the login of a member behind its worker's back.
+func Logout(p *Pool, name string) error {
+	return withToken(p, name, func(l *login) error { return l.mod.ctx.Logout(l.anchor) })
+}
+
+// withToken runs f between two calls into the token: SoftHSM crashes when a session is closed in the middle of one.
+func withToken(p *Pool, name string, f func(*login) error) error {
 	i, e := p.memberNamed(name)
 	if e != nil {
 		return e
 	}
 	w := p.members[i].worker.(*tokenWorker)
-	w.gate.enter()
-	defer w.gate.leave()
-	l := w.login
-	if l == nil {
+	if !w.gate.lock(gateWait) {
+		return errStuck
+	}
+	defer w.gate.unlock()
+	if w.login == nil {
 		return errors.New("closed")
 	}
-	if all {
-		return l.mod.ctx.CloseAllSessions(l.slot)
-	}
-	l.work.mu.Lock()
-	defer l.work.mu.Unlock()
-	for _, h := range l.work.idle {
-		l.closeSession(h)
-	}
-	return nil
-}
-
-// Logout ends the login of a member behind its worker's back.
-func Logout(p *Pool, name string) error {
-	return withAnchor(p, name, func(l *login) error { return l.mod.ctx.Logout(l.anchor) })
+	return f(w.login)
 }
 
 func withAnchor(p *Pool, name string, f func(*login) error) error {

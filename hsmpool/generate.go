@@ -123,7 +123,7 @@ func (l *login) prove(t *task, w *tokenWorker) *Error {
 		if kt.class == classRSA {
 			op = SignPKCS1SHA256
 		}
-		u := &task{op: op, key: t.key, in: proofDigest[:]}
+		u := &task{op: op, key: t.key, in: op.input(proofDigest[:])}
 		if err := l.operate(u, w); err != nil {
 			return err
 		}

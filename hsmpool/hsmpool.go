@@ -57,8 +57,8 @@ const (
 	DecryptOAEPSHA256
 )
 
-// Job is one operation with one key. The caller fills the first group and hands it to Pool.Do; the second is written by
-// a worker before Do returns and may be read after. AAD, In and Nonce must not change meanwhile.
+// Job is one operation with one key. The caller fills the first group and hands it to Pool.Do, which writes the second
+// before it returns; workers never touch it. AAD, In and Nonce must not change meanwhile.
 type Job struct {
 	Op        Op
 	Key       *Key

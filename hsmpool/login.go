@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/miekg/pkcs11"
 )
@@ -28,8 +27,18 @@ type login struct {
 	wrap     pkcs11.ObjectHandle
 	group    string // of the master keys
 	keys     *keyCache
-	began    time.Time
 	anchored sync.Mutex // one call in the anchor session at a time
+	alone    sync.Mutex // one task at a time, if the anchor is the work session
+}
+
+// oneByOne keeps two tasks from one session when there is no more than one: work in it and what is asked of the anchor would
+// meet there. It gives what ends the turn.
+func (l *login) oneByOne() (done func()) {
+	if !l.shared {
+		return func() {}
+	}
+	l.alone.Lock()
+	return l.alone.Unlock
 }
 
 const (
@@ -79,7 +88,7 @@ const (
 
 // beginLogin opens the anchor session and logs in. It does not look for master keys.
 func beginLogin(a *attachment, cfg *MemberConfig, pin *pinGuard) (_ *login, err error) {
-	l := &login{attachment: a, began: time.Now()}
+	l := &login{attachment: a}
 	if l.lanes, l.shared, err = planSessions(a.info, cfg.MaxSessions, a.quirks.software); err != nil {
 		return nil, err
 	}
@@ -118,7 +127,7 @@ func (l *login) fail(err error, fn function, st stage, what string) *Error {
 // end closes the sessions, and with them the session objects. No job may be in one. The login ends with the last session of
 // the process on that token; C_Logout is never called, as it would end it for others too.
 func (l *login) end() {
-	l.work.closeAll()
+	l.work.closeIdle()
 	l.closeSession(l.anchor)
 }
 
@@ -203,12 +212,11 @@ func (g *pinGuard) login(l *login, cfg *MemberConfig) error {
 		return g.refuse("no PIN is configured")
 	}
 	pin, err := cfg.PIN()
+	defer clear(pin)
 	if err != nil {
 		return &Error{Kind: KindUnavailable, fate: fateOperator, Detail: "the PIN can't be read", Err: err}
 	}
-	err = l.mod.fns.login(l.anchor, pin)
-	clear(pin)
-	if err == nil {
+	if err = l.mod.fns.login(l.anchor, pin); err == nil {
 		return nil
 	}
 	e := l.fail(err, fnLogin, stageOther, "C_Login")

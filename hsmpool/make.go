@@ -21,22 +21,31 @@ func (p *Pool) Generate(ctx context.Context, t KeyType, u Usage) (*Generated, er
 		return nil, e
 	}
 	wrapped := &Key{ID: newName("prove"), Type: t, Usage: u, Wrapped: made.out}
-	first, e := p.anyUp(made.member)
-	if e != nil {
-		return nil, e
-	}
 	proof := task{op: opProve, key: wrapped, pub: made.pub}
-	if keyTypes[t].class == classAES && first != made.member {
+	if keyTypes[t].class == classAES {
 		// What the maker encrypts the other must decrypt.
 		if e := p.do(ctx, &proof, made.member); e != nil {
 			return nil, e
 		}
-		proof = task{op: opProve, key: wrapped, nonce: proof.out[:gcmNonce], in: proof.out[gcmNonce:]}
 	}
-	if e := p.do(ctx, &proof, first); e != nil {
-		return nil, e
+	for tries := 1; ; tries++ {
+		prover, e := p.anyUp(made.member)
+		if e != nil {
+			return nil, e
+		}
+		again := task{op: opProve, key: wrapped, pub: made.pub, tried: 1 << made.member}
+		if len(proof.out) > 0 {
+			again.nonce, again.in = proof.out[:gcmNonce], proof.out[gcmNonce:]
+		}
+		// The maker may stand in for a member that went down, and never for one that can't use the key.
+		e = p.do(ctx, &again, prover)
+		switch {
+		case e == nil:
+			return &Generated{Wrapped: made.out, PublicKey: made.pub}, nil
+		case e.Kind != KindUnavailable || e.fate == fateData || tries == maxAttempts:
+			return nil, e
+		}
 	}
-	return &Generated{Wrapped: made.out, PublicKey: made.pub}, nil
 }
 
 // GeneratePinned makes a token object that can never be extracted, with objectID as CKA_ID, on member; an empty member

@@ -24,7 +24,7 @@ type member struct {
 	failures     failureCount
 
 	// Guarded by Pool.mu.
-	state  bool // up
+	state  bool // up; changed by Pool.admit and Pool.takeDown only
 	reason string
 	since  time.Time
 	token  string

@@ -170,8 +170,8 @@ func (m *module) quit(w *tokenWorker) {
 	m.workers = slices.DeleteFunc(m.workers, func(x *tokenWorker) bool { return x == w })
 }
 
-// Between two restarts for a token that is not found lies at least the first, then twice as long each time, up to the
-// last.
+// Between two restarts for a token that is not found lies at least the first, then twice as long each time that it did not
+// help, up to the last.
 const (
 	restartFirst = time.Second
 	restartLast  = 5 * time.Minute
@@ -205,17 +205,19 @@ func (m *module) restart() bool {
 			return false
 		}
 	}
-	open := make([]bool, len(workers))
+	groups := make([]string, len(workers)) // empty: it was closed meanwhile
 	for i, w := range workers {
-		open[i] = w.login != nil // else it was closed meanwhile
-		w.closeLocked()
+		if w.login != nil {
+			groups[i] = w.login.group
+			w.closeLocked()
+		}
 	}
 	for i, w := range workers {
-		if open[i] {
+		if groups[i] != "" {
 			// A member that fails here is closed: its next task finds out, and its supervisor has it from there.
 			a, err := m.attach(w.cfg)
 			if err == nil {
-				if err = w.begin(a); err == nil {
+				if err = w.begin(a, groups[i]); err == nil {
 					m.join(w)
 				} else {
 					a.detach()
@@ -228,6 +230,13 @@ func (m *module) restart() bool {
 		w.gate.unlock()
 	}
 	return true
+}
+
+// restartHelped makes the next restart wait as little as the first: it is no longer the same trouble.
+func (m *module) restartHelped() {
+	m.restartMu.Lock()
+	defer m.restartMu.Unlock()
+	m.restartWait = restartFirst
 }
 
 // configure is crypto11.Configure without its panic for tokens that allow a single session.

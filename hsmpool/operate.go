@@ -57,8 +57,6 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 			// SoftHSM wants room for the tag in the output of a decryption too.
 			c.out = make([]byte, n+gcmTag)
 		}
-	case t.op == SignPKCS1SHA256:
-		c.in = append(append(make([]byte, 0, 64), digestInfoSHA256...), t.in...)
 	case r.modulus:
 		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepOurs {
 			return l.rawOAEP(s, h, t, kt)

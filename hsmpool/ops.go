@@ -88,6 +88,7 @@ type opRow struct {
 	// Input: between min and max octets; the length of the modulus in place of both when modulus is set.
 	min, max int
 	modulus  bool
+	prefix   []byte // what the call gets before the input
 
 	// out gives the expected length of the output, or its largest and exact false.
 	out func(t keyTypeRow, in int) (n int, exact bool)
@@ -118,7 +119,7 @@ var ops = map[Op]opRow{
 	DecryptGCM: {name: "DecryptGCM", fn: fnDecrypt, mech: pkcs11.CKM_AES_GCM, class: classAES, usage: UseEncrypt,
 		min: gcmTag, max: maxGCMText + gcmTag, out: outDecryptGCM},
 	SignPKCS1SHA256: {name: "SignPKCS1SHA256", fn: fnSign, mech: pkcs11.CKM_RSA_PKCS, class: classRSA, usage: UseSign,
-		min: sha256.Size, max: sha256.Size, out: outModulus},
+		min: sha256.Size, max: sha256.Size, prefix: digestInfoSHA256, out: outModulus},
 	SignPSSSHA256: {name: "SignPSSSHA256", fn: fnSign, mech: pkcs11.CKM_RSA_PKCS_PSS, param: pssSHA256, class: classRSA,
 		usage: UseSign, min: sha256.Size, max: sha256.Size, out: outModulus},
 	SignECDSA: {name: "SignECDSA", fn: fnSign, mech: pkcs11.CKM_ECDSA, class: classEC, usage: UseSign,
@@ -151,6 +152,16 @@ func (o Op) String() string {
 		return "check"
 	}
 	return "unknown operation"
+}
+
+// input is what the call gets for in. It is made before a task is queued: after that nothing but the library reads what is
+// the caller's.
+func (o Op) input(in []byte) []byte {
+	p := ops[o].prefix
+	if p == nil {
+		return in
+	}
+	return append(append(make([]byte, 0, len(p)+len(in)), p...), in...)
 }
 
 // digestInfoSHA256 is what PKCS#1 v1.5 puts before a SHA-256 digest (RFC 8017 §9.2, note 1).

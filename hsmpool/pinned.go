@@ -29,7 +29,9 @@ func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
 		if e != nil {
 			l.keys.discard(cacheID(k))
 			if _, err := l.removePinned(k.ObjectID); err != nil {
-				e.Detail += " (and what was made could not be destroyed: object ID " + hex.EncodeToString(k.ObjectID) + ")"
+				more := *e // it may be shared
+				more.Detail += " (and what was made could not be destroyed: object ID " + hex.EncodeToString(k.ObjectID) + ")"
+				e = &more
 			}
 		}
 	}()

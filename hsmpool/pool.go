@@ -19,7 +19,9 @@ type Pool struct {
 	lanes  sync.WaitGroup
 	closed atomic.Bool
 
-	mu    sync.Mutex // guards group, turn, and the state of the members
+	// mu guards group, turn, and the state of the members, which changes together with the queue's: it is taken before
+	// queue.mu.
+	mu    sync.Mutex
 	turn  int
 	group string
 }
@@ -68,6 +70,10 @@ func (c *Config) check() error {
 // and are tried again in the background. A refused PIN, a missing token or foreign master keys on every member give an
 // error that says so, and what to do.
 func Open(ctx context.Context, c Config) (*Pool, error) {
+	return open(ctx, c, func(cfg *MemberConfig) worker { return &tokenWorker{cfg: cfg} })
+}
+
+func open(ctx context.Context, c Config, newWorker func(*MemberConfig) worker) (*Pool, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -82,7 +88,7 @@ func Open(ctx context.Context, c Config) (*Pool, error) {
 	p.queue.members = make([]memberQueue, len(c.Members))
 	for i := range c.Members {
 		cfg := c.Members[i] // a copy that outlives the caller's
-		p.members = append(p.members, &member{index: i, cfg: &cfg, worker: &tokenWorker{cfg: &cfg}, since: time.Now(),
+		p.members = append(p.members, &member{index: i, cfg: &cfg, worker: newWorker(&cfg), since: time.Now(),
 			reason: "it has not answered yet", kick: make(chan struct{}, 1)})
 	}
 
@@ -144,10 +150,10 @@ func (p *Pool) admit(m *member, id *identity, err error) error {
 		return e
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	m.state, m.reason, m.since = true, "", time.Now()
 	m.token, m.serial = id.Token, id.Serial
 	m.failures.reset()
-	p.mu.Unlock()
 	p.startLanes(m, id.Lanes)
 	p.queue.setUp(m.index, true, id.Lanes)
 	return nil
@@ -174,6 +180,7 @@ func (p *Pool) startLane(m *member, slow bool) {
 				return
 			}
 			m.worker.run(batch, settle)
+			clear(batch) // an idle lane keeps nobody's data alive
 		}
 	})
 }
@@ -232,11 +239,15 @@ func (p *Pool) elsewhere(m *member, t *task) bool {
 // takeDown stops giving a member work. Its supervisor brings it back. The first reason stays: what fails afterwards fails
 // because of it.
 func (p *Pool) takeDown(m *member, e *Error) {
-	if !m.isUp(&p.mu) {
+	p.mu.Lock()
+	if !m.state {
+		p.mu.Unlock()
 		return
 	}
-	m.setDown(&p.mu, e.Error())
-	for _, t := range p.queue.setUp(m.index, false, 0) {
+	m.state, m.reason, m.since = false, e.Error(), time.Now()
+	stranded := p.queue.setUp(m.index, false, 0)
+	p.mu.Unlock()
+	for _, t := range stranded {
 		t.err = &Error{Kind: KindUnavailable, Member: m.cfg.Name, fate: fateDown, Detail: "the member went down", Err: e.Err}
 		if !p.elsewhere(m, t) {
 			t.finish()
@@ -333,9 +344,10 @@ func (p *Pool) Close() error {
 }
 
 // Do runs the job and returns its Err. ctx bounds the waiting: a C call in flight runs to its end and its result is
-// dropped, so the job must not be used again after a context error.
+// wiped and dropped. It may go on reading In, Nonce and AAD after a context error, so the job must not be used again. Its
+// memory may: what the call then reads changes nothing but the result that nobody sees.
 func (p *Pool) Do(ctx context.Context, j *Job) error {
-	t := task{op: j.Op, key: j.Key, in: j.In, nonce: j.Nonce, aad: j.AAD}
+	t := task{op: j.Op, key: j.Key, nonce: j.Nonce, aad: j.AAD}
 	j.Out = nil
 	j.Err = nil
 	if e := p.submitJob(ctx, j, &t); e != nil {
@@ -350,6 +362,7 @@ func (p *Pool) submitJob(ctx context.Context, j *Job, t *task) *Error {
 	if e != nil {
 		return e
 	}
+	t.in = j.Op.input(j.In)
 	if e := p.do(ctx, t, member); e != nil {
 		return e
 	}
@@ -390,7 +403,9 @@ func (p *Pool) do(ctx context.Context, t *task, member int) *Error {
 	}
 	t.wait = newWaiter(1)
 	if _, e := p.queue.push([]*task{t}, member); e != nil {
-		return p.explain(e, member)
+		if e.fate != fateDown || member < 0 || !p.elsewhere(p.members[member], t) {
+			return p.explain(e, member)
+		}
 	}
 	select {
 	case <-t.wait.done:
@@ -449,7 +464,7 @@ func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
 			t.fail(e)
 			continue
 		}
-		t.op, t.key, t.in, t.nonce, t.aad, t.wait = j.Op, j.Key, j.In, j.Nonce, j.AAD, wait
+		t.op, t.key, t.in, t.nonce, t.aad, t.wait = j.Op, j.Key, j.Op.input(j.In), j.Nonce, j.AAD, wait
 		byMember[member+1] = append(byMember[member+1], t)
 	}
 	for i, group := range byMember {

@@ -48,7 +48,8 @@ func (q *queue) push(tasks []*task, member int) (rest []*task, reason *Error) {
 	case member >= 0 && !q.members[member].up:
 		return tasks, errorf(KindUnavailable, fateDown, "the member is down")
 	}
-	if room := q.max - q.waiting; len(tasks) > room {
+	// Second tries may have filled it beyond its bound.
+	if room := max(0, q.max-q.waiting); len(tasks) > room {
 		tasks, rest = tasks[:room], tasks[room:]
 		reason = &Error{Kind: KindFull, fate: fateData}
 	}
@@ -81,20 +82,21 @@ func (q *queue) add(tasks []*task, member int) {
 		q.members[member].rouse(normal)
 		return
 	}
-	// In turn, so that one caller after the other warms every member.
-	for range q.members {
-		if normal == 0 {
-			return
-		}
+	q.rouse(normal)
+}
+
+// rouse wakes lanes for n tasks that any member can do. In turn, so that one caller after the other warms every member.
+func (q *queue) rouse(n int) {
+	each := (n + len(q.members) - 1) / len(q.members)
+	for i := 0; i < len(q.members) && n > 0; i++ {
 		q.next = (q.next + 1) % len(q.members)
 		if m := &q.members[q.next]; m.up {
-			n := (normal + len(q.members) - 1) / len(q.members)
-			normal -= m.rouse(n)
+			n -= m.rouse(min(n, each))
 		}
 	}
 	for i := range q.members {
-		if m := &q.members[i]; m.up && normal > 0 {
-			normal -= m.rouse(normal)
+		if m := &q.members[i]; m.up {
+			n -= m.rouse(n)
 		}
 	}
 }
@@ -231,8 +233,10 @@ func (q *queue) setUp(member int, up bool, lanes int) (stranded []*task) {
 	stranded = q.pop(&m.own, stranded, m.own.n)
 	stranded = q.pop(&m.slow, stranded, m.slow.n)
 	if q.lanes == 0 {
-		stranded = q.pop(&q.shared, stranded, q.shared.n)
+		return q.pop(&q.shared, stranded, q.shared.n)
 	}
+	// A lane that was called for a task and does not look any more has used that call up.
+	q.rouse(q.shared.n)
 	return stranded
 }
 

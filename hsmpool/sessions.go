@@ -13,48 +13,46 @@ type sessionStack struct {
 	open  func() (pkcs11.SessionHandle, error)
 	close func(pkcs11.SessionHandle)
 
+	// places holds a value for each session that somebody has, and one for each that the token turned out not to have. It is
+	// full at the limit. Who waits is served in order: a long task gets its session however busy the others are.
+	places chan struct{}
+
 	mu    sync.Mutex
-	freed *sync.Cond
 	idle  []pkcs11.SessionHandle
 	count int // open, idle or not
-	limit int // shrinks when the token says that it has no more
 }
 
 func newSessionStack(limit int, open func() (pkcs11.SessionHandle, error), close func(pkcs11.SessionHandle)) *sessionStack {
-	s := &sessionStack{open: open, close: close, limit: limit}
-	s.freed = sync.NewCond(&s.mu)
-	return s
+	return &sessionStack{open: open, close: close, places: make(chan struct{}, limit)}
 }
 
 // get gives a session, a new one if none is idle and the limit allows, and else waits until one is given back: who
 // has one is in a call that ends.
 func (s *sessionStack) get() (pkcs11.SessionHandle, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for {
+		s.places <- struct{}{}
+		s.mu.Lock()
 		if n := len(s.idle); n > 0 {
 			h := s.idle[n-1]
 			s.idle = s.idle[:n-1]
+			s.mu.Unlock()
 			return h, nil
 		}
-		if s.count < s.limit {
-			s.count++
-			s.mu.Unlock()
-			h, err := s.open()
-			s.mu.Lock()
-			if err == nil {
-				return h, nil
-			}
-			s.count--
-			if !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) || s.count == 0 {
-				s.freed.Signal()
-				return 0, err
-			}
-			// The token has fewer than it said: it stays at what is open.
-			s.limit = s.count
-			continue
+		s.count++
+		s.mu.Unlock()
+		h, err := s.open()
+		if err == nil {
+			return h, nil
 		}
-		s.freed.Wait()
+		s.mu.Lock()
+		s.count--
+		others := s.count
+		s.mu.Unlock()
+		if others == 0 || !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) {
+			<-s.places
+			return 0, err
+		}
+		// The token has fewer than it said: this place stays taken. The others have theirs, so one is left.
 	}
 }
 
@@ -63,7 +61,7 @@ func (s *sessionStack) put(h pkcs11.SessionHandle) {
 	s.mu.Lock()
 	s.idle = append(s.idle, h)
 	s.mu.Unlock()
-	s.freed.Signal()
+	<-s.places
 }
 
 // drop closes a session in which a call failed.
@@ -72,17 +70,18 @@ func (s *sessionStack) drop(h pkcs11.SessionHandle) {
 	s.mu.Lock()
 	s.count--
 	s.mu.Unlock()
-	s.freed.Signal()
+	<-s.places
 }
 
-// closeAll closes the idle sessions. Nobody may have one.
-func (s *sessionStack) closeAll() {
+// closeIdle closes the idle sessions: all, if nobody has one.
+func (s *sessionStack) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.idle {
 		s.close(h)
 	}
-	s.idle, s.count = nil, 0
+	s.count -= len(s.idle)
+	s.idle = nil
 }
 
 // open sessions, for status.

@@ -2,6 +2,7 @@ package hsmpool
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,10 +56,10 @@ func TestSessionStackLearns(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s.limit > 3 || s.limit < 1 || s.size() > 3 {
-		t.Errorf("limit %d, %d open", s.limit, s.size())
+	if left := cap(s.places) - len(s.places); left > 3 || left < 1 || s.size() > 3 {
+		t.Errorf("%d places left, %d open", left, s.size())
 	}
-	s.closeAll()
+	s.closeIdle()
 	if len(f.open) != 0 {
 		t.Errorf("%d sessions leaked", len(f.open))
 	}
@@ -77,6 +78,34 @@ func TestSessionStackLIFO(t *testing.T) {
 	if got, _ := s.get(); got != h[2] {
 		t.Errorf("got session %d, want the last given back, %d", got, h[2])
 	}
+}
+
+// TestSessionStackFair has somebody wait for the one session while its owner gives it back and wants it again at once.
+func TestSessionStackFair(t *testing.T) {
+	f := &fakeToken{max: 1, open: map[pkcs11.SessionHandle]bool{}}
+	s := newSessionStack(1, f.openSession, f.closeSession)
+	h, _ := s.get()
+	var served atomic.Bool
+	asking := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		close(asking)
+		h, err := s.get()
+		if err != nil {
+			t.Error(err)
+		}
+		served.Store(true)
+		s.put(h)
+	})
+	<-asking
+	time.Sleep(20 * time.Millisecond) // so that it waits
+	s.put(h)
+	h, _ = s.get()
+	if !served.Load() {
+		t.Error("who came later was served first")
+	}
+	s.put(h)
+	wg.Wait()
 }
 
 func TestSessionStackNone(t *testing.T) {

@@ -91,7 +91,7 @@ func parseShare(text []byte) (*parsedShare, error) {
 		!bytes.EqualFold(text[:len(shareName)], []byte(shareName)) {
 		return nil, badInput("not a share: it begins with %s- and has six parts", shareName)
 	}
-	checked := appendCheck(append([]byte(nil), upper[:len(upper)-len(parts[5])-1]...))
+	checked := appendCheck(append(make([]byte, 0, len(upper)+16), upper[:len(upper)-len(parts[5])-1]...)) // with room: nothing moves
 	defer clear(checked)
 	if !bytes.Equal(checked, upper) {
 		return nil, badInput("the share is mistyped: its check does not fit")

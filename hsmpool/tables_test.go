@@ -94,6 +94,13 @@ func TestCKRClassify(t *testing.T) {
 	if e := noQuirks.fail(pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN), fnLogin, stageOther, "x"); e != nil {
 		t.Errorf("already logged in is an error: %v", e)
 	}
+	// From any other function it is an answer that can't be, and no success.
+	if e := noQuirks.fail(pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN), fnSign, stageOp, "x"); e == nil || e.Kind != KindUnavailable {
+		t.Errorf("a signature that is already logged in: %v", e)
+	}
+	if e := noQuirks.fail(errImpossible, fnOther, stageOther, "x"); e == errImpossible {
+		t.Error("a shared error is given to somebody who may add to it")
+	}
 	if quirksOf("Another maker") != noQuirks {
 		t.Error("quirks for anybody")
 	}

@@ -61,8 +61,9 @@ var renewAtLeast = 10 * time.Second
 const gateWait = 5 * time.Second
 
 var (
-	errClosed = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
-	errStuck  = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
+	errClosed   = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
+	errReplaced = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the master keys have changed: the token was replaced"}
+	errStuck    = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
 		"started again in this process while it is there"}
 )
 
@@ -76,7 +77,9 @@ func (w *tokenWorker) open() (*identity, error) {
 	}
 	id, err := w.openIn(mod)
 	if err != nil && fateOf(err) != fateOperator && mod.restart() {
-		id, err = w.openIn(mod)
+		if id, err = w.openIn(mod); err == nil {
+			mod.restartHelped()
+		}
 	}
 	return id, err
 }
@@ -91,7 +94,8 @@ func (w *tokenWorker) openIn(mod *module) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.begin(a); err != nil {
+	// Whether the group is the right one, the pool decides before it gives out work.
+	if err := w.begin(a, ""); err != nil {
 		a.detach()
 		return nil, err
 	}
@@ -100,8 +104,9 @@ func (w *tokenWorker) openIn(mod *module) (*identity, error) {
 	return &identity{Token: a.info.Label, Serial: a.info.SerialNumber, Group: w.login.group, Lanes: w.login.lanes}, nil
 }
 
-// begin begins a login epoch. The gate is locked.
-func (w *tokenWorker) begin(a *attachment) error {
+// begin begins a login epoch. The gate is locked. An epoch that follows another must find the same group (empty: any):
+// jobs go on in it with nobody in between to look, and what they seal or wrap under other master keys is lost.
+func (w *tokenWorker) begin(a *attachment, group string) error {
 	l, err := beginLogin(a, w.cfg, &w.pin)
 	if err != nil {
 		return err
@@ -109,6 +114,10 @@ func (w *tokenWorker) begin(a *attachment) error {
 	if e := l.findMasterKeys(""); e != nil {
 		l.end()
 		return e
+	}
+	if group != "" && l.group != group {
+		l.end()
+		return errReplaced
 	}
 	w.login, w.lost = l, nil
 	return nil
@@ -167,7 +176,7 @@ func (w *tokenWorker) do(t *task) *Error {
 	switch err.fate {
 	case fateSession:
 		// If not one session but all are gone, whoever closed them took the login along.
-		if l != nil && !w.alive(l) {
+		if !w.goesOn(l) {
 			if e := w.renew(l); e != nil {
 				return e
 			}
@@ -185,12 +194,24 @@ func (w *tokenWorker) do(t *task) *Error {
 	return err
 }
 
-func (w *tokenWorker) alive(l *login) bool {
+// goesOn says whether a login of which a session failed still holds, and makes the next task in it begin in a new session:
+// what ended one may have ended those that are idle.
+func (w *tokenWorker) goesOn(l *login) bool {
 	w.gate.enter()
 	defer w.gate.leave()
-	return w.login != l || l.alive() // another login has begun: no need for a third
+	if w.login != l {
+		return true // another login has begun: no need for a third
+	}
+	defer l.oneByOne()()
+	if !l.alive() {
+		return false
+	}
+	l.work.closeIdle()
+	return true
 }
 
+// try does one task once. The login that it was done in is nil only with an error that logging in again does not help
+// against.
 func (w *tokenWorker) try(t *task) (*login, *Error) {
 	w.gate.enter()
 	defer w.gate.leave()
@@ -201,6 +222,7 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 		}
 		return nil, errClosed
 	}
+	defer l.oneByOne()()
 	switch t.op {
 	case opGenerate:
 		return l, l.generate(t)
@@ -218,9 +240,6 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 
 // renew ends the login epoch of l and begins another, unless somebody already has.
 func (w *tokenWorker) renew(l *login) *Error {
-	if l == nil {
-		return errClosed
-	}
 	if !w.gate.lock(gateWait) {
 		return errStuck
 	}
@@ -241,7 +260,7 @@ func (w *tokenWorker) renew(l *login) *Error {
 	a.mod.quit(w)
 	err := a.reattach(w.cfg) // crypto11's session may have gone with the others
 	if err == nil {
-		if err = w.begin(a); err == nil {
+		if err = w.begin(a, l.group); err == nil {
 			a.mod.join(w)
 			return nil
 		}
@@ -267,7 +286,7 @@ func (l *login) masterKeysUsable() bool {
 			return l.fail(err, fnOther, stageOther, "check values of the master keys")
 		}
 		if g != l.group {
-			return errorf(KindUnavailable, fateOperator, "the master keys have changed")
+			return errReplaced
 		}
 		return nil
 	}) == nil
@@ -293,7 +312,7 @@ func (l *login) check() *Error {
 			return l.fail(err, fnOther, stageOther, "check values of the master keys")
 		}
 		if group != l.group {
-			return errorf(KindUnavailable, fateDown, "the master keys have changed: the token was replaced")
+			return errReplaced
 		}
 		return nil
 	})
