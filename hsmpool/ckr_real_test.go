@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,7 +211,7 @@ func TestCKREverywhere(t *testing.T) {
 	for i, code := range testedCodes(every) {
 		_, data, kind := hsmpool.CKRRow(code)
 		for k, at := range places {
-			for _, when := range []faulty.When{faulty.Before, faulty.After} {
+			for _, when := range bothTimes {
 				what := fmt.Sprintf("%v from %s (when %d)", pkcs11.Error(code), at.fn, when)
 				rows++
 				target := r.modules[(i+k)%2]
@@ -260,6 +261,190 @@ func TestCKREverywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d faults; sessions opened %d and %d times", rows, r.modules[0].Calls("C_OpenSession"), r.modules[1].Calls("C_OpenSession"))
+}
+
+// elsewhere are the functions that the pool calls around operations: to find out, to load, to open and to close. begin says
+// that they are called when a member opens.
+var elsewhere = []struct {
+	fn    string
+	begin bool
+	codes func(code uint) bool // nil: all
+	when  []faulty.When
+}{
+	{"C_GetSessionInfo", false, nil, bothTimes}, {"C_FindObjectsInit", false, nil, bothTimes},
+	{"C_FindObjects", false, nil, bothTimes}, {"C_FindObjectsFinal", false, nil, bothTimes},
+	{"C_GetAttributeValue", true, nil, bothTimes}, {"C_CreateObject", false, nil, bothTimes},
+	{"C_WrapKey", false, nil, bothTimes}, {"C_DestroyObject", false, nil, bothTimes},
+	{"C_CloseSession", true, nil, []faulty.When{faulty.After}}, // not closed is open, and no fault of ours
+	{"C_GetSlotList", true, nil, bothTimes},
+	{"C_GetTokenInfo", true, nil, bothTimes}, {"C_GetInfo", true, nil, bothTimes},
+	{"C_Initialize", true, nil, []faulty.When{faulty.Before}}, {"C_Finalize", true, nil, []faulty.When{faulty.After}},
+	{"C_GenerateKey", false, nil, bothTimes}, {"C_GenerateKeyPair", false, nil, bothTimes},
+	// The operator's codes are for TestPINPresentedOnce.
+	{"C_Login", true, func(code uint) bool { return !hsmpool.CKROperator(code) }, bothTimes},
+}
+
+var bothTimes = []faulty.When{faulty.Before, faulty.After}
+
+// TestCKRElsewhere: whatever one member's module returns from the functions around the operations, and three times, no caller
+// notices, because there is another member; and the member comes back.
+func TestCKRElsewhere(t *testing.T) {
+	defer hsmpool.NoRenewLimit()()
+	every := 24
+	if raceDetector() || testing.Short() {
+		every = 48
+	}
+	const sessions = 3
+	r := newRig(t, sessions)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	met := map[string]int{}
+	for i, code := range testedCodes(1) {
+		for k, at := range elsewhere {
+			// Each function has other codes of the sample.
+			if (i+k)%every != 0 || at.codes != nil && !at.codes(code) {
+				continue
+			}
+			for _, when := range at.when {
+				what := fmt.Sprintf("%v from %s (when %d)", pkcs11.Error(code), at.fn, when)
+				m := r.modules[0]
+				if strings.HasPrefix(at.fn, "C_Generate") {
+					m = r.maker(at.fn)
+				}
+				m.Fail(at.fn, code, when, 3)
+				for range 2 {
+					if err := r.unwrap(ctx); err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+				switch {
+				case at.begin:
+					m.Fail("C_Sign", pkcs11.CKR_DEVICE_REMOVED, faulty.Before, 1)
+					for m.Fired("C_Sign") == 0 && ctx.Err() == nil {
+						if err := r.sign(ctx); err != nil {
+							t.Errorf("%s: %v", what, err)
+						}
+					}
+				case strings.HasPrefix(at.fn, "C_Generate"):
+					kt, usage := hsmpool.AES256, hsmpool.UseEncrypt
+					if at.fn == "C_GenerateKeyPair" {
+						kt, usage = hsmpool.P256, hsmpool.UseSign
+					}
+					if _, err := r.p.Generate(ctx, kt, usage); err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+				for end := time.Now().Add(time.Second); m.Fired(at.fn) == 0 && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+				met[at.fn] += m.Fired(at.fn)
+				m.Release()
+				if err := r.recovered(ctx, sessions); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+			}
+		}
+	}
+	for _, at := range elsewhere {
+		if met[at.fn] == 0 {
+			t.Errorf("no fault of %s was met", at.fn)
+		}
+	}
+	if err := r.p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range r.modules {
+		if n := m.Sessions(); n != 0 {
+			t.Errorf("member %d: %d sessions leaked", i, n)
+		}
+	}
+	t.Log(met)
+}
+
+// maker is the member whose turn it was to make keys so far: every proof takes a turn too, so of two it is always the same.
+func (r *rig) maker(fn string) *faulty.Module {
+	if r.modules[1].Calls(fn) > r.modules[0].Calls(fn) {
+		return r.modules[1]
+	}
+	return r.modules[0]
+}
+
+// TestFaultsUnderLoad: one member after the other fails every few calls, while many callers work. No call fails and no
+// result is wrong.
+func TestFaultsUnderLoad(t *testing.T) {
+	defer hsmpool.NoRenewLimit()()
+	r := newRig(t, 8)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const callers = 16
+	var done [callers]atomic.Int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, do := range []func(*rig, context.Context) error{(*rig).sign, (*rig).encrypt, (*rig).decrypt} {
+					if err := do(r, ctx); err != nil {
+						t.Errorf("caller %d: %v", i, err)
+						return
+					}
+				}
+				done[i].Add(1)
+			}
+		})
+	}
+	// settled waits until nobody has a call that began before.
+	settled := func() {
+		var before [callers]int64
+		for i := range done {
+			before[i] = done[i].Load()
+		}
+		for i := range done {
+			for done[i].Load() < before[i]+2 && ctx.Err() == nil && !t.Failed() {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	fired := 0
+	for i, code := range testedCodes(8) {
+		if _, data, _ := hsmpool.CKRRow(code); data {
+			continue
+		}
+		m := r.modules[i%2]
+		at := places[i%6]
+		m.FailEvery(at.fn, code, bothTimes[i%2], 5)
+		settled()
+		fired += m.Fired(at.fn)
+		m.Release()
+		settled()
+		for !r.allUp() && ctx.Err() == nil && !t.Failed() {
+			time.Sleep(time.Millisecond)
+		}
+		settled()
+	}
+	close(stop)
+	wg.Wait()
+	var total int64
+	for i := range done {
+		total += done[i].Load()
+	}
+	if ctx.Err() != nil || fired < 50 {
+		t.Errorf("%d faults, %v", fired, ctx.Err())
+	}
+	t.Logf("%d faults in %d calls", fired, 3*total)
+	if err := r.p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range r.modules {
+		if n := m.Sessions(); n != 0 {
+			t.Errorf("member %d: %d sessions leaked", i, n)
+		}
+	}
 }
 
 // TestPINPresentedOnce counts logins where it matters, at the module: every code that says that the PIN or the user is
