@@ -43,7 +43,7 @@ const exitPIN = 78
 
 // pinRefused says whether an HSM's refusal of a PIN is among the causes of err.
 func pinRefused(err error) bool {
-	return slices.ContainsFunc([]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED},
+	return errors.Is(err, errPINRefused) || slices.ContainsFunc([]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_PIN_LOCKED},
 		func(code pkcs11.Error) bool { return errors.Is(err, code) })
 }
 

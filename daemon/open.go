@@ -116,10 +116,12 @@ func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
 		if err := checkModule(m); err != nil {
 			return pool, err
 		}
-		pool.Members = append(pool.Members, hsmpool.MemberConfig{
+		member := hsmpool.MemberConfig{
 			Name: m.Name, Module: m.Module, TokenLabel: m.TokenLabel, TokenSerial: m.TokenSerial,
-			MaxSessions: m.MaxSessions, PIN: m.PIN,
-		})
+			MaxSessions: m.MaxSessions,
+		}
+		withPIN(c, m, &member)
+		pool.Members = append(pool.Members, member)
 	}
 	return pool, nil
 }

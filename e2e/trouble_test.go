@@ -111,8 +111,17 @@ func TestPINTrouble(t *testing.T) {
 		t.Errorf("the PIN is in the message:\n%s", said)
 	}
 
+	// A refusal outlives the process: even the right PIN waits for an operator, who is told what to do.
 	put(east, string(pins[east]), 0o600)
 	put(west, string(pins[west]), 0o600)
+	said = refusedWith(t, 78, "run", "--config", conf)
+	for _, name := range []string{"east", "west"} {
+		mark := filepath.Join(k, "state", "pin-refused-"+name)
+		mustSay(t, said, "rm "+mark)
+		if err := os.Remove(mark); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p = startDev(t, "keywardd", dir)
 	p.mustWork(key)
 }

@@ -109,6 +109,10 @@ type MemberConfig struct {
 	// PIN is asked at each login. Its result is wiped after use. One refused PIN stops all logins of the member until
 	// the pool is opened again, because HSMs lock.
 	PIN func() ([]byte, error)
+
+	// Refused is called once, when the token has refused the PIN, so that the owner of the pool can make that last. It
+	// gives the words of what the operator must do. It may be nil.
+	Refused func() (advice string, err error)
 }
 
 // Generated is a new key.

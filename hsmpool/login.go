@@ -221,8 +221,15 @@ func (g *pinGuard) login(l *login, cfg *MemberConfig) error {
 	}
 	e := l.fail(err, fnLogin, stageOther, "C_Login")
 	if e != nil && e.fate == fateOperator {
-		refused := g.refuse("the PIN was refused and is not tried again until the pool is opened anew, because HSMs lock. " +
-			"It was tried once. Correct the PIN first")
+		advice := "correct it before the pool is opened anew"
+		if cfg.Refused != nil {
+			words, err := cfg.Refused()
+			if err != nil {
+				words += fmt.Sprintf(" (that it was refused could not be written down: %v)", err)
+			}
+			advice = words
+		}
+		refused := g.refuse("the PIN was refused. It was tried once and is not tried again, because HSMs lock: " + advice)
 		refused.Err = e.Err
 		return refused
 	}

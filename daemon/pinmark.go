@@ -1,0 +1,39 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/keyward/keyward/daemon/config"
+	"github.com/keyward/keyward/hsmpool"
+)
+
+// errPINRefused says that an HSM refused its PIN in an earlier run.
+var errPINRefused = errors.New("the PIN was refused")
+
+// withPIN gives a member its PIN, and makes a refusal last: a mark in the state directory keeps the same PIN from being
+// tried once more by every restart, because HSMs lock after a few. Only an operator takes the mark away.
+func withPIN(c *config.Config, m *config.Member, to *hsmpool.MemberConfig) {
+	mark := filepath.Join(c.StateDir, "pin-refused-"+m.Name)
+	to.PIN = func() ([]byte, error) {
+		info, err := os.Lstat(mark)
+		if err == nil {
+			return nil, fmt.Errorf("%w on %s and is not tried again, because HSMs lock; put the right PIN in its place, then: rm %s",
+				errPINRefused, info.ModTime().UTC().Format(time.RFC3339), mark)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		return m.PIN()
+	}
+	to.Refused = func() (string, error) {
+		err := writeNew(mark, nil, 0o600)
+		if errors.Is(err, os.ErrExist) {
+			err = nil
+		}
+		return "put the right PIN in its place, rm " + mark + ", and start keywardd again", errors.Join(err, syncDir(c.StateDir))
+	}
+}
