@@ -281,7 +281,7 @@ var elsewhere = []struct {
 	{"C_Initialize", true, nil, []faulty.When{faulty.Before}}, {"C_Finalize", true, nil, []faulty.When{faulty.After}},
 	{"C_GenerateKey", false, nil, bothTimes}, {"C_GenerateKeyPair", false, nil, bothTimes},
 	// The operator's codes are for TestPINPresentedOnce.
-	{"C_Login", true, func(code uint) bool { return !hsmpool.CKROperator(code) }, bothTimes},
+	{"C_Login", true, hsmpool.CKRLoginAgain, bothTimes},
 }
 
 var bothTimes = []faulty.When{faulty.Before, faulty.After}
@@ -495,6 +495,44 @@ func TestPINPresentedOnce(t *testing.T) {
 		}
 		if m.Sessions() != 0 {
 			t.Errorf("%v: %d sessions leaked", pkcs11.Error(code), m.Sessions())
+		}
+	}
+}
+
+// TestUnclearLogin: a code that does not tell whether the token looked at the PIN ends the logins too, at once or after a
+// few, and one that says that it did not never does.
+func TestUnclearLogin(t *testing.T) {
+	h := hsmtest.New(t, "a", "b")
+	h.Ceremony(t)
+	ctx := testContext(t)
+	c, modules := faultyConfig(t, h)
+	m := modules[0]
+	for _, row := range []struct {
+		code uint
+		most int // 0: no bound
+	}{
+		{0x80000042, 1}, {pkcs11.CKR_ARGUMENTS_BAD, 1}, {pkcs11.CKR_DATA_INVALID, 1},
+		{pkcs11.CKR_GENERAL_ERROR, 3}, {pkcs11.CKR_DEVICE_ERROR, 3}, {pkcs11.CKR_DEVICE_REMOVED, 0},
+	} {
+		m.Fail("C_Login", row.code, faulty.Before, faulty.Always)
+		before := m.Calls("C_Login")
+		p, err := hsmpool.Open(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)
+		for end := time.Now().Add(12 * c.Probe); time.Now().Before(end); {
+			if err := roundTrip(ctx, p, k, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n := m.Calls("C_Login") - before
+		if row.most > 0 && n > row.most || row.most == 0 && n <= 3 {
+			t.Errorf("%v: the PIN was presented %d times, want at most %d (0: often)", pkcs11.Error(row.code), n, row.most)
+		}
+		m.Release()
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/miekg/pkcs11"
@@ -181,6 +182,37 @@ func (l *login) alive() bool {
 type pinGuard struct {
 	mu      sync.Mutex
 	refused *Error
+	vague   int // logins in a row that failed with a code that may mean anything
+}
+
+// maxVague is how many logins in a row may fail with a code that does not say whether the token has looked at the PIN.
+// HSMs lock after three wrong PINs at the earliest, counted since the last right one.
+const maxVague = 2
+
+// pinUntouched are the codes of C_Login that say that the token did not get to the PIN, so that it may be presented again.
+// vaguePIN may mean anything. All other codes, vendors' own among them, count as a refusal.
+var (
+	pinUntouched = []pkcs11.Error{
+		pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_SESSION_COUNT, pkcs11.CKR_SESSION_READ_ONLY_EXISTS,
+		pkcs11.CKR_OPERATION_ACTIVE, pkcs11.CKR_OPERATION_NOT_INITIALIZED, pkcs11.CKR_FUNCTION_CANCELED, pkcs11.CKR_CANCEL,
+		pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_HOST_MEMORY, pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_MUTEX_BAD,
+		pkcs11.CKR_MUTEX_NOT_LOCKED, pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID,
+		pkcs11.CKR_DEVICE_REMOVED,
+	}
+	vaguePIN = []pkcs11.Error{pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_DEVICE_ERROR}
+)
+
+// countsAsRefused says whether a failed C_Login must be taken for a refusal of the PIN. Caller holds mu.
+func (g *pinGuard) countsAsRefused(err error) bool {
+	var code pkcs11.Error
+	switch {
+	case !errors.As(err, &code) || slices.Contains(pinUntouched, code):
+		return false
+	case slices.Contains(vaguePIN, code):
+		g.vague++
+		return g.vague > maxVague
+	}
+	return true
 }
 
 func (g *pinGuard) wasRefused() *Error {
@@ -216,11 +248,16 @@ func (g *pinGuard) login(l *login, cfg *MemberConfig) error {
 	if err != nil {
 		return &Error{Kind: KindUnavailable, fate: fateOperator, Detail: "the PIN can't be read", Err: err}
 	}
-	if err = l.mod.fns.login(l.anchor, pin); err == nil {
+	err = l.mod.fns.login(l.anchor, pin)
+	if err == nil {
+		g.vague = 0
 		return nil
 	}
 	e := l.fail(err, fnLogin, stageOther, "C_Login")
-	if e != nil && e.fate == fateOperator {
+	if e == nil { // somebody of ours has logged in
+		return nil
+	}
+	if g.countsAsRefused(err) {
 		advice := "correct it before the pool is opened anew"
 		if cfg.Refused != nil {
 			words, err := cfg.Refused()
@@ -232,9 +269,6 @@ func (g *pinGuard) login(l *login, cfg *MemberConfig) error {
 		refused := g.refuse("the PIN was refused. It was tried once and is not tried again, because HSMs lock: " + advice)
 		refused.Err = e.Err
 		return refused
-	}
-	if e == nil {
-		return nil
 	}
 	return e
 }
