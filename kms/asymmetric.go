@@ -68,9 +68,6 @@ func (s *Service) AsymmetricSign(ctx context.Context, actor *Actor, req *kmswire
 			return nil, err
 		}
 		defer m.release()
-		if err := c.dryRunEnd(); err != nil {
-			return nil, err
-		}
 		value, err := c.sign(m, req.Algorithm, req.Digest)
 		if err != nil {
 			return nil, err
@@ -79,14 +76,22 @@ func (s *Service) AsymmetricSign(ctx context.Context, actor *Actor, req *kmswire
 	})
 }
 
-// signWith authorizes the call's action on a signing key and opens a version. The caller releases it.
+// signWith authorizes the call's action on a signing key and opens a version. It ends a dry run. The caller releases the
+// material.
 func (c *call) signWith(keyID, versionID string, alg kmswire.Algorithm) (grant, *material, error) {
 	g, err := c.authorizeRef(keyID)
 	if err != nil {
 		return g, nil, err
 	}
 	m, err := c.version(g, versionID, "KeyVersionId", kmswire.SignVerify, alg, "Algorithm")
-	return g, m, err
+	if err != nil {
+		return g, nil, err
+	}
+	if err := c.dryRunEnd(); err != nil {
+		m.release()
+		return g, nil, err
+	}
+	return g, m, nil
 }
 
 // sign makes one signature.
@@ -146,9 +151,6 @@ func (s *Service) AsymmetricVerify(ctx context.Context, actor *Actor, req *kmswi
 			return nil, err
 		}
 		defer m.release()
-		if err := c.dryRunEnd(); err != nil {
-			return nil, err
-		}
 		ok, err := m.public.Verify(req.Algorithm, req.Digest, req.Value)
 		if err != nil {
 			return nil, &Error{Code: Internal, Err: err}

@@ -284,9 +284,6 @@ func (s *Service) BatchSign(ctx context.Context, actor *Actor, req *kmswire.Batc
 			return nil, err
 		}
 		defer m.release()
-		if err := c.dryRunEnd(); err != nil {
-			return nil, err
-		}
 		out := make([]kmswire.BatchSignResult, len(req.Items))
 		set := func(i int, value []byte, err error) {
 			if err != nil {
@@ -345,9 +342,6 @@ func (s *Service) BatchVerify(ctx context.Context, actor *Actor, req *kmswire.Ba
 			return nil, err
 		}
 		defer m.release()
-		if err := c.dryRunEnd(); err != nil {
-			return nil, err
-		}
 		out := make([]kmswire.BatchVerifyResult, len(req.Items))
 		parallel(ctx, len(out), func(i int) {
 			in := &req.Items[i]
