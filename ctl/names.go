@@ -129,42 +129,45 @@ func pairs(flag string, texts []string) (map[string]string, error) {
 	return m, nil
 }
 
-// completeKeys offers aliases where a key is wanted. It asks the daemon and gives up soon.
-func (c *cli) completeKeys(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+// offer offers what ask gives. It asks the daemon, and gives up soon and without a word.
+func (c *cli) offer(ask func(context.Context) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
 	if c.prepare() != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	var answer kmswire.ListAliasesResponse
-	req := &kmswire.ListAliasesRequest{Page: kmswire.Page{PageNumber: 1, PageSize: kmswire.MaxPageSize}}
-	if kmsclient.Call(ctx, c.client, "ListAliases", req, &answer) != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, a := range answer.Aliases.Alias {
-		names = append(names, a.AliasName)
+	names, err := ask(ctx)
+	if err != nil {
+		names = nil
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeInstances offers the ids of instances, like completeKeys.
+// completionPage is as much as is offered.
+var completionPage = kmswire.Page{PageNumber: 1, PageSize: kmswire.MaxPageSize}
+
+// completeKeys offers aliases where a key is wanted.
+func (c *cli) completeKeys(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return c.offer(func(ctx context.Context) (names []string, err error) {
+		var answer kmswire.ListAliasesResponse
+		err = kmsclient.Call(ctx, c.client, "ListAliases", &kmswire.ListAliasesRequest{Page: completionPage}, &answer)
+		for _, a := range answer.Aliases.Alias {
+			names = append(names, a.AliasName)
+		}
+		return names, err
+	})
+}
+
+// completeInstances offers the ids of instances.
 func (c *cli) completeInstances(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	if c.prepare() != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	var answer kmswire.ListKmsInstancesResponse
-	req := &kmswire.ListKmsInstancesRequest{Page: kmswire.Page{PageNumber: 1, PageSize: kmswire.MaxPageSize}}
-	if kmsclient.Call(ctx, c.client, "ListKmsInstances", req, &answer) != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []string
-	for _, i := range answer.KmsInstances.KmsInstance {
-		names = append(names, i.KmsInstanceID)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return c.offer(func(ctx context.Context) (names []string, err error) {
+		var answer kmswire.ListKmsInstancesResponse
+		err = kmsclient.Call(ctx, c.client, "ListKmsInstances", &kmswire.ListKmsInstancesRequest{Page: completionPage}, &answer)
+		for _, i := range answer.KmsInstances.KmsInstance {
+			names = append(names, i.KmsInstanceID)
+		}
+		return names, err
+	})
 }
 
 // keyFlag adds --key.
