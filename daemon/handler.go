@@ -37,7 +37,13 @@ func (s *server) handler() http.Handler {
 			administration.ServeHTTP(w, r)
 			return
 		}
-		s.kms.ServeHTTP(w, r.WithContext(kmsapi.WithActor(r.Context(), s.identify(r.Context()).actor)))
+		ctx := r.Context()
+		if id := s.identify(ctx); id.actor != nil {
+			ctx = kmsapi.WithActor(ctx, id.actor)
+		} else {
+			ctx = kmsapi.WithStranger(ctx, id.why)
+		}
+		s.kms.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
@@ -136,7 +142,8 @@ func (s *server) members() []admin.Member {
 	all := []admin.Member{}
 	for _, m := range s.pool.Status() {
 		all = append(all, admin.Member{
-			Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module, State: m.State, Reason: m.Reason,
+			Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module, State: m.State,
+			Reason:   strings.TrimPrefix(m.Reason, "hsm member "+m.Name+": "), // the name stands beside it
 			Sessions: m.Sessions, Keys: m.Keys, Queue: m.Queue, Done: m.Done, Failed: m.Failed, Since: m.Since,
 		})
 	}

@@ -256,7 +256,7 @@ func TestUnmappedCaller(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("keywardctl as uid %d ended with %v:\n%s", uid, err, out)
 	}
-	mustSay(t, string(out), "Forbidden.NoPermission", "[[peer]]")
+	mustSay(t, string(out), "Forbidden.NoPermission", "[[peer]]", fmt.Sprintf("uid = %d", uid))
 	status := exec.Command(cmd.Path, "--socket", socket, "status")
 	status.SysProcAttr, status.Dir = cmd.SysProcAttr, cmd.Dir
 	out, err = status.CombinedOutput()

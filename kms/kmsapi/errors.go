@@ -89,7 +89,7 @@ func ErrorCodes() []string {
 // ParseRequestParameterException are codes of the original; the others have none there.
 var (
 	errBrowser   = door("Forbidden.BrowserRequest", http.StatusForbidden, "Requests from web pages are refused: an Origin, Referer or Sec-Fetch-Site header was sent.")
-	errNoActor   = door("Forbidden.NoPermission", http.StatusForbidden, "This operation is forbidden by permission system. The caller is not known: map its user, group or systemd unit to a principal with a [[peer]] row of the configuration.")
+	errNoActor   = door("Forbidden.NoPermission", http.StatusForbidden, "This operation is forbidden by permission system. The caller is not mapped to a principal by any [[peer]] row of the configuration.")
 	errPath      = door("InvalidPath.NotFound", http.StatusNotFound, "There is nothing at this path. The API is at / only.")
 	errMethod    = door("UnsupportedHTTPMethod", http.StatusMethodNotAllowed, "This HTTP method is not supported.")
 	errAction    = door("InvalidAction.NotFound", http.StatusNotFound, "The specified action is not found.")

@@ -74,6 +74,14 @@ func newHandler(svc *kms.Service, opts Options, table []operation) *Handler {
 
 type actorKey struct{}
 
+type strangerKey struct{}
+
+// WithStranger gives a context whose caller is nobody that the daemon knows. why is for that caller: who it is to the
+// daemon, and what can be done.
+func WithStranger(ctx context.Context, why string) context.Context {
+	return context.WithValue(ctx, strangerKey{}, why)
+}
+
 // WithActor gives a context in which actor is the caller. The daemon does this once for each connection; a request
 // without an actor is refused.
 func WithActor(ctx context.Context, actor *kms.Actor) context.Context {
@@ -147,6 +155,9 @@ func (c *call) serve() error {
 	}
 	c.actor, _ = c.r.Context().Value(actorKey{}).(*kms.Actor)
 	if c.actor == nil {
+		if why, ok := c.r.Context().Value(strangerKey{}).(string); ok {
+			return errNoActor.with("%s.", why)
+		}
 		return errNoActor
 	}
 	query := c.r.URL.RawQuery

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -108,6 +109,16 @@ func TestNoActor(t *testing.T) {
 	status, header, body := s.do(t, request(t, "GET", "/?Action=Encrypt&KeyId=k&Plaintext=aGk%3D", ""))
 	if status != 403 || errorCode(t, status, header, body) != "Forbidden.NoPermission" || !strings.Contains(body, "[[peer]]") {
 		t.Fatalf("%d %s", status, body)
+	}
+}
+
+// TestStranger sees that a caller without a principal is told who it is to the daemon.
+func TestStranger(t *testing.T) {
+	r := httptest.NewRequestWithContext(WithStranger(t.Context(), "uid 7 is nobody's"), "GET", "/?Action=ListKeys", nil)
+	w := httptest.NewRecorder()
+	newHandler(nil, Options{}, testTable()).ServeHTTP(w, r)
+	if w.Code != 403 || !strings.Contains(w.Body.String(), "uid 7 is nobody's.") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 
