@@ -7,8 +7,10 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/kms"
 )
@@ -21,7 +23,14 @@ type auditLog struct {
 	w       io.Writer
 	close   func() error
 	buffers sync.Pool // of *bytes.Buffer
+
+	file     *os.File     // nil when w is not a file of ours
+	reserved atomic.Int64 // octets after the end of file that the disk has set aside, about
 }
+
+// auditReserve is how much of the disk is set aside for events to come, so that on a full disk keys can still be used and,
+// above all, disabled: some 40,000 calls. It is filled up when half of it is used.
+const auditReserve = 16 << 20
 
 // openAudit opens the audit file for appending, or uses other when there is none configured.
 func openAudit(file string, other io.Writer) (*auditLog, error) {
@@ -33,8 +42,21 @@ func openAudit(file string, other io.Writer) (*auditLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the audit file: %w", err)
 	}
-	a.w, a.close = f, f.Close
+	a.w, a.close, a.file = f, f.Close, f
+	a.reserve()
 	return a, nil
+}
+
+// reserve sets disk space aside. That it can't, on a full disk or a file system that knows no such thing, is no error: then
+// the write will say so.
+func (a *auditLog) reserve() {
+	info, err := a.file.Stat()
+	if err != nil {
+		return
+	}
+	if unix.Fallocate(int(a.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, info.Size(), auditReserve) == nil {
+		a.reserved.Store(auditReserve)
+	}
 }
 
 // Record writes e as one line. It returns when the kernel has it.
@@ -72,6 +94,11 @@ func (a *auditLog) Record(_ context.Context, e *kms.AuditEvent) error {
 	}
 	if _, err := a.w.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("the audit: %w", err)
+	}
+	// Whoever brings it to the half fills it up. On a full disk that fails, and is tried again every MiB.
+	n := int64(buf.Len())
+	if left := a.reserved.Add(-n); a.file != nil && left < auditReserve/2 && left>>20 != (left+n)>>20 {
+		a.reserve()
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/kms"
 )
@@ -95,5 +97,50 @@ func BenchmarkAudit(b *testing.B) {
 		if err := a.Record(context.Background(), anEvent); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestAuditOnFullDisk fills a disk beside an audit file: what was set aside takes events, is used up in the end, and the end
+// is an error.
+func TestAuditOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
+		t.Fatalf("mounting a tmpfs (needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	a, err := openAudit(filepath.Join(dir, "audit.log"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 64<<10); err == nil; {
+		_, err = filler.Write(block)
+	}
+	if err := filler.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	kept := 0
+	for err = a.Record(context.Background(), anEvent); err == nil; err = a.Record(context.Background(), anEvent) {
+		kept++
+	}
+	if kept < 20_000 || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("%d events were kept on a full disk, then: %v", kept, err)
+	}
+	// With space again it goes on.
+	if err := os.Remove(filler.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.Record(context.Background(), anEvent), a.Close()); err != nil {
+		t.Error(err)
 	}
 }

@@ -80,7 +80,7 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 		auditErr = errors.Join(auditErr, s.audit.Record(kept, &c.others[i]))
 	}
 	if auditErr = errors.Join(auditErr, s.audit.Record(kept, &c.event)); auditErr != nil {
-		return nil, &Error{Code: Internal, Detail: "the audit event could not be kept, so there is no answer", Err: auditErr}
+		return nil, s.noAudit("there is no answer", auditErr)
 	}
 	if failure != nil {
 		return nil, failure
@@ -119,13 +119,19 @@ func (e *AuditEvent) noteFailed(n int) {
 	}
 }
 
+// noAudit is the error of a call whose event could not be kept. It is logged here, where nothing else will.
+func (s *Service) noAudit(consequence string, err error) *Error {
+	s.log.Error().Err(err).Msg("an audit event could not be kept, so a call fails")
+	return &Error{Code: AuditUnavailable, Detail: "the event of this call could not be kept, so " + consequence + "; keyward's log has the cause", Err: err}
+}
+
 // begun notes a management action before its effect, so that an effect without an end is seen.
 func (c *call) begun() error {
 	e := c.event
 	e.end(nil)
 	e.Outcome = "begun"
 	if err := c.audit.Record(context.WithoutCancel(c.ctx), &e); err != nil {
-		return &Error{Code: Internal, Detail: "the audit event could not be kept, so nothing was done", Err: err}
+		return c.noAudit("nothing was done", err)
 	}
 	return nil
 }
@@ -143,7 +149,7 @@ func dryRunError(dryRun bool, e *Error) *Error {
 		return e
 	}
 	switch e.Code {
-	case DryRunSucceeded, Internal, StoreUnavailable, HSMUnavailable, Throttled, Canceled:
+	case DryRunSucceeded, Internal, StoreUnavailable, HSMUnavailable, AuditUnavailable, Throttled, Canceled:
 		return e
 	case Denied:
 		return &Error{Code: DryRunDenied, Param: e.Param, Detail: e.Detail, Err: e.Err}

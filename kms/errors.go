@@ -35,6 +35,7 @@ const (
 	Throttled                         // a queue or rate limit is full; nothing was done; try again later
 	HSMUnavailable                    // no HSM could serve the call in time; try again later
 	StoreUnavailable                  // the store can't be read or written now (disk full, damaged, read-only)
+	AuditUnavailable                  // the audit event could not be kept, so there is no answer
 	Canceled                          // the caller went away or its deadline passed
 	DryRunSucceeded                   // DryRun: everything but the operation itself was done, and it would have worked
 	DryRunInvalid                     // DryRun: a parameter or the key's state forbids it
@@ -78,6 +79,7 @@ var codeNames = [numCodes]string{
 	Throttled:             "throttled",
 	HSMUnavailable:        "HSM unavailable",
 	StoreUnavailable:      "store unavailable",
+	AuditUnavailable:      "audit unavailable",
 	Canceled:              "canceled",
 	DryRunSucceeded:       "dry run: would have succeeded",
 	DryRunInvalid:         "dry run: invalid",

@@ -47,6 +47,7 @@ var errorTable = map[kms.Code]apiError{
 	kms.Throttled:             {"Throttling", http.StatusBadRequest, "The request was throttled. Nothing was done; try again later."},
 	kms.HSMUnavailable:        {"ServiceUnavailableTemporary", http.StatusServiceUnavailable, "The service is temporarily unavailable: no HSM could serve the request. Try again later."},
 	kms.StoreUnavailable:      {"ServiceUnavailableTemporary", http.StatusServiceUnavailable, "The service is temporarily unavailable: its store can't be used. Try again later."},
+	kms.AuditUnavailable:      {"ServiceUnavailableTemporary", http.StatusServiceUnavailable, "The service is temporarily unavailable: its audit can't be written. Try again later."},
 	kms.Canceled:              {"ServiceUnavailableTemporary", http.StatusServiceUnavailable, "The service is temporarily unavailable: the request was not finished in time. Try again later."},
 	kms.DryRunSucceeded:       {"DryRunOperationError", http.StatusBadRequest, "The request would have succeeded, but DryRun is set."},
 	kms.DryRunInvalid:         {"ValidationError", http.StatusBadRequest, "The request would have failed: a parameter is not valid, or the key's state forbids it. DryRun is set."},
