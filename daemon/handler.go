@@ -11,12 +11,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/daemon/admin"
+	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmsapi"
 )
-
-// memberUp is hsmpool's word for a member that serves.
-const memberUp = "up"
 
 func kmsHandler(svc *kms.Service, log zerolog.Logger) http.Handler {
 	return kmsapi.New(svc, kmsapi.Options{Log: log})
@@ -123,7 +121,7 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	}
 	up := 0
 	for _, m := range st.Members {
-		if m.State == memberUp {
+		if m.State == string(hsmpool.StateUp) {
 			up++
 			continue
 		}
@@ -142,7 +140,7 @@ func (s *server) members() []admin.Member {
 	all := []admin.Member{}
 	for _, m := range s.pool.Status() {
 		all = append(all, admin.Member{
-			Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module, State: m.State,
+			Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module, State: string(m.State),
 			Reason:   strings.TrimPrefix(m.Reason, "hsm member "+m.Name+": "), // the name stands beside it
 			Sessions: m.Sessions, Keys: m.Keys, Queue: m.Queue, Done: m.Done, Failed: m.Failed, Since: m.Since,
 		})

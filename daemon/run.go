@@ -186,10 +186,10 @@ func (s *server) logMembers(away map[string]string) bool {
 	for _, m := range s.pool.Status() {
 		why, known := away[m.Name]
 		switch {
-		case m.State != memberUp && (!known || why != m.Reason):
+		case m.State != hsmpool.StateUp && (!known || why != m.Reason):
 			s.log.Warn().Str("member", m.Name).Str("reason", m.Reason).Msg("an HSM member is down")
 			away[m.Name] = m.Reason
-		case m.State == memberUp && known:
+		case m.State == hsmpool.StateUp && known:
 			s.log.Info().Str("member", m.Name).Msg("an HSM member is up again")
 			delete(away, m.Name)
 		default:
@@ -204,7 +204,7 @@ func (s *server) logMembers(away map[string]string) bool {
 func (s *server) summary() string {
 	up, all := 0, s.pool.Status()
 	for _, m := range all {
-		if m.State == memberUp {
+		if m.State == hsmpool.StateUp {
 			up++
 		}
 	}

@@ -43,7 +43,7 @@ func roundTrip(ctx context.Context, p *hsmpool.Pool, k *hsmpool.Key, n int) erro
 func state(p *hsmpool.Pool, name string) (state, reason string) {
 	for _, s := range p.Status() {
 		if s.Name == name {
-			return s.State, s.Reason
+			return string(s.State), s.Reason
 		}
 	}
 	return "", ""

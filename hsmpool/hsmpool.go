@@ -88,7 +88,12 @@ const (
 // Config says which members there are.
 type Config struct {
 	Members []MemberConfig
-	Queue   int // jobs that may wait; 0: 4096
+	Queue   int              // jobs that may wait; 0: 4096
+	Shares  map[string]Share // by principal; who is not in it has weight 1 and no limit of its own
+
+	// Worker is the command of a worker process: a program and arguments that end in WorkerMain. Empty: no isolation, the
+	// libraries are loaded into this process.
+	Worker []string
 
 	// Group is the name of the group that the master keys must belong to, as Pool.Group gave it when the ceremony ran;
 	// a member with other master keys is refused.
@@ -98,13 +103,30 @@ type Config struct {
 	Probe time.Duration
 }
 
+// Share is what a principal gets of the pool while others want it too.
+type Share struct {
+	Weight int // jobs in turn, against 1 of others; 0: 1
+	Queue  int // jobs of it that may wait; 0: as many as places are free
+}
+
 // MemberConfig is one token of one PKCS#11 module. A token is named by label or serial, never by slot.
 type MemberConfig struct {
 	Name        string
 	Module      string // path of the PKCS#11 library
 	TokenLabel  string // exactly one of label and serial
 	TokenSerial string
-	MaxSessions int // 0: what the token says, at most 64
+	MaxSessions int // of all its workers together; 0: what the token says, at most 64
+	Workers     int // processes that drive it; 0: 1. Without isolation it is 1
+
+	// Environment is added to that of the worker processes. Without isolation it must be set already.
+	Environment map[string]string
+
+	// CallTimeout is how long one call into the library may take before its process is killed and its jobs go elsewhere;
+	// making keys is not meant. 0: by the kind of operation, and never less than eight times what such calls took so far.
+	CallTimeout time.Duration
+
+	// PINName says where PIN comes from, so that Update sees when that is another place.
+	PINName string
 
 	// PIN is asked at each login. Its result is wiped after use. One refused PIN stops all logins of the member until
 	// the pool is opened again, because HSMs lock.
@@ -123,20 +145,70 @@ type Generated struct {
 	PublicKey []byte // asymmetric keys: DER SubjectPublicKeyInfo
 }
 
-// Status is a member's state.
+// State is what a member is good for at the moment.
+type State string
+
+// The states.
+const (
+	StateUp       State = "up"        // it serves
+	StateHalfOpen State = "half-open" // it is back, and gets one job at a time until some went well
+	StateDraining State = "draining"  // an operator wants no more jobs on it
+	StateDown     State = "down"      // it can't serve; it is tried again in the background, unless Reason says otherwise
+)
+
+// Status is how a member is. Counts are since the pool opened.
 type Status struct {
-	Name     string
-	Token    string // label
-	Serial   string
-	Module   string
-	State    string // up, down
-	Reason   string // of being down, with what to do
-	Sessions int    // open
-	Keys     int    // loaded
-	Queue    int    // jobs that wait
-	Done     uint64 // jobs
-	Failed   uint64 // jobs
-	Since    time.Time
+	Name      string
+	Token     string // label
+	Serial    string
+	Module    string
+	State     State
+	Reason    string            // of not being up, with what to do
+	Since     time.Time         // of State
+	Sessions  int               // open
+	Lanes     int               // sessions that may be at work at the same time
+	Window    int               // jobs that may be in the hands of its workers; see window.go
+	InFlight  int               // jobs that are
+	Keys      int               // loaded
+	Queue     int               // jobs that wait, and that it could do
+	Done      uint64            // jobs, the ones with bad data included
+	Failed    uint64            // jobs that it could not do
+	Failovers uint64            // of these, jobs that were given to another member
+	Restarts  uint64            // workers that were started again
+	Codes     map[string]uint64 // PKCS#11 errors by name, such as CKR_DEVICE_ERROR, those included that a second try mended
+	Latency   Histogram         // of its calls
+	Workers   []WorkerStatus
+}
+
+// WorkerStatus is how one worker of a member is.
+type WorkerStatus struct {
+	PID      int // 0: it has no process of its own, or none at the moment
+	State    State
+	Reason   string
+	Sessions int
+	Lanes    int
+	Window   int
+	InFlight int
+	Keys     int
+	Restarts uint64
+}
+
+// Histogram counts durations: Counts[i] those up to Bounds[i] and above Bounds[i-1], and one more for those above all.
+type Histogram struct {
+	Bounds []time.Duration // the same for every member, ascending
+	Counts []uint64
+	Sum    time.Duration
+}
+
+// Totals are the figures of the pool as a whole. Counts are since it opened.
+type Totals struct {
+	Waiting    int    // jobs in the queue
+	Room       int    // the bound of the queue
+	Principals int    // who have jobs waiting
+	Throttled  uint64 // jobs refused because the queue or their principal's part of it was full
+	Retries    uint64 // second and third tries
+	NoBudget   uint64 // tries that were not made because too many were made already
+	Abandoned  uint64 // jobs whose callers gave up before they ran
 }
 
 // CeremonyResult is what remains of a ceremony, for people to keep.

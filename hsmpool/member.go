@@ -101,9 +101,9 @@ func (p *Pool) Status() []Status {
 		if s.Serial == "" {
 			s.Serial = m.cfg.TokenSerial
 		}
-		s.State, s.Reason, s.Since = "down", m.reason, m.since
+		s.State, s.Reason, s.Since = StateDown, m.reason, m.since
 		if m.state {
-			s.State = "up"
+			s.State = StateUp
 		}
 		p.mu.Unlock()
 	}

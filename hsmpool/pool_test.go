@@ -42,7 +42,7 @@ func TestPool(t *testing.T) {
 			c.test(t, p)
 			drained(t, p)
 			for _, s := range p.Status() {
-				if s.State != "up" || s.Token == "" || s.Serial == "" || s.Since.IsZero() {
+				if s.State != hsmpool.StateUp || s.Token == "" || s.Serial == "" || s.Since.IsZero() {
 					t.Errorf("status afterwards: %+v", s)
 				}
 			}
