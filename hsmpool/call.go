@@ -3,8 +3,10 @@ package hsmpool
 /*
 #cgo LDFLAGS: -ldl
 #include <dlfcn.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 // The few types of PKCS#11 2.40 that the hot path needs, by its own binary layout (no packing: that is for Windows).
 typedef unsigned long kw_ulong;
@@ -29,9 +31,21 @@ static kw_functions *kw_open(const char *path) {
 	return list;
 }
 
+typedef struct { int64_t wall, cpu; } kw_times; // ns
+
+static int64_t kw_clock(clockid_t id) {
+	struct timespec t;
+	clock_gettime(id, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static kw_ulong kw_operate(kw_functions *list, int init, kw_ulong session, kw_ulong mech, void *param, kw_ulong param_len,
 		void *iv, kw_ulong iv_len, void *aad, kw_ulong aad_len, kw_ulong tag_bits,
-		kw_ulong key, void *in, kw_ulong in_len, void *out, kw_ulong *out_len, int *stage) {
+		kw_ulong key, void *in, kw_ulong in_len, void *out, kw_ulong *out_len, int *stage, kw_times *times) {
+	if (times != NULL) {
+		times->wall = kw_clock(CLOCK_MONOTONIC);
+		times->cpu = kw_clock(CLOCK_THREAD_CPUTIME_ID);
+	}
 	kw_mechanism m = { mech, param, param_len };
 	kw_gcm gcm;
 	if (tag_bits != 0) {
@@ -43,7 +57,12 @@ static kw_ulong kw_operate(kw_functions *list, int init, kw_ulong session, kw_ul
 	kw_ulong rv = ((kw_init)list->fn[init])(session, &m, key);
 	if (rv != 0) return rv;
 	*stage = 2;
-	return ((kw_op)list->fn[init + 1])(session, in, in_len, out, out_len);
+	rv = ((kw_op)list->fn[init + 1])(session, in, in_len, out, out_len);
+	if (times != NULL) {
+		times->wall = kw_clock(CLOCK_MONOTONIC) - times->wall;
+		times->cpu = kw_clock(CLOCK_THREAD_CPUTIME_ID) - times->cpu;
+	}
+	return rv;
 }
 
 static kw_ulong kw_do_login(kw_functions *list, kw_ulong session, void *pin, kw_ulong pin_len) {
@@ -97,7 +116,11 @@ func ptr(b []byte) unsafe.Pointer {
 
 // operate runs c in session with key and returns the length of the output. On an error the session is not to be used
 // again.
-func (f functions) operate(session pkcs11.SessionHandle, key pkcs11.ObjectHandle, c *call) (int, stage, error) {
+func (f functions) operate(session pkcs11.SessionHandle, key pkcs11.ObjectHandle, c *call, m *meter) (int, stage, error) {
+	var times *C.kw_times
+	if m.due() {
+		times = new(C.kw_times)
+	}
 	var param unsafe.Pointer
 	if len(c.param) > 0 {
 		param = unsafe.Pointer(&c.param[0])
@@ -110,10 +133,13 @@ func (f functions) operate(session pkcs11.SessionHandle, key pkcs11.ObjectHandle
 	var st C.int
 	rv := C.kw_operate(f.list, initOf[c.fn], C.kw_ulong(session), C.kw_ulong(c.mech), param, C.kw_ulong(len(c.param)),
 		ptr(c.nonce), C.kw_ulong(len(c.nonce)), ptr(c.aad), C.kw_ulong(len(c.aad)), tag,
-		C.kw_ulong(key), ptr(c.in), C.kw_ulong(len(c.in)), ptr(c.out), &n, &st)
+		C.kw_ulong(key), ptr(c.in), C.kw_ulong(len(c.in)), ptr(c.out), &n, &st, times)
 	if rv != 0 {
 		clear(c.out)
 		return 0, stage(st), pkcs11.Error(rv)
+	}
+	if times != nil {
+		m.add(int64(times.wall), int64(times.cpu))
 	}
 	if uint64(n) > uint64(len(c.out)) {
 		clear(c.out)

@@ -93,7 +93,7 @@ func (s *station) errorf(err error, what string) error {
 }
 
 // visit opens a member, with no regard to what is on it.
-func visit(cfg *MemberConfig) (*station, error) {
+func visit(cfg *MemberConfig, pin pinKeeper) (*station, error) {
 	name := &member{cfg: cfg}
 	mod, err := openModule(cfg.Module)
 	if err != nil {
@@ -103,7 +103,7 @@ func visit(cfg *MemberConfig) (*station, error) {
 	if err != nil {
 		return nil, name.named(err)
 	}
-	l, err := beginLogin(a, cfg, &pinGuard{})
+	l, err := beginLogin(a, cfg, pin, nil)
 	if err != nil {
 		a.detach()
 		return nil, name.named(err)
@@ -124,7 +124,7 @@ func visitAll(c *Config) (stations []*station, leave func(), err error) {
 		}
 	}
 	for i := range c.Members {
-		s, err := visit(&c.Members[i])
+		s, err := visit(&c.Members[i], newPINGuard(&c.Members[i]))
 		if err != nil {
 			leave()
 			return nil, nil, err
@@ -450,12 +450,17 @@ func Recover(ctx context.Context, cfg MemberConfig, recovery []byte, shares [][]
 	}
 	return bounded(ctx, func(commit func() bool) (string, error) {
 		defer clear(key)
-		return group, recoverOn(&cfg, key, group, wrapped, commit)
+		return group, recoverOn(&cfg, newPINGuard(&cfg), &enrolFrame{key: key, group: group, wrapped: wrapped}, commit)
 	})
 }
 
-func recoverOn(cfg *MemberConfig, key []byte, group string, wrapped [2][]byte, commit func() bool) (err error) {
-	s, err := visit(cfg)
+// enrol is Recover on a worker's token.
+func (w *tokenWorker) enrol(f *enrolFrame) error {
+	return recoverOn(w.cfg, w.pin, f, func() bool { return true })
+}
+
+func recoverOn(cfg *MemberConfig, pin pinKeeper, f *enrolFrame, commit func() bool) (err error) {
+	s, err := visit(cfg, pin)
 	if err != nil {
 		return err
 	}
@@ -473,12 +478,12 @@ func recoverOn(cfg *MemberConfig, key []byte, group string, wrapped [2][]byte, c
 			}
 		}
 	}()
-	h, err := s.recoveryObject(key, usageBits{unwrap: true})
+	h, err := s.recoveryObject(f.key, usageBits{unwrap: true})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.mod.ctx.DestroyObject(s.anchor, h) }()
-	for i, w := range wrapped {
+	for i, w := range f.wrapped {
 		if _, err := s.mod.ctx.UnwrapKey(s.anchor, keyWrap(), h, w, masterTemplate(i)); err != nil {
 			e := s.fail(err, fnUnwrap, stageOther, "unwrap a master key: the shares or the recovery data are not those of one ceremony")
 			e.Member = cfg.Name
@@ -489,7 +494,7 @@ func recoverOn(cfg *MemberConfig, key []byte, group string, wrapped [2][]byte, c
 		e.Member = cfg.Name
 		return e
 	}
-	if s.group != group {
+	if s.group != f.group {
 		return &Error{Kind: KindBadData, fate: fateOperator, Member: cfg.Name, Detail: "the recovered master keys are not of the group that " +
 			"the recovery data names"}
 	}

@@ -2,7 +2,9 @@ package hsmpool
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/miekg/pkcs11"
 )
@@ -169,9 +171,6 @@ type quirks struct {
 	manufacturer string // start of CK_INFO.manufacturerID
 	rows         []quirkRow
 
-	// software: the module computes in our own process, so more sessions at work than processors gain nothing.
-	software bool
-
 	// forgetful: the module knows the tokens that it found when it was initialised, and gives up for good on one that fails.
 	forgetful bool
 }
@@ -179,7 +178,6 @@ type quirks struct {
 // knownQuirks has a row for each kind of module that differs; noQuirks is for the rest.
 var knownQuirks = []*quirks{{
 	manufacturer: "SoftHSM",
-	software:     true,
 	forgetful:    true,
 	rows: []quirkRow{
 		// Every decryption that OpenSSL refuses (tag, padding, size) is a general error there.
@@ -198,6 +196,58 @@ func quirksOf(manufacturer string) *quirks {
 		}
 	}
 	return noQuirks
+}
+
+// codeCount counts return values that were errors.
+type codeCount struct {
+	mu sync.Mutex
+	n  map[pkcs11.Error]uint64 // guarded by mu
+}
+
+func (c *codeCount) add(code pkcs11.Error) { c.addN(code, 1) }
+
+// codesMost bounds the map: a module can give as many numbers as it likes.
+const codesMost = 256
+
+func (c *codeCount) addN(code pkcs11.Error, n uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[pkcs11.Error]uint64{}
+	}
+	if _, known := c.n[code]; !known && len(c.n) >= codesMost {
+		code = pkcs11.CKR_VENDOR_DEFINED
+	}
+	c.n[code] += n
+}
+
+// take gives the counts and begins anew.
+func (c *codeCount) take() map[pkcs11.Error]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.n
+	c.n = nil
+	return n
+}
+
+// names gives the counts by name.
+func (c *codeCount) names() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make(map[string]uint64, len(c.n))
+	for code, n := range c.n {
+		names[codeName(code)] += n
+	}
+	return names
+}
+
+// codeName is CKR_DEVICE_ERROR, or the number of a value that has no name.
+func codeName(code pkcs11.Error) string {
+	text := code.Error() // pkcs11: 0x30: CKR_DEVICE_ERROR
+	if i := strings.LastIndex(text, ": "); i >= 0 && strings.HasPrefix(text[i+2:], "CKR_") {
+		return text[i+2:]
+	}
+	return fmt.Sprintf("CKR_%#x", uint(code))
 }
 
 // classify looks a return value up.

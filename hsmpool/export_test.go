@@ -37,13 +37,21 @@ func Logout(p *Pool, name string) error {
 	return withToken(p, name, func(l *login) error { return l.mod.ctx.Logout(l.anchor) })
 }
 
+// tokenOf gives the worker of a member that runs in this process.
+func tokenOf(p *Pool, name string) (*tokenWorker, error) {
+	m, e := p.memberNamed(name)
+	if e != nil {
+		return nil, e
+	}
+	return m.workers[0].opener.(*inProcess).token, nil
+}
+
 // withToken runs f between two calls into the token: SoftHSM crashes when a session is closed in the middle of one.
 func withToken(p *Pool, name string, f func(*login) error) error {
-	i, e := p.memberNamed(name)
+	w, e := tokenOf(p, name)
 	if e != nil {
 		return e
 	}
-	w := p.members[i].worker.(*tokenWorker)
 	if !w.gate.lock(gateWait) {
 		return errStuck
 	}
@@ -55,11 +63,10 @@ func withToken(p *Pool, name string, f func(*login) error) error {
 }
 
 func withAnchor(p *Pool, name string, f func(*login) error) error {
-	i, e := p.memberNamed(name)
+	w, e := tokenOf(p, name)
 	if e != nil {
 		return e
 	}
-	w := p.members[i].worker.(*tokenWorker)
 	w.gate.enter()
 	defer w.gate.leave()
 	if w.login == nil {
@@ -144,12 +151,12 @@ func SessionKeys(p *Pool, name string) (n int, err error) {
 // Stall keeps all members from working until release.
 func Stall(p *Pool) (release func()) {
 	for _, m := range p.members {
-		for !m.worker.(*tokenWorker).gate.lock(time.Second) {
+		for !m.workers[0].opener.(*inProcess).token.gate.lock(time.Second) {
 		}
 	}
 	return func() {
 		for _, m := range p.members {
-			m.worker.(*tokenWorker).gate.unlock()
+			m.workers[0].opener.(*inProcess).token.gate.unlock()
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// fakeWorker does what a test says. It sees to it that the pool keeps to worker's contract.
+// fakeWorker does what a test says. It sees to it that the pool keeps to opener's and link's contracts.
 type fakeWorker struct {
 	t     *testing.T
 	lanes int
@@ -21,39 +21,68 @@ type fakeWorker struct {
 	inside atomic.Int32
 }
 
-func (w *fakeWorker) open() (*identity, error) {
+func (w *fakeWorker) open(_ context.Context, ev events) (link, *identity, error) {
 	if w.fails != nil {
 		if err := w.fails(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	w.opened.Store(true)
-	return &identity{Token: "fake", Serial: "0", Group: "fake", Lanes: w.lanes}, nil
+	if w.opened.Swap(true) {
+		w.t.Error("opened while it was open")
+	}
+	l := &fakeLink{w: w}
+	l.exec = newExecutor(w.lanes, w.lanes, &callLimits{fixed: time.Minute}, w.run, func(tasks []*task) { ev.answers(tasks, w.lanes) },
+		func(Op, time.Duration) {})
+	return l, &identity{Token: "fake", Serial: "0", Group: "fake", Lanes: w.lanes, Width: w.lanes}, nil
 }
 
-func (w *fakeWorker) run(batch []*task, settle func(*task)) {
+func (w *fakeWorker) enrol(context.Context, *enrolFrame) error { return errors.New("not here") }
+
+func (w *fakeWorker) run(t *task) *Error {
 	if n := w.inside.Add(1); int(n) > w.lanes+1 {
 		w.t.Errorf("%d runs at once in a worker of %d lanes", n, w.lanes)
 	}
 	defer w.inside.Add(-1)
-	for _, t := range batch {
-		if t.begin() {
-			if w.opened.Load() {
-				t.err = w.do(t)
-			} else {
-				t.err = errClosed
-			}
-		}
-		settle(t)
+	if !w.opened.Load() {
+		return errClosed
 	}
+	return w.do(t)
 }
 
-func (w *fakeWorker) close() error {
-	w.opened.Store(false)
+// fakeLink is a life of a fakeWorker.
+type fakeLink struct {
+	w       *fakeWorker
+	exec    *executor
+	mu      sync.Mutex
+	pending []*task
+}
+
+func (l *fakeLink) post(t *task, _ uint32, _ bool) {
+	own := *t
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pending = append(l.pending, &own)
+}
+
+func (l *fakeLink) flush() {
+	l.mu.Lock()
+	tasks := l.pending
+	l.pending = nil
+	l.mu.Unlock()
+	l.exec.submit(tasks)
+}
+
+func (l *fakeLink) cancel(id uint64) { l.exec.cancel(id) }
+
+func (l *fakeLink) close(bool) error {
+	l.exec.close()
+	l.exec.lanes.Wait()
+	l.w.opened.Store(false)
 	return nil
 }
 
-func (w *fakeWorker) load() (sessions, keys int) { return 0, 0 }
+func (l *fakeLink) load() (sessions, keys int) { return 0, 0 }
+func (l *fakeLink) pid() int                   { return 0 }
 
 // fakePool opens a pool of fake workers, which is closed with the test.
 func fakePool(t *testing.T, queue int, workers ...*fakeWorker) *Pool {
@@ -66,7 +95,7 @@ func fakePool(t *testing.T, queue int, workers ...*fakeWorker) *Pool {
 		byName[name] = w
 		c.Members = append(c.Members, MemberConfig{Name: name, Module: "fake", TokenLabel: name})
 	}
-	p, err := open(t.Context(), c, func(cfg *MemberConfig) worker { return byName[cfg.Name] })
+	p, err := open(t.Context(), c, func(m *member) opener { return byName[m.cfg.Name] })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +116,7 @@ func echo(x *task) *Error {
 		x.out = make([]byte, gcmNonce+gcmTag)
 	case opCheck:
 	default:
-		x.out = append([]byte(nil), x.in...)
+		x.out = append(append([]byte(nil), x.in...), make([]byte, gcmTag)...)
 	}
 	return nil
 }
@@ -169,7 +198,7 @@ func handOver(t *testing.T, queue, callers int) {
 	count := func(j *Job) {
 		switch {
 		case j.Err == nil:
-			if string(j.Out) != string(j.In) {
+			if string(j.Out) != string(j.In)+string(make([]byte, gcmTag)) {
 				t.Errorf("the answer to %q is %q", j.In, j.Out)
 			}
 			ok.Add(1)
@@ -241,10 +270,13 @@ func handOver(t *testing.T, queue, callers int) {
 	if ok.Load() < 100 || bad.Load() == 0 || gone.Load() == 0 {
 		t.Error("the test does not test")
 	}
-	p.queue.mu.Lock()
-	waiting, lanes := p.queue.waiting, p.queue.lanes
-	p.queue.mu.Unlock()
-	if waiting < 0 || waiting > 3 || lanes < 0 || lanes > 9 { // the supervisors may be looking
-		t.Errorf("%d tasks wait, %d lanes", waiting, lanes)
+	p.mu.Lock()
+	waiting, flying := p.waiting(), 0
+	for _, m := range p.members {
+		flying += m.inFlight()
+	}
+	p.mu.Unlock()
+	if waiting != 0 || flying > 3 { // the supervisors may be looking
+		t.Errorf("%d jobs wait, %d are in flight", waiting, flying)
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"runtime"
-	"slices"
 	"sync"
 
 	"github.com/miekg/pkcs11"
@@ -16,20 +14,22 @@ import (
 //
 // The anchor session holds the login and owns the session objects of loaded keys, so both last as long as it. It runs
 // only calls that are complete in themselves, one at a time. Work that has an Init and a Final happens in work sessions,
-// which come and go. A token that allows two sessions in all (crypto11 keeps one) works in the anchor session; then one
-// operation that fails for other reasons than its data costs the epoch.
+// which come and go. Where the token has few sessions each counts, so the anchor takes an operation too when all others are at
+// work; one that fails there for other reasons than its data costs the epoch.
 type login struct {
 	*attachment
+	sessionPlan
 	anchor   pkcs11.SessionHandle
-	shared   bool // the anchor is the work session
 	work     *sessionStack
-	lanes    int // sessions that may work at once
+	width    int // sessions that are to be at work, for now
 	seal     pkcs11.ObjectHandle
 	wrap     pkcs11.ObjectHandle
 	group    string // of the master keys
 	keys     *keyCache
-	anchored sync.Mutex // one call in the anchor session at a time
-	alone    sync.Mutex // one task at a time, if the anchor is the work session
+	codes    *codeCount    // nil: nobody counts
+	anchored sync.Mutex    // one call in the anchor session at a time
+	lent     chan struct{} // holds one while an operation has the anchor
+	alone    sync.Mutex    // one task at a time, if there is one session
 }
 
 // oneByOne keeps two tasks from one session when there is no more than one: work in it and what is asked of the anchor would
@@ -42,70 +42,75 @@ func (l *login) oneByOne() (done func()) {
 	return l.alone.Unlock
 }
 
+// sessionPlan is how the sessions that a token allows are used.
+type sessionPlan struct {
+	lanes  int  // sessions that can be at work at the same time
+	shared bool // there is one in all, the anchor: it does everything
+	scarce bool // there are few: the anchor works too, and crypto11 keeps none where nobody else is in this process
+}
+
 const (
-	defaultLanes = 16 // more than enough to fill a network HSM's pipe for now
-	maxLanes     = 64
+	defaultLanes   = 16 // enough to fill a network HSM's pipe
+	maxSessions    = 64
+	scarceSessions = 20
 )
 
-// planSessions divides what the token allows. crypto11 keeps one session and may open another; the anchor is one.
-func planSessions(info pkcs11.TokenInfo, max int, software bool) (lanes int, shared bool, err error) {
-	total := maxLanes
+// planSessions divides what the token allows, or the configuration if that is less (0: it says nothing). alone says that nobody
+// else in this process uses the token: then crypto11's session can be closed.
+func planSessions(info pkcs11.TokenInfo, most int, alone bool) sessionPlan {
+	total := maxSessions
 	for _, n := range []uint{info.MaxRwSessionCount, info.MaxSessionCount} {
 		// Zero means no limit, all ones that the token does not say.
 		if n != pkcs11.CK_EFFECTIVELY_INFINITE && n != pkcs11.CK_UNAVAILABLE_INFORMATION && n < uint(total) {
 			total = int(n)
 		}
 	}
-	if max > 0 && max < total {
-		total = max
+	if most > 0 && most < total {
+		total = most
+	}
+	if total > 1 && !alone {
+		total-- // crypto11's
 	}
 	switch {
-	case total < 2:
-		return 0, false, errorf(KindUnavailable, fateOperator, "%d sessions are too few: 2 are the least", total)
-	case total == 2:
-		return 1, true, nil
-	case total < 6:
-		return total - 2, false, nil
+	case total == 1:
+		return sessionPlan{lanes: 1, shared: true}
+	case total < scarceSessions:
+		return sessionPlan{lanes: total, scarce: true}
 	}
-	lanes = total - 3
-	limit := defaultLanes
-	if software {
-		// It computes on our processors: as many threads keep them busy. With 2 processors, 2 to 16 sessions signed alike
-		// fast, so more would only be idle threads.
-		limit = runtime.GOMAXPROCS(0)
+	lanes := total - 3 // the anchor, and two for crypto11 when it makes a key
+	if most == 0 {
+		lanes = min(lanes, defaultLanes)
 	}
-	if max == 0 {
-		lanes = min(lanes, limit)
-	}
-	return lanes, false, nil
+	return sessionPlan{lanes: lanes}
 }
 
-// Bits of CK_TOKEN_INFO.flags that decide about a login.
-const (
-	flagLoginRequired = pkcs11.CKF_LOGIN_REQUIRED
-	flagPINFinalTry   = pkcs11.CKF_USER_PIN_FINAL_TRY
-	flagPINLocked     = pkcs11.CKF_USER_PIN_LOCKED
-)
-
 // beginLogin opens the anchor session and logs in. It does not look for master keys.
-func beginLogin(a *attachment, cfg *MemberConfig, pin *pinGuard) (_ *login, err error) {
-	l := &login{attachment: a}
-	if l.lanes, l.shared, err = planSessions(a.info, cfg.MaxSessions, a.quirks.software); err != nil {
-		return nil, err
+func beginLogin(a *attachment, cfg *MemberConfig, pin pinKeeper, codes *codeCount) (_ *login, err error) {
+	l := &login{attachment: a, codes: codes, lent: make(chan struct{}, 1),
+		sessionPlan: planSessions(a.info, cfg.MaxSessions, a.mod.alone)}
+	l.width = l.lanes
+	if l.scarce && a.mod.alone {
+		// crypto11 keeps a session that it has no use for.
+		if err := a.mod.ctx.CloseAllSessions(a.slot); err != nil {
+			return nil, l.fail(err, fnOther, stageOther, "C_CloseAllSessions")
+		}
 	}
 	if l.anchor, err = l.openSession(); err != nil {
 		return nil, l.fail(err, fnOther, stageOther, "C_OpenSession")
 	}
 	l.keys = newKeyCache(defaultCachedKeys, l.destroyLoaded)
-	if l.shared {
+	switch {
+	case l.shared:
 		l.work = newSessionStack(1, func() (pkcs11.SessionHandle, error) {
 			return 0, pkcs11.Error(pkcs11.CKR_SESSION_CLOSED)
 		}, func(pkcs11.SessionHandle) {})
 		l.work.count, l.work.idle = 1, []pkcs11.SessionHandle{l.anchor}
-	} else {
+	case l.scarce:
+		l.work = newSessionStack(l.lanes-1, l.openSession, l.closeSession)
+	default:
 		l.work = newSessionStack(l.lanes, l.openSession, l.closeSession)
 	}
-	if err := pin.login(l, cfg); err != nil {
+	if err := l.logIn(pin); err != nil {
 		l.end()
 		return nil, err
 	}
@@ -121,7 +126,11 @@ func (l *login) closeSession(h pkcs11.SessionHandle) {
 	_ = l.mod.ctx.CloseSession(h)
 }
 
+// fail makes the error of a call that returned err, and counts it.
 func (l *login) fail(err error, fn function, st stage, what string) *Error {
+	if code, ok := err.(pkcs11.Error); ok && l.codes != nil {
+		l.codes.add(code)
+	}
 	return l.quirks.fail(err, fn, st, what)
 }
 
@@ -160,6 +169,56 @@ func (l *login) dropSession(s pkcs11.SessionHandle) {
 	l.work.drop(s)
 }
 
+// session gives an operation a session, and the caller gives it back to putSession or failSession. It may be the anchor, in which
+// calls are made with in.
+func (l *login) session() (pkcs11.SessionHandle, error) {
+	if l.scarce {
+		if s, err, ok := l.work.tryGet(); ok {
+			return s, err
+		}
+		select {
+		case l.lent <- struct{}{}:
+			return l.anchor, nil
+		default:
+		}
+	}
+	return l.work.get()
+}
+
+func (l *login) isAnchor(s pkcs11.SessionHandle) bool { return s == l.anchor && !l.shared }
+
+func (l *login) putSession(s pkcs11.SessionHandle) {
+	if l.isAnchor(s) {
+		<-l.lent
+		return
+	}
+	l.work.put(s)
+}
+
+// failSession gives back a session in which an operation failed.
+func (l *login) failSession(s pkcs11.SessionHandle, e *Error) {
+	switch {
+	case (l.shared || l.isAnchor(s)) && e.fate == fateData:
+		// By the standard an operation that failed for its data has ended. That is relied on only where the session is the
+		// anchor: there a caller's bad ciphertext must not cost everybody's keys.
+		l.putSession(s)
+	case l.isAnchor(s):
+		l.closeSession(s) // goesOn will find out
+		<-l.lent
+	default:
+		l.dropSession(s)
+	}
+}
+
+// in makes a few calls in a session of an operation; in the anchor's case nobody else's come between.
+func (l *login) in(s pkcs11.SessionHandle, f func()) {
+	if l.isAnchor(s) {
+		l.anchored.Lock()
+		defer l.anchored.Unlock()
+	}
+	f()
+}
+
 func (l *login) destroyLoaded(h pkcs11.ObjectHandle) {
 	// An object that can't be destroyed ends with its session.
 	_ = l.inAnchor(func(s pkcs11.SessionHandle) error { return l.mod.ctx.DestroyObject(s, h) })
@@ -176,106 +235,6 @@ func (l *login) alive() bool {
 		return false
 	}
 	return l.loggedIn(info)
-}
-
-// pinGuard presents a member's PIN, and never again once it was refused: HSMs lock.
-type pinGuard struct {
-	mu      sync.Mutex
-	refused *Error
-	vague   int // logins in a row that failed with a code that may mean anything
-}
-
-// maxVague is how many logins in a row may fail with a code that does not say whether the token has looked at the PIN.
-// HSMs lock after three wrong PINs at the earliest, counted since the last right one.
-const maxVague = 2
-
-// pinUntouched are the codes of C_Login that say that the token did not get to the PIN, so that it may be presented again.
-// vaguePIN may mean anything. All other codes, vendors' own among them, count as a refusal.
-var (
-	pinUntouched = []pkcs11.Error{
-		pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED, pkcs11.CKR_SESSION_COUNT, pkcs11.CKR_SESSION_READ_ONLY_EXISTS,
-		pkcs11.CKR_OPERATION_ACTIVE, pkcs11.CKR_OPERATION_NOT_INITIALIZED, pkcs11.CKR_FUNCTION_CANCELED, pkcs11.CKR_CANCEL,
-		pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_HOST_MEMORY, pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_MUTEX_BAD,
-		pkcs11.CKR_MUTEX_NOT_LOCKED, pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_TOKEN_NOT_RECOGNIZED, pkcs11.CKR_SLOT_ID_INVALID,
-		pkcs11.CKR_DEVICE_REMOVED,
-	}
-	vaguePIN = []pkcs11.Error{pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_DEVICE_ERROR}
-)
-
-// countsAsRefused says whether a failed C_Login must be taken for a refusal of the PIN. Caller holds mu.
-func (g *pinGuard) countsAsRefused(err error) bool {
-	var code pkcs11.Error
-	switch {
-	case !errors.As(err, &code) || slices.Contains(pinUntouched, code):
-		return false
-	case slices.Contains(vaguePIN, code):
-		g.vague++
-		return g.vague > maxVague
-	}
-	return true
-}
-
-func (g *pinGuard) wasRefused() *Error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.refused
-}
-
-func (g *pinGuard) login(l *login, cfg *MemberConfig) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.refused != nil {
-		return g.refused
-	}
-	info, err := l.mod.ctx.GetTokenInfo(l.slot)
-	if err != nil {
-		return l.fail(err, fnOther, stageOther, "C_GetTokenInfo")
-	}
-	switch {
-	case info.Flags&flagLoginRequired == 0:
-		return nil
-	case info.Flags&flagPINLocked != 0:
-		return g.refuse("the token says that the user PIN is locked; it was not tried. The token's security officer must set a new one")
-	case info.Flags&flagPINFinalTry != 0:
-		return g.refuse("the token allows the user PIN one last try, which is left to you; it was not tried. Log in once with " +
-			"another program, then open the pool again")
-	}
-	if cfg.PIN == nil {
-		return g.refuse("no PIN is configured")
-	}
-	pin, err := cfg.PIN()
-	defer clear(pin)
-	if err != nil {
-		return &Error{Kind: KindUnavailable, fate: fateOperator, Detail: "the PIN can't be read", Err: err}
-	}
-	err = l.mod.fns.login(l.anchor, pin)
-	if err == nil {
-		g.vague = 0
-		return nil
-	}
-	e := l.fail(err, fnLogin, stageOther, "C_Login")
-	if e == nil { // somebody of ours has logged in
-		return nil
-	}
-	if g.countsAsRefused(err) {
-		advice := "correct it before the pool is opened anew"
-		if cfg.Refused != nil {
-			words, err := cfg.Refused()
-			if err != nil {
-				words += fmt.Sprintf(" (that it was refused could not be written down: %v)", err)
-			}
-			advice = words
-		}
-		refused := g.refuse("the PIN was refused. It was tried once and is not tried again, because HSMs lock: " + advice)
-		refused.Err = e.Err
-		return refused
-	}
-	return e
-}
-
-func (g *pinGuard) refuse(why string) *Error {
-	g.refused = &Error{Kind: KindUnavailable, fate: fateOperator, Detail: why}
-	return g.refused
 }
 
 // findObjects gives every object that fits.

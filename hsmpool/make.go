@@ -12,40 +12,28 @@ func (p *Pool) Generate(ctx context.Context, t KeyType, u Usage) (*Generated, er
 	if e := checkNew(key); e != nil {
 		return nil, e
 	}
-	maker, e := p.anyUp(-1)
-	if e != nil {
+	made := &ticket{task: task{op: opGenerate, key: key}}
+	if e := p.do(ctx, made); e != nil {
 		return nil, e
 	}
-	made := task{op: opGenerate, key: key}
-	if e := p.do(ctx, &made, maker); e != nil {
-		return nil, e
-	}
+	maker := made.to.m
 	wrapped := &Key{ID: newName("prove"), Type: t, Usage: u, Wrapped: made.out}
-	proof := task{op: opProve, key: wrapped, pub: made.pub}
+	proof := &ticket{task: task{op: opProve, key: wrapped, pub: made.pub}, prefer: maker}
 	if keyTypes[t].class == classAES {
 		// What the maker encrypts the other must decrypt.
-		if e := p.do(ctx, &proof, made.member); e != nil {
+		if e := p.do(ctx, proof); e != nil {
 			return nil, e
 		}
 	}
-	for tries := 1; ; tries++ {
-		prover, e := p.anyUp(made.member)
-		if e != nil {
-			return nil, e
-		}
-		again := task{op: opProve, key: wrapped, pub: made.pub, tried: 1 << made.member}
-		if len(proof.out) > 0 {
-			again.nonce, again.in = proof.out[:gcmNonce], proof.out[gcmNonce:]
-		}
-		// The maker may stand in for a member that went down, and never for one that can't use the key.
-		e = p.do(ctx, &again, prover)
-		switch {
-		case e == nil:
-			return &Generated{Wrapped: made.out, PublicKey: made.pub}, nil
-		case e.Kind != KindUnavailable || e.fate == fateData || tries == maxAttempts:
-			return nil, e
-		}
+	// The maker may stand in for a member that went down, and never for one that can't use the key.
+	again := &ticket{task: task{op: opProve, key: wrapped, pub: made.pub}, avoid: maker}
+	if len(proof.out) > 0 {
+		again.nonce, again.in = proof.out[:gcmNonce], proof.out[gcmNonce:]
 	}
+	if e := p.do(ctx, again); e != nil {
+		return nil, e
+	}
+	return &Generated{Wrapped: made.out, PublicKey: made.pub}, nil
 }
 
 // GeneratePinned makes a token object that can never be extracted, with objectID as CKA_ID, on member; an empty member
@@ -66,12 +54,12 @@ func (p *Pool) GeneratePinned(ctx context.Context, t KeyType, u Usage, objectID 
 	if len(objectID) == 0 || len(objectID) > maxObjectID {
 		return nil, badInput("an object ID has 1 to %d octets, not %d", maxObjectID, len(objectID))
 	}
-	i, e := p.memberNamed(member)
+	m, e := p.memberNamed(member)
 	if e != nil {
 		return nil, e
 	}
-	made := task{op: opGeneratePinned, key: key}
-	if e := p.do(ctx, &made, i); e != nil {
+	made := &ticket{task: task{op: opGeneratePinned, key: key}, only: m}
+	if e := p.do(ctx, made); e != nil {
 		return nil, e
 	}
 	return &Generated{Member: member, ObjectID: objectID, PublicKey: made.pub}, nil
@@ -79,28 +67,55 @@ func (p *Pool) GeneratePinned(ctx context.Context, t KeyType, u Usage, objectID 
 
 // PinTarget names the member that a pinned key should be made on.
 func (p *Pool) PinTarget() (string, error) {
-	i, e := p.anyUp(-1)
-	if e != nil {
-		return "", e
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range p.members {
+		p.turn = (p.turn + 1) % len(p.members)
+		if m := p.members[p.turn]; m.takes() && m.usable() {
+			return m.cfg.Name, nil
+		}
 	}
-	return p.members[i].cfg.Name, nil
+	return "", p.nobody(nil)
 }
 
 // DestroyPinned destroys every object with that CKA_ID on member and looks again with a new session. That there are none
-// is no error. It returns how many were destroyed.
+// is no error. It returns how many were destroyed. Each of the member's workers does it, so that none goes on with an object that it
+// has in memory.
 func (p *Pool) DestroyPinned(ctx context.Context, member string, objectID []byte) (int, error) {
 	if len(objectID) == 0 || len(objectID) > maxObjectID {
 		return 0, badInput("an object ID has 1 to %d octets, not %d", maxObjectID, len(objectID))
 	}
-	i, e := p.memberNamed(member)
+	m, e := p.memberNamed(member)
 	if e != nil {
 		return 0, e
 	}
-	t := task{op: opDestroyPinned, key: &Key{Member: member, ObjectID: objectID}}
-	if e := p.do(ctx, &t, i); e != nil {
+	destroy := func() *ticket {
+		return &ticket{task: task{op: opDestroyPinned, key: &Key{Member: member, ObjectID: objectID}}, only: m}
+	}
+	first := destroy()
+	if e := p.do(ctx, first); e != nil {
 		return 0, e
 	}
-	return t.count, nil
+	count := first.count
+	for _, w := range m.workers {
+		if w == first.to {
+			continue
+		}
+		t := destroy()
+		t.wait = newWaiter(1)
+		p.ask(w, t)
+		select {
+		case <-t.wait.done:
+		case <-ctx.Done():
+			return count, contextError(ctx)
+		}
+		// A worker that is not there has nothing in memory.
+		if t.err != nil && t.err.fate != fateDown {
+			return count, t.err
+		}
+		count += t.count
+	}
+	return count, nil
 }
 
 // checkNew checks what a new key is to be.
@@ -113,27 +128,6 @@ func checkNew(k *Key) *Error {
 		return badInput("a key of type %s can't have usage %#x", t.name, uint8(k.Usage))
 	}
 	return nil
-}
-
-// anyUp gives a member that is up, in turn, and not that one if there is another.
-func (p *Pool) anyUp(not int) (int, *Error) {
-	p.mu.Lock()
-	found := -1
-	for range p.members {
-		p.turn = (p.turn + 1) % len(p.members)
-		if !p.members[p.turn].state {
-			continue
-		}
-		found = p.turn
-		if found != not {
-			break
-		}
-	}
-	p.mu.Unlock()
-	if found < 0 {
-		return 0, p.explain(errorf(KindUnavailable, fateDown, "no member is up"), -1)
-	}
-	return found, nil
 }
 
 // newName makes a name for a key that only lives for a moment.

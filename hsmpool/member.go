@@ -2,52 +2,112 @@ package hsmpool
 
 import (
 	"errors"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// member is one member as the pool sees it.
+// member is one member as the pool sees it. All but cfg and pin is guarded by Pool.mu.
 type member struct {
-	index  int
-	cfg    *MemberConfig
-	worker worker
-	lanes  int           // goroutines; owned by Open, then by the supervisor
-	kick   chan struct{} // tells the supervisor that the member went down; holds one
+	cfg     *MemberConfig // never changed
+	pin     *pinGuard
+	workers []*worker // never changed
+	own     fairQueue // jobs of keys that only this member has
 
-	// The first try to open, made by Open. id and err may be read after first is closed.
-	first chan struct{}
-	id    *identity
-	err   error
+	draining  bool          // an operator wants no more jobs on it
+	retired   bool          // it is no longer configured
+	successor *member       // what is to take its place, or has
+	emptied   chan struct{} // closed when the last job of a member that takes none ends; nil: nobody waits for that
 
-	done, failed atomic.Uint64
-	failures     failureCount
+	token, serial string
 
-	// Guarded by Pool.mu.
-	state  bool // up; changed by Pool.admit and Pool.takeDown only
-	reason string
-	since  time.Time
-	token  string
-	serial string
+	done, failed, failovers, restarts uint64
+	latency                           histogram
+	codes                             codeCount // has its own lock
 }
 
-func (m *member) setDown(mu *sync.Mutex, reason string) {
-	mu.Lock()
-	defer mu.Unlock()
-	if m.state {
-		m.since = time.Now()
+func (p *Pool) newMember(cfg MemberConfig) *member {
+	m := &member{cfg: &cfg, pin: newPINGuard(&cfg), token: cfg.TokenLabel, serial: cfg.TokenSerial}
+	m.own.shares = p.shared.shares
+	for i := range max(cfg.Workers, 1) {
+		m.workers = append(m.workers, p.newWorker(m, i))
 	}
-	m.state, m.reason = false, reason
+	return m
 }
 
-func (m *member) isUp(mu *sync.Mutex) bool {
-	mu.Lock()
-	defer mu.Unlock()
-	return m.state
+// takes says whether the member is to get jobs.
+func (m *member) takes() bool { return !m.draining && !m.retired }
+
+// usable says whether a job can be given to it now, if it has room.
+func (m *member) usable() bool {
+	for _, w := range m.workers {
+		if w.usable() {
+			return true
+		}
+	}
+	return false
+}
+
+// promising says whether a job can be given to it now or in a moment.
+func (m *member) promising() bool {
+	for _, w := range m.workers {
+		if w.usable() || w.state == workerReviving {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *member) inFlight() int {
+	n := 0
+	for _, w := range m.workers {
+		n += len(w.inFlight)
+	}
+	return n
+}
+
+// quiet tells who waits for the member's last job.
+func (m *member) quiet() {
+	if m.emptied != nil && m.inFlight() == 0 {
+		close(m.emptied)
+		m.emptied = nil
+	}
+}
+
+// whenEmpty gives what is closed when the member, which takes no jobs, has none any more.
+func (m *member) whenEmpty() <-chan struct{} {
+	if m.emptied == nil {
+		m.emptied = make(chan struct{})
+	}
+	c := m.emptied
+	m.quiet()
+	return c
+}
+
+// state sums up its workers'.
+func (m *member) state() (s State, reason string, since time.Time) {
+	rank := map[State]int{StateDown: 0, StateHalfOpen: 1, StateUp: 2}
+	s = StateDown
+	for i, w := range m.workers {
+		ws := w.state.public()
+		if i == 0 || rank[ws] > rank[s] || ws == s && w.since.Before(since) {
+			s, reason, since = ws, w.reason, w.since
+		}
+	}
+	if m.draining {
+		if s == StateDown {
+			reason = "drained by an operator, and down: " + reason
+		} else {
+			reason = "drained by an operator"
+		}
+		s = StateDraining
+	}
+	return s, reason, since
 }
 
 // named gives the error the member's name. The error may be shared, so a copy is made.
 func (m *member) named(err error) *Error {
+	if own, ok := err.(*Error); err == nil || ok && own == nil {
+		return nil
+	}
 	e := &Error{Kind: KindUnavailable, fate: fateDown}
 	if own := (*Error)(nil); errors.As(err, &own) {
 		*e = *own
@@ -58,54 +118,94 @@ func (m *member) named(err error) *Error {
 	return e
 }
 
-// failureCount counts failures that might be a session's or the whole token's.
-type failureCount struct {
-	mu    sync.Mutex
-	times [failuresMax]time.Time
+// workersOf is how many sessions each worker of a member may open.
+func (c *MemberConfig) sessionsOfEach() int {
+	if c.MaxSessions == 0 {
+		return 0
+	}
+	return max(1, c.MaxSessions/max(c.Workers, 1))
 }
 
-// So many failures of this kind within so long are the token's.
-const (
-	failuresMax    = 3
-	failuresWithin = 10 * time.Second
-)
-
-// add counts one, and says whether it was one too many.
-func (f *failureCount) add(now time.Time) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	copy(f.times[:], f.times[1:])
-	f.times[failuresMax-1] = now
-	return !f.times[0].IsZero() && now.Sub(f.times[0]) < failuresWithin
+// histogram counts how long jobs took. The zero histogram is empty.
+type histogram struct {
+	counts [latencyBuckets + 1]uint64
+	sum    time.Duration
 }
 
-func (f *failureCount) reset() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.times = [failuresMax]time.Time{}
+const latencyBuckets = 18
+
+// latencyBounds go from 32 µs to 4 s, each twice the one before.
+var latencyBounds = func() (bounds []time.Duration) {
+	for i := range latencyBuckets {
+		bounds = append(bounds, 32*time.Microsecond<<i)
+	}
+	return bounds
+}()
+
+func (h *histogram) add(d time.Duration) {
+	i := 0
+	for i < latencyBuckets && d > latencyBounds[i] {
+		i++
+	}
+	h.counts[i]++
+	h.sum += d
+}
+
+func (h *histogram) public() Histogram {
+	return Histogram{Bounds: latencyBounds, Counts: append([]uint64(nil), h.counts[:]...), Sum: h.sum}
 }
 
 // Status reports every member's.
 func (p *Pool) Status() []Status {
-	out := make([]Status, len(p.members))
-	for i, m := range p.members {
-		s := &out[i]
-		s.Queue = p.queue.depth(i)
-		s.Sessions, s.Keys = m.worker.load()
-		s.Done, s.Failed = m.done.Load(), m.failed.Load()
-		p.mu.Lock()
-		s.Name, s.Module, s.Token, s.Serial = m.cfg.Name, m.cfg.Module, m.token, m.serial
-		if s.Token == "" {
-			s.Token = m.cfg.TokenLabel
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	shared := p.shared.waiting() + len(p.slow) + len(p.again)
+	out := make([]Status, 0, len(p.members))
+	for _, m := range p.members {
+		s := Status{Name: m.cfg.Name, Token: m.token, Serial: m.serial, Module: m.cfg.Module, Queue: shared + m.own.waiting(),
+			Done: m.done, Failed: m.failed, Failovers: m.failovers, Restarts: m.restarts, Codes: m.codes.names(), Latency: m.latency.public()}
+		s.State, s.Reason, s.Since = m.state()
+		if next := m.successor; next != nil {
+			_, why, _ := next.state()
+			s.Reason = "its new configuration is not in force, as the member can't serve with it: " + why
 		}
-		if s.Serial == "" {
-			s.Serial = m.cfg.TokenSerial
+		for _, w := range m.workers {
+			ws := WorkerStatus{State: w.state.public(), Reason: w.reason, InFlight: len(w.inFlight), Restarts: w.restarts}
+			if w.link != nil {
+				ws.PID = w.link.pid()
+				ws.Sessions, ws.Keys = w.link.load()
+				ws.Lanes, ws.Window = w.window.lanes, w.window.size
+			}
+			s.Sessions += ws.Sessions
+			s.Keys += ws.Keys
+			s.Lanes += ws.Lanes
+			s.Window += ws.Window
+			s.InFlight += ws.InFlight
+			s.Workers = append(s.Workers, ws)
 		}
-		s.State, s.Reason, s.Since = StateDown, m.reason, m.since
-		if m.state {
-			s.State = StateUp
-		}
-		p.mu.Unlock()
+		out = append(out, s)
 	}
 	return out
+}
+
+// Totals reports the figures of the pool as a whole.
+func (p *Pool) Totals() Totals {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.totals
+	t.Waiting, t.Room = p.waiting(), p.room
+	principals := map[string]bool{}
+	queues := []*fairQueue{&p.shared}
+	for _, m := range p.members {
+		queues = append(queues, &m.own)
+	}
+	for _, q := range queues {
+		for name, l := range q.lines {
+			if l.live > 0 {
+				principals[name] = true
+			}
+		}
+	}
+	t.Principals = len(principals)
+	return t
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThalesGroup/crypto11"
@@ -26,6 +27,7 @@ import (
 // configuration.
 type module struct {
 	path   string
+	alone  bool        // nobody but one worker uses it in this process
 	ctx    *pkcs11.Ctx // never initialises or finalises; stays loaded until the process ends
 	fns    functions
 	quirks *quirks // known after the first attach; guarded by mu
@@ -44,6 +46,9 @@ var (
 	modulesMu sync.Mutex
 	modules   = map[string]*module{}
 )
+
+// aWorkerProcess says that this process is there for one worker.
+var aWorkerProcess atomic.Bool
 
 // openModule loads the library at path, once.
 func openModule(path string) (*module, error) {
@@ -71,7 +76,7 @@ func openModule(path string) (*module, error) {
 		}
 		return nil, errorf(KindUnavailable, fateDown, "%s is no PKCS#11 library that can be loaded", path)
 	}
-	m := &module{path: path, ctx: ctx, fns: fns, quirks: noQuirks}
+	m := &module{path: path, alone: aWorkerProcess.Load(), ctx: ctx, fns: fns, quirks: noQuirks}
 	modules[path] = m
 	return m, nil
 }
@@ -79,7 +84,7 @@ func openModule(path string) (*module, error) {
 // attachment is a member's hold on a module, and where its token is for as long as it holds.
 type attachment struct {
 	mod    *module
-	c11    *crypto11.Context
+	c11    *crypto11.Context // nil: the token has one session, and crypto11 can't do with one
 	slot   uint
 	info   pkcs11.TokenInfo
 	quirks *quirks
@@ -100,12 +105,12 @@ func (m *module) attach(cfg *MemberConfig) (a *attachment, err error) {
 		MaxSessions:       2, // the one it keeps, and one to work in
 		PoolWaitTimeout:   crypto11Wait,
 	})
-	if err != nil {
+	if err != nil && err != errOneSession {
 		return nil, &Error{Kind: KindUnavailable, fate: fateDown, Err: err,
 			Detail: fmt.Sprintf("no token with %s in %s: insert or initialise it, or correct the configuration", cfg.token(), m.path)}
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && c11 != nil {
 			c11.Close()
 		}
 	}()
@@ -140,7 +145,9 @@ func (m *module) attach(cfg *MemberConfig) (a *attachment, err error) {
 func (a *attachment) detach() {
 	a.mod.mu.Lock()
 	defer a.mod.mu.Unlock()
-	a.c11.Close() // always nil
+	if a.c11 != nil {
+		a.c11.Close() // always nil
+	}
 }
 
 // reattach replaces crypto11's context, whose sessions may be dead. The new one comes first, so that the library is not
@@ -239,11 +246,15 @@ func (m *module) restartHelped() {
 	m.restartWait = restartFirst
 }
 
-// configure is crypto11.Configure without its panic for tokens that allow a single session.
+// errOneSession says that crypto11 has initialised the library and found the token, and can't go on.
+var errOneSession = errors.New("the token has one session")
+
+// configure is crypto11.Configure without its panic for tokens that allow a single session. It leaves a reference to the library
+// behind then, so that it stays initialised until the process ends.
 func configure(c *crypto11.Config) (ctx *crypto11.Context, err error) {
 	defer func() {
 		if recover() != nil {
-			ctx, err = nil, errors.New("the token allows too few sessions: 2 are the least")
+			ctx, err = nil, errOneSession
 		}
 	}()
 	return crypto11.Configure(c)

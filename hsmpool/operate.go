@@ -9,31 +9,41 @@ import (
 // operate does a task that is one call on one key.
 func (l *login) operate(t *task, w *tokenWorker) *Error {
 	// The session comes before the key: a token that has one session loads keys in it too.
-	s, err := l.work.get()
+	s, err := l.session()
 	if err != nil {
 		return l.fail(err, fnOther, stageOther, "C_OpenSession")
 	}
-	e := l.operateIn(s, t, w)
-	if e != nil && !(l.shared && e.fate == fateData) {
-		l.dropSession(s)
+	if e := l.operateIn(s, t, w); e != nil {
+		l.failSession(s, e)
 		return e
 	}
-	// By the standard an operation that failed for its data has ended. That is relied on only where the session is the
-	// anchor: there a caller's bad ciphertext must not cost everybody's keys.
-	l.work.put(s)
-	return e
+	l.putSession(s)
+	return nil
+}
+
+// load brings a key in.
+func (l *login) load(t *task) *Error {
+	return l.inWork(func(s pkcs11.SessionHandle) *Error {
+		k, e := l.loadKey(s, t.key)
+		if e == nil {
+			l.keys.release(k)
+		}
+		return e
+	})
 }
 
 func (l *login) operateIn(s pkcs11.SessionHandle, t *task, w *tokenWorker) *Error {
 	switch t.op {
 	case opSealGCM, opOpenGCM:
-		return l.perform(s, l.seal, t, w)
+		var e *Error
+		l.in(s, func() { e = l.perform(s, l.seal, t, w) })
+		return e
 	}
 	k, e := l.loadKey(s, t.key)
 	if e != nil {
 		return e
 	}
-	e = l.perform(s, k.handle, t, w)
+	l.in(s, func() { e = l.perform(s, k.handle, t, w) })
 	if e != nil && e.fate == fateLogin {
 		l.keys.forget(k)
 	}
@@ -59,14 +69,14 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 		}
 	case r.modulus:
 		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepOurs {
-			return l.rawOAEP(s, h, t, kt)
+			return l.rawOAEP(s, h, t, kt, &w.meter)
 		}
 		c.out = make([]byte, kt.octets)
 	}
 	if c.out == nil {
 		c.out = make([]byte, n)
 	}
-	got, st, err := l.mod.fns.operate(s, h, &c)
+	got, st, err := l.mod.fns.operate(s, h, &c, &w.meter)
 	if err != nil {
 		e := l.fail(err, r.fn, st, r.name)
 		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepUnknown && refusesParameter(err) {
@@ -100,9 +110,9 @@ func refusesParameter(err error) bool {
 // rawOAEP decrypts OAEP with SHA-256 for modules that have it with SHA-1 only: the private operation happens in the HSM, and
 // what is left of the padding is undone here. It is the only way to the raw RSA mechanism, and gives nothing of a
 // message whose padding is wrong.
-func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, kt keyTypeRow) *Error {
+func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, kt keyTypeRow, m *meter) *Error {
 	c := call{fn: fnDecrypt, mech: pkcs11.CKM_RSA_X_509, in: t.in, out: make([]byte, kt.octets)}
-	n, st, err := l.mod.fns.operate(s, h, &c)
+	n, st, err := l.mod.fns.operate(s, h, &c, m)
 	if err != nil {
 		return l.fail(err, fnDecrypt, st, "DecryptOAEPSHA256")
 	}
@@ -112,23 +122,23 @@ func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 		em = append(make([]byte, len(em)-n), em[:n]...)
 		clear(c.out)
 	}
-	m, ok := unpadOAEPSHA256(em)
+	message, ok := unpadOAEPSHA256(em)
 	if !ok {
 		return &Error{Kind: KindBadData, fate: fateData, Detail: "DecryptOAEPSHA256"}
 	}
-	t.out = append(make([]byte, 0, len(m)), m...)
+	t.out = append(make([]byte, 0, len(message)), message...)
 	clear(em)
 	return nil
 }
 
 // loadKey gives the handle of a key, and brings the key in if it is not there yet. s is the caller's work session.
 func (l *login) loadKey(s pkcs11.SessionHandle, k *Key) (*cachedKey, *Error) {
-	return l.keys.get(cacheID(k), func() (pkcs11.ObjectHandle, bool, *Error) {
+	return l.keys.get(cacheID(k), func() (h pkcs11.ObjectHandle, owned bool, e *Error) {
 		if k.Member != "" {
-			h, e := l.findPinned(s, k)
+			l.in(s, func() { h, e = l.findPinned(s, k) })
 			return h, false, e
 		}
-		h, e := l.unwrap(k)
+		h, e = l.unwrap(k)
 		return h, true, e
 	})
 }

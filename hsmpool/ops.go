@@ -15,6 +15,7 @@ const (
 	opCheck                         // nothing, or the reason why the member can't serve
 	opSealGCM                       // EncryptGCM with the seal key
 	opOpenGCM                       // DecryptGCM with the seal key
+	opLoad                          // bring the key in, so that its next use finds it there
 )
 
 // function is the kind of PKCS#11 call.
@@ -150,6 +151,8 @@ func (o Op) String() string {
 		return "destroy pinned"
 	case opCheck:
 		return "check"
+	case opLoad:
+		return "load"
 	}
 	return "unknown operation"
 }

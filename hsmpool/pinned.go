@@ -35,7 +35,7 @@ func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
 			}
 		}
 	}()
-	if k.Type == Secp256k1 || l.shared || l.lanes < 3 && !l.quirks.software {
+	if k.Type == Secp256k1 || l.shared || l.scarce {
 		e = l.inWork(func(s pkcs11.SessionHandle) *Error {
 			_, public, err := l.generateObjects(s, k, kept, k.ObjectID)
 			if err == nil && public != 0 {

@@ -5,36 +5,36 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // Pool is a group of members. See Open.
 type Pool struct {
-	queue   queue
-	members []*member
-	probe   time.Duration
+	command    []string // of a worker process; empty: no isolation
+	probe      time.Duration
+	openWith   func(m *member) opener // nil, or a test's
+	background sync.WaitGroup         // supervisors
 
-	stop   context.CancelFunc // ends the supervisors
-	lanes  sync.WaitGroup
-	closed atomic.Bool
-
-	// mu guards group, turn, and the state of the members, which changes together with the queue's: it is taken before
-	// queue.mu.
-	mu    sync.Mutex
-	turn  int
-	group string
+	// mu guards what follows and the members. It is held for moments only: nothing that waits happens under it.
+	mu      sync.Mutex
+	closed  *Error // why no job is taken any more
+	group   string
+	members []*member // in the order of the configuration
+	shared  fairQueue // jobs that any member can do
+	slow    []*ticket // jobs that may take seconds, for any member or for one
+	again   []*ticket // jobs for another try
+	room    int       // jobs that may wait
+	budget  int       // what retries may still cost
+	ids     uint64    // of tasks
+	turn    int       // of PinTarget
+	totals  Totals    // the counts of it
 }
 
 const (
 	defaultQueue = 4096
-	maxAttempts  = 3
 
 	// probeInterval is how often a member is looked at: up, whether it still is; down, whether it is back.
 	probeInterval = 5 * time.Second
-
-	// closeWait bounds how long Close waits for C calls, which nobody can cancel.
-	closeWait = 10 * time.Second
 )
 
 func (c *Config) check() error {
@@ -62,64 +62,65 @@ func (c *Config) check() error {
 			return errorf(KindInternal, fateOperator, "HSM member %s is the same token as another", m.Name)
 		}
 		seen[token] = true
+		switch {
+		case m.Workers < 0 || m.Workers > maxWorkers:
+			return errorf(KindInternal, fateOperator, "HSM member %s may have 1 to %d workers, not %d", m.Name, maxWorkers, m.Workers)
+		case m.Workers > 1 && len(c.Worker) == 0:
+			return errorf(KindInternal, fateOperator, "HSM member %s can have one worker only, as there is no isolation", m.Name)
+		case m.MaxSessions > 0 && m.MaxSessions < m.Workers:
+			return errorf(KindInternal, fateOperator, "HSM member %s has %d workers and may open %d sessions; each needs one", m.Name, m.Workers, m.MaxSessions)
+		}
 	}
 	return nil
 }
 
+const maxWorkers = 16
+
 // Open opens the group. It succeeds when at least one member can serve; the others stay down with a reason in Status
 // and are tried again in the background. A refused PIN, a missing token or foreign master keys on every member give an
 // error that says so, and what to do.
-func Open(ctx context.Context, c Config) (*Pool, error) {
-	return open(ctx, c, func(cfg *MemberConfig) worker { return &tokenWorker{cfg: cfg} })
-}
+func Open(ctx context.Context, c Config) (*Pool, error) { return open(ctx, c, nil) }
 
-func open(ctx context.Context, c Config, newWorker func(*MemberConfig) worker) (*Pool, error) {
+func open(ctx context.Context, c Config, openWith func(*member) opener) (*Pool, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	p := &Pool{group: c.Group, probe: c.Probe}
+	p := &Pool{group: c.Group, command: c.Worker, probe: c.Probe, openWith: openWith, budget: maxBudget}
 	if p.probe <= 0 {
 		p.probe = probeInterval
 	}
-	p.queue.max = c.Queue
-	if p.queue.max <= 0 {
-		p.queue.max = defaultQueue
-	}
-	p.queue.members = make([]memberQueue, len(c.Members))
+	p.setQueue(c.Queue, c.Shares)
+	// All at once, for a token may be slow to refuse; admitted in their order if the first is to decide about the group.
+	var workers []*worker
+	var turn <-chan struct{}
+	p.mu.Lock()
 	for i := range c.Members {
-		cfg := c.Members[i] // a copy that outlives the caller's
-		p.members = append(p.members, &member{index: i, cfg: &cfg, worker: newWorker(&cfg), since: time.Now(),
-			reason: "it has not answered yet", kick: make(chan struct{}, 1)})
+		m := p.newMember(c.Members[i])
+		p.members = append(p.members, m)
+		for _, w := range m.workers {
+			p.begin(w, turn)
+			workers = append(workers, w)
+			if p.group == "" {
+				turn = w.tried
+			}
+		}
 	}
-
-	// All at once, for a token may be slow to refuse; admitted in their order, so that the first decides about the group.
-	life, stop := context.WithCancel(context.Background())
-	p.stop = stop
-	for _, m := range p.members {
-		m.first = make(chan struct{})
-		go func() {
-			defer close(m.first)
-			m.id, m.err = m.worker.open()
-		}()
-	}
+	p.mu.Unlock()
 	var errs []error
 	up := 0
-	for _, m := range p.members {
-		supervised := false
+	for _, w := range workers {
 		select {
-		case <-m.first:
-			supervised = true
-			if err := p.admit(m, m.id, m.err); err != nil {
-				errs = append(errs, err)
-			} else {
+		case <-w.tried:
+			if w.err == nil {
 				up++
+			} else {
+				errs = append(errs, w.err)
 			}
 		case <-ctx.Done():
 			e := contextError(ctx)
-			e.Member = m.cfg.Name
+			e.Member = w.m.cfg.Name
 			errs = append(errs, e)
 		}
-		p.lanes.Go(func() { p.supervise(life, m, supervised) })
 	}
 	if up == 0 {
 		err := errors.Join(errs...)
@@ -128,217 +129,63 @@ func open(ctx context.Context, c Config, newWorker func(*MemberConfig) worker) (
 	return p, nil
 }
 
-// admit puts a member that opened to work, or writes down why not.
-func (p *Pool) admit(m *member, id *identity, err error) error {
-	if err == nil {
-		p.mu.Lock()
-		if p.group == "" {
-			p.group = id.Group
-		}
-		if id.Group != p.group {
-			err = errorf(KindUnavailable, fateOperator, "its master keys are of group %s, not of %s: it is another group's HSM, or was "+
-				"initialised again; connect the right one, or recover the master keys on it", id.Group, p.group)
-		}
-		p.mu.Unlock()
-		if err != nil {
-			err = errors.Join(err, m.worker.close())
-		}
-	}
-	if err != nil {
-		e := m.named(err)
-		m.setDown(&p.mu, e.Error())
-		return e
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	m.state, m.reason, m.since = true, "", time.Now()
-	m.token, m.serial = id.Token, id.Serial
-	m.failures.reset()
-	p.startLanes(m, id.Lanes)
-	p.queue.setUp(m.index, true, id.Lanes)
-	return nil
+// begin starts a worker's supervisor.
+func (p *Pool) begin(w *worker, turn <-chan struct{}) {
+	p.background.Go(func() { p.supervise(w, turn) })
 }
 
-// startLanes brings a member's lanes to n. They live until the pool closes.
-func (p *Pool) startLanes(m *member, n int) {
-	if m.lanes == 0 {
-		p.startLane(m, true)
+func (p *Pool) newOpener(m *member) opener {
+	switch {
+	case p.openWith != nil:
+		return p.openWith(m)
+	case len(p.command) > 0:
+		return &workerProcess{cfg: m.cfg, command: p.command, pin: m.pin}
 	}
-	for ; m.lanes < n; m.lanes++ {
-		p.startLane(m, false)
+	return newInProcess(m.cfg, m.pin)
+}
+
+// setQueue takes over how many jobs may wait, and how they are shared out. Caller holds mu.
+func (p *Pool) setQueue(room int, shares map[string]Share) {
+	if p.room = room; p.room <= 0 {
+		p.room = defaultQueue
+	}
+	p.shared.setShares(shares)
+	for _, m := range p.members {
+		m.own.setShares(shares)
 	}
 }
 
-func (p *Pool) startLane(m *member, slow bool) {
-	l := &lane{member: m.index, slow: slow, wake: make(chan struct{}, 1)}
-	p.lanes.Go(func() {
-		var buf [maxBatch]*task
-		settle := func(t *task) { p.settle(m, t) }
-		for {
-			batch := p.queue.take(l, buf[:0])
-			if batch == nil {
-				return
-			}
-			m.worker.run(batch, settle)
-			clear(batch) // an idle lane keeps nobody's data alive
-		}
-	})
-}
-
-// settle decides what becomes of a task that a member has run: its result, another member, or its error.
-func (p *Pool) settle(m *member, t *task) {
-	t.member = m.index
-	if t.err == nil {
-		m.done.Add(1)
-		t.finish()
-		return
-	}
-	e := m.named(t.err)
-	t.err = e
-	if e.fate != fateData {
-		m.failed.Add(1)
-	} else {
-		m.done.Add(1)
-	}
-	switch e.fate {
-	case fateSession, fateLogin:
-		if m.failures.add(time.Now()) {
-			p.takeDown(m, e)
-		}
-	case fateModule, fateDown, fateOperator:
-		p.takeDown(m, e)
-	}
-	if e.fate != fateData && t.state.Load() != taskAbandoned && p.elsewhere(m, t) {
-		return
-	}
-	t.finish()
-}
-
-// elsewhere sends a task to a member that has not tried it yet.
-func (p *Pool) elsewhere(m *member, t *task) bool {
-	t.tried |= 1 << m.index
-	if t.key != nil && t.key.Member != "" || !t.repeatable() || t.op == opCheck || t.attempts >= maxAttempts {
-		return false
-	}
-	// t belongs to another lane as soon as it is queued, so its error is taken off before.
-	err := t.err
-	for i := 1; i < len(p.members); i++ {
-		next := (m.index + i) % len(p.members)
-		if t.tried&(1<<next) != 0 {
-			continue
-		}
-		t.err = nil
-		if p.queue.again(t, next) {
-			return true
-		}
-		t.err = err
-	}
-	return false
-}
-
-// takeDown stops giving a member work. Its supervisor brings it back. The first reason stays: what fails afterwards fails
-// because of it.
-func (p *Pool) takeDown(m *member, e *Error) {
-	p.mu.Lock()
-	if !m.state {
-		p.mu.Unlock()
-		return
-	}
-	m.state, m.reason, m.since = false, e.Error(), time.Now()
-	stranded := p.queue.setUp(m.index, false, 0)
-	p.mu.Unlock()
-	for _, t := range stranded {
-		t.err = &Error{Kind: KindUnavailable, Member: m.cfg.Name, fate: fateDown, Detail: "the member went down", Err: e.Err}
-		if !p.elsewhere(m, t) {
-			t.finish()
-		}
-	}
-	select {
-	case m.kick <- struct{}{}:
-	default:
-	}
-}
-
-// supervise looks at a member now and then, and opens it again when it is down. It ends with life.
-func (p *Pool) supervise(life context.Context, m *member, admitted bool) {
-	if !admitted {
-		select {
-		case <-m.first:
-			_ = p.admit(m, m.id, m.err) // the reason is in Status
-		case <-life.Done():
-			return
-		}
-	}
-	tick := time.NewTicker(p.probe)
-	defer tick.Stop()
-	opened := time.Now()
-	for {
-		select {
-		case <-life.Done():
-			return
-		case <-m.kick:
-			// Its sessions go at once, so that the library starts afresh if nobody else has it. If it was well for long, it may
-			// be so again at once.
-			if m.isUp(&p.mu) {
-				continue
-			}
-			if err := m.worker.close(); err != nil {
-				m.setDown(&p.mu, m.named(err).Error())
-				continue
-			}
-			if time.Since(opened) < p.probe {
-				continue
-			}
-		case <-tick.C:
-		}
-		if m.isUp(&p.mu) {
-			t := &task{op: opCheck, wait: newWaiter(1)}
-			if _, err := p.queue.push([]*task{t}, m.index); err != nil {
-				continue
-			}
-			select {
-			case <-t.wait.done: // settle has taken it down if it must be
-			case <-life.Done():
-				t.state.CompareAndSwap(taskPending, taskAbandoned)
-				return
-			}
-			continue
-		}
-		opened = time.Now()
-		id, err := m.worker.open()
-		if life.Err() != nil {
-			return
-		}
-		_ = p.admit(m, id, err)
-	}
-}
-
-// Close ends the workers and closes the modules. Jobs that wait end with KindUnavailable. It waits up to ten seconds for C
-// calls in flight, which nobody can cancel; if one stays, Close says so, and its library stays open.
+// Close ends the workers and closes the modules. Jobs that wait end with KindUnavailable. It waits up to ten seconds for jobs in
+// the hands of workers. If a library in this process is stuck in a call then, Close says so, and the library stays open.
 func (p *Pool) Close() error {
-	if p.closed.Swap(true) {
+	reason := &Error{Kind: KindUnavailable, fate: fateData, Detail: "the pool is closed"}
+	var workers []*worker
+	first := false
+	p.act(func(a *action) {
+		if first = p.closed == nil; !first {
+			return
+		}
+		p.closed = reason
+		for _, m := range p.members {
+			for m := m; m != nil; m = m.successor {
+				m.retired = true
+				workers = append(workers, m.workers...)
+			}
+		}
+		p.sweep(a)
+	})
+	if !first {
 		return nil
 	}
-	p.stop()
-	reason := &Error{Kind: KindUnavailable, fate: fateData, Detail: "the pool is closed"}
-	for _, t := range p.queue.close(reason) {
-		t.err = reason
-		t.finish()
+	for _, w := range workers {
+		w.retire()
 	}
-	ended := make(chan error, 1)
-	go func() {
-		p.lanes.Wait()
-		var errs []error
-		for _, m := range p.members {
-			<-m.first
-			errs = append(errs, m.worker.close())
-		}
-		ended <- errors.Join(errs...)
-	}()
+	ended := make(chan struct{})
+	go func() { p.background.Wait(); close(ended) }()
 	select {
-	case err := <-ended:
-		return err
-	case <-time.After(closeWait):
+	case <-ended:
+		return nil
+	case <-time.After(closeWait + 2*gateWait):
 		return errorf(KindUnavailable, fateDown, "a call into an HSM's library does not return; it is left behind")
 	}
 }
@@ -347,101 +194,95 @@ func (p *Pool) Close() error {
 // wiped and dropped. It may go on reading In, Nonce and AAD after a context error, so the job must not be used again. Its
 // memory may: what the call then reads changes nothing but the result that nobody sees.
 func (p *Pool) Do(ctx context.Context, j *Job) error {
-	t := task{op: j.Op, key: j.Key, nonce: j.Nonce, aad: j.AAD}
-	j.Out = nil
-	j.Err = nil
-	if e := p.submitJob(ctx, j, &t); e != nil {
-		j.Err = e
-		return e
+	j.Out, j.Err = nil, nil
+	t := &ticket{principal: j.Principal}
+	e := p.prepare(j, t)
+	if e == nil {
+		e = p.do(ctx, t)
 	}
-	return j.Err
-}
-
-func (p *Pool) submitJob(ctx context.Context, j *Job, t *task) *Error {
-	member, e := p.checkJob(j)
 	if e != nil {
-		return e
-	}
-	t.in = j.Op.input(j.In)
-	if e := p.do(ctx, t, member); e != nil {
+		j.Err = e
 		return e
 	}
 	j.Out = t.out
 	return nil
 }
 
-// checkJob checks a job before anything is called, and gives the member that must do it, or -1.
-func (p *Pool) checkJob(j *Job) (int, *Error) {
+// prepare checks a job before anything is called, and makes its ticket.
+func (p *Pool) prepare(j *Job, t *ticket) *Error {
 	if j.Op >= opGenerate {
-		return 0, badInput("operation %d is not known", j.Op)
+		return badInput("operation %d is not known", j.Op)
 	}
 	if e := checkKey(j.Key); e != nil {
-		return 0, e
+		return e
 	}
 	if e := checkInput(j.Op, j.Key, j.In, j.Nonce, j.AAD); e != nil {
-		return 0, e
+		return e
 	}
+	t.op, t.key, t.in, t.nonce, t.aad, t.principal = j.Op, j.Key, j.Op.input(j.In), j.Nonce, j.AAD, j.Principal
 	if j.Key.Member == "" {
-		return -1, nil
+		return nil
 	}
-	return p.memberNamed(j.Key.Member)
+	var e *Error
+	t.only, e = p.memberNamed(j.Key.Member)
+	return e
 }
 
-func (p *Pool) memberNamed(name string) (int, *Error) {
-	for i, m := range p.members {
+func (p *Pool) memberNamed(name string) (*member, *Error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.members {
 		if m.cfg.Name == name {
-			return i, nil
+			return m, nil
 		}
 	}
-	return 0, &Error{Kind: KindUnavailable, fate: fateData, Member: name, Detail: "the configuration has no such member"}
+	return nil, &Error{Kind: KindUnavailable, fate: fateData, Member: name, Detail: "the configuration has no such member"}
 }
 
-// do queues a task and waits for it.
-func (p *Pool) do(ctx context.Context, t *task, member int) *Error {
+// do queues a ticket and waits for it.
+func (p *Pool) do(ctx context.Context, t *ticket) *Error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
 	t.wait = newWaiter(1)
-	if _, e := p.queue.push([]*task{t}, member); e != nil {
-		if e.fate != fateDown || member < 0 || !p.elsewhere(p.members[member], t) {
-			return p.explain(e, member)
-		}
+	if _, e := p.push([]*ticket{t}); e != nil {
+		return e
 	}
 	select {
 	case <-t.wait.done:
 		return t.err
 	case <-ctx.Done():
 	}
-	if t.state.CompareAndSwap(taskPending, taskAbandoned) {
-		p.queue.abandon([]*task{t})
+	if t.state.CompareAndSwap(ticketPending, ticketAbandoned) {
+		p.abandon([]*ticket{t})
 		return contextError(ctx)
 	}
 	<-t.wait.done // it was just done
 	return t.err
 }
 
-// explain adds the members' reasons to an error of the queue, for who wants to know why nobody is up.
-func (p *Pool) explain(e *Error, member int) *Error {
-	if e.fate != fateDown {
-		return e
+// nobody says why no member, or not the only one, can do a job. Caller holds mu.
+func (p *Pool) nobody(only *member) *Error {
+	if p.closed != nil {
+		return p.closed
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if member >= 0 {
-		m := p.members[member]
-		return &Error{Kind: e.Kind, fate: e.fate, Member: m.cfg.Name, Detail: "down: " + m.reason}
+	if only != nil {
+		s, reason, _ := only.state()
+		return &Error{Kind: KindUnavailable, fate: fateDown, Member: only.cfg.Name, Detail: string(s) + ": " + reason}
 	}
-	detail := e.Detail
+	detail := "no member is up"
 	for _, m := range p.members {
-		detail += fmt.Sprintf("; %s: %s", m.cfg.Name, m.reason)
+		_, reason, _ := m.state()
+		detail += fmt.Sprintf("; %s: %s", m.cfg.Name, reason)
 	}
-	return &Error{Kind: e.Kind, fate: e.fate, Detail: detail}
+	return &Error{Kind: KindUnavailable, fate: fateDown, Detail: detail}
 }
 
 // DoAll runs the jobs, over all members at once, and returns when each has its Out or Err.
 func (p *Pool) DoAll(ctx context.Context, jobs []*Job) {
-	// Larger groups go in parts, so that one caller can't fill the queue.
-	part := max(1, p.queue.max/4)
+	p.mu.Lock()
+	part := max(1, p.room/16) // larger groups go in parts, so that one caller can't fill the queue
+	p.mu.Unlock()
 	for len(jobs) > part {
 		p.doPart(ctx, jobs[:part])
 		jobs = jobs[part:]
@@ -450,13 +291,13 @@ func (p *Pool) DoAll(ctx context.Context, jobs []*Job) {
 }
 
 func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
-	tasks := make([]task, len(jobs))
+	all := make([]ticket, len(jobs))
+	queued := make([]*ticket, 0, len(jobs))
 	wait := newWaiter(1) // one for us, until all are queued
-	byMember := make([][]*task, len(p.members)+1)
 	for i, j := range jobs {
-		t := &tasks[i]
+		t := &all[i]
 		j.Out, j.Err = nil, nil
-		member, e := p.checkJob(j)
+		e := p.prepare(j, t)
 		if e == nil && ctx.Err() != nil {
 			e = contextError(ctx)
 		}
@@ -464,19 +305,14 @@ func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
 			t.fail(e)
 			continue
 		}
-		t.op, t.key, t.in, t.nonce, t.aad, t.wait = j.Op, j.Key, j.Op.input(j.In), j.Nonce, j.AAD, wait
-		byMember[member+1] = append(byMember[member+1], t)
+		t.wait = wait
+		queued = append(queued, t)
 	}
-	for i, group := range byMember {
-		if len(group) == 0 {
-			continue
-		}
-		wait.left.Add(int32(len(group)))
-		rest, e := p.queue.push(group, i-1)
-		for _, t := range rest {
-			wait.left.Add(-1)
-			t.fail(p.explain(e, i-1))
-		}
+	wait.left.Add(int32(len(queued)))
+	rest, e := p.push(queued)
+	for _, t := range rest {
+		wait.left.Add(-1)
+		t.fail(e)
 	}
 	if wait.left.Add(-1) > 0 {
 		select {
@@ -484,10 +320,10 @@ func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
 		case <-ctx.Done():
 		}
 	}
-	var abandoned []*task
+	var abandoned []*ticket
 	for i, j := range jobs {
-		t := &tasks[i]
-		if t.state.CompareAndSwap(taskPending, taskAbandoned) {
+		t := &all[i]
+		if t.state.CompareAndSwap(ticketPending, ticketAbandoned) {
 			j.Err = contextError(ctx)
 			abandoned = append(abandoned, t)
 		} else if t.err != nil {
@@ -497,6 +333,6 @@ func (p *Pool) doPart(ctx context.Context, jobs []*Job) {
 		}
 	}
 	if len(abandoned) > 0 {
-		p.queue.abandon(abandoned)
+		p.abandon(abandoned)
 	}
 }

@@ -16,7 +16,10 @@ import (
 )
 
 // TestMain fails when a goroutine of a pool outlives the tests, each of which closes its pools.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	hsmtest.WorkerMain()
+	goleak.VerifyTestMain(m)
+}
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -45,6 +48,33 @@ func TestPool(t *testing.T) {
 				if s.State != hsmpool.StateUp || s.Token == "" || s.Serial == "" || s.Since.IsZero() {
 					t.Errorf("status afterwards: %+v", s)
 				}
+			}
+		})
+	}
+}
+
+// TestPoolIsolated runs what needs no look inside through worker processes.
+func TestPoolIsolated(t *testing.T) {
+	h := hsmtest.New(t, "a", "b")
+	h.Ceremony(t)
+	for _, workers := range []int{1, 2} {
+		t.Run(fmt.Sprintf("workers=%d", workers), func(t *testing.T) {
+			p := hsmtest.OpenConfig(t, h.Isolated(workers))
+			for _, c := range []struct {
+				name string
+				test func(*testing.T, *hsmpool.Pool)
+			}{
+				{"Seal", testSeal}, {"AllOps", testAllOps}, {"DoAll", testDoAll}, {"Cancel", testCancel}, {"BadInput", testBadInput},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					c.test(t, p)
+					drained(t, p)
+					for _, s := range p.Status() {
+						if s.State != hsmpool.StateUp || s.Token == "" || s.Serial == "" || s.Since.IsZero() || len(s.Workers) != workers || s.Restarts != 0 {
+							t.Errorf("status afterwards: %+v", s)
+						}
+					}
+				})
 			}
 		})
 	}

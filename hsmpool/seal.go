@@ -13,8 +13,8 @@ func (p *Pool) Seal(ctx context.Context, plaintext, aad []byte) ([]byte, error) 
 	}
 	nonce := make([]byte, gcmNonce)
 	random(nonce)
-	t := task{op: opSealGCM, in: plaintext, nonce: nonce, aad: aad}
-	if e := p.do(ctx, &t, -1); e != nil {
+	t := &ticket{task: task{op: opSealGCM, in: plaintext, nonce: nonce, aad: aad}}
+	if e := p.do(ctx, t); e != nil {
 		return nil, e
 	}
 	return append(nonce, t.out...), nil
@@ -25,8 +25,8 @@ func (p *Pool) Open(ctx context.Context, sealed, aad []byte) ([]byte, error) {
 	if len(sealed) < gcmNonce+gcmTag || len(sealed) > gcmNonce+maxSealed+gcmTag {
 		return nil, &Error{Kind: KindBadData, fate: fateData, Detail: "open: not what seal makes"}
 	}
-	t := task{op: opOpenGCM, in: sealed[gcmNonce:], nonce: sealed[:gcmNonce], aad: aad}
-	if e := p.do(ctx, &t, -1); e != nil {
+	t := &ticket{task: task{op: opOpenGCM, in: sealed[gcmNonce:], nonce: sealed[:gcmNonce], aad: aad}}
+	if e := p.do(ctx, t); e != nil {
 		return nil, e
 	}
 	return t.out, nil

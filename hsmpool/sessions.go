@@ -31,29 +31,50 @@ func newSessionStack(limit int, open func() (pkcs11.SessionHandle, error), close
 func (s *sessionStack) get() (pkcs11.SessionHandle, error) {
 	for {
 		s.places <- struct{}{}
-		s.mu.Lock()
-		if n := len(s.idle); n > 0 {
-			h := s.idle[n-1]
-			s.idle = s.idle[:n-1]
-			s.mu.Unlock()
-			return h, nil
+		if h, err, ok := s.fill(); ok {
+			return h, err
 		}
-		s.count++
-		s.mu.Unlock()
-		h, err := s.open()
-		if err == nil {
-			return h, nil
-		}
-		s.mu.Lock()
-		s.count--
-		others := s.count
-		s.mu.Unlock()
-		if others == 0 || !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) {
-			<-s.places
-			return 0, err
-		}
-		// The token has fewer than it said: this place stays taken. The others have theirs, so one is left.
 	}
+}
+
+// tryGet is get that does not wait: ok is false if it would have to.
+func (s *sessionStack) tryGet() (h pkcs11.SessionHandle, err error, ok bool) {
+	for {
+		select {
+		case s.places <- struct{}{}:
+		default:
+			return 0, nil, false
+		}
+		if h, err, ok := s.fill(); ok {
+			return h, err, true
+		}
+	}
+}
+
+// fill gives the session of a place that was just taken. It is not ok if the token has fewer sessions than it said: the place stays
+// taken then, and as the others have theirs, one is left.
+func (s *sessionStack) fill() (h pkcs11.SessionHandle, err error, ok bool) {
+	s.mu.Lock()
+	if n := len(s.idle); n > 0 {
+		h := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		s.mu.Unlock()
+		return h, nil, true
+	}
+	s.count++
+	s.mu.Unlock()
+	if h, err = s.open(); err == nil {
+		return h, nil, true
+	}
+	s.mu.Lock()
+	s.count--
+	others := s.count
+	s.mu.Unlock()
+	if others == 0 || !errors.Is(err, pkcs11.Error(pkcs11.CKR_SESSION_COUNT)) {
+		<-s.places
+		return 0, err, true
+	}
+	return 0, nil, false
 }
 
 // put gives a session back in which every call succeeded.

@@ -140,30 +140,27 @@ func TestOpTable(t *testing.T) {
 func TestPlanSessions(t *testing.T) {
 	const none = ^uint(0)
 	for _, c := range []struct {
-		rw, all  uint
-		max      int
-		software bool
-		lanes    int
-		shared   bool
+		rw, all uint
+		most    int
+		alone   bool
+		want    sessionPlan
 	}{
-		{0, 0, 0, false, 16, false},       // no limit
-		{none, none, 0, false, 16, false}, // does not say
-		{none, 4, 0, false, 2, false},
-		{3, 100, 0, false, 1, false},
-		{2, 0, 0, false, 1, true},
-		{1, 0, 0, false, -1, false},
-		{0, 0, 1, false, -1, false},
-		{0, 0, 2, false, 1, true},
-		{0, 0, 64, false, 61, false},
-		{0, 0, 1000, true, 61, false}, // said so, but 64 are the most
-		{16, 16, 0, false, 13, false},
+		{0, 0, 0, true, sessionPlan{lanes: 16}},       // no limit
+		{none, none, 0, true, sessionPlan{lanes: 16}}, // does not say
+		{none, none, 64, true, sessionPlan{lanes: 61}},
+		{none, none, 1000, true, sessionPlan{lanes: 61}}, // said so, but 64 are the most
+		{16, 16, 0, true, sessionPlan{lanes: 16, scarce: true}},
+		{16, 16, 0, false, sessionPlan{lanes: 15, scarce: true}}, // crypto11 has one
+		{64, 0, 16, true, sessionPlan{lanes: 16, scarce: true}},
+		{none, 4, 0, true, sessionPlan{lanes: 4, scarce: true}},
+		{2, 0, 0, true, sessionPlan{lanes: 2, scarce: true}},
+		{2, 0, 0, false, sessionPlan{lanes: 1, shared: true}},
+		{1, 100, 0, true, sessionPlan{lanes: 1, shared: true}},
+		{1, 100, 0, false, sessionPlan{lanes: 1, shared: true}},
+		{0, 0, 1, true, sessionPlan{lanes: 1, shared: true}},
 	} {
-		lanes, shared, err := planSessions(pkcs11.TokenInfo{MaxRwSessionCount: c.rw, MaxSessionCount: c.all}, c.max, c.software)
-		if (err != nil) != (c.lanes < 0) || err == nil && (lanes != c.lanes || shared != c.shared) {
-			t.Errorf("%+v: %d lanes, shared %v, %v", c, lanes, shared, err)
+		if got := planSessions(pkcs11.TokenInfo{MaxRwSessionCount: c.rw, MaxSessionCount: c.all}, c.most, c.alone); got != c.want {
+			t.Errorf("%+v: %+v", c, got)
 		}
-	}
-	if lanes, _, err := planSessions(pkcs11.TokenInfo{}, 0, true); err != nil || lanes > 16 || lanes < 1 {
-		t.Errorf("software: %d, %v", lanes, err)
 	}
 }

@@ -1,70 +1,26 @@
 package hsmpool
 
-import "sync/atomic"
+import "time"
 
-// task is a job on its way: what a worker is told, and what it answers. The fields of the first group don't change after
-// the task was queued; those of the second are written by the lane that has the task and may be read once state is
-// taskDone.
+// task is a job as a worker sees it: plain data, that goes to a process and back as well as to a goroutine. Who makes it sets
+// the first group and does not change it while a worker has the task; the worker sets the second.
 type task struct {
+	id    uint64 // names it between the pool and one worker
 	op    Op
 	key   *Key
 	in    []byte
 	nonce []byte
 	aad   []byte
+	pub   []byte // SubjectPublicKeyInfo: of the key to prove, or the answer of a generation
 
 	out   []byte
-	pub   []byte // SubjectPublicKeyInfo of a generated key
-	count int    // of destroyed objects
-	begun bool   // a token object may exist
+	count int  // of destroyed objects
+	begun bool // a token object may exist
 	err   *Error
 
-	state    atomic.Int32
-	queued   bool // in the queue and wanted; guarded by queue.mu
-	wait     *waiter
-	attempts int    // runs on any member
-	tried    uint64 // members that failed it, a bit each
-	member   int    // the one that answered
-}
-
-// States of a task. A caller who gives up abandons it: it is not run any more, and if it runs its result is dropped.
-const (
-	taskPending int32 = iota
-	taskDone
-	taskAbandoned
-)
-
-// waiter is told when its last task is done.
-type waiter struct {
-	left atomic.Int32
-	done chan struct{} // gets one value
-}
-
-func newWaiter(n int) *waiter {
-	w := &waiter{done: make(chan struct{}, 1)}
-	w.left.Store(int32(n))
-	return w
-}
-
-// begin says whether somebody still wants the result.
-func (t *task) begin() bool {
-	t.attempts++
-	return t.state.Load() != taskAbandoned
-}
-
-// finish publishes the result.
-func (t *task) finish() {
-	if !t.state.CompareAndSwap(taskPending, taskDone) {
-		clear(t.out) // abandoned: it may be a plaintext
-	}
-	if t.wait.left.Add(-1) == 0 {
-		t.wait.done <- struct{}{}
-	}
-}
-
-// fail ends a task that was never queued.
-func (t *task) fail(e *Error) {
-	t.err = e
-	t.state.Store(taskDone)
+	// What the worker measured: how long the task waited for a session, and how long it ran.
+	waited, took time.Duration
+	queued       time.Time // when the worker got it; the executor's
 }
 
 // repeatable says whether the task may be run again after it failed half-way. Making a token object may not once it has begun:
@@ -76,8 +32,27 @@ func (t *task) repeatable() bool {
 // slow says whether the task may take seconds and so goes a way of its own.
 func (t *task) slow() bool {
 	switch t.op {
-	case opGenerate, opProve, opGeneratePinned, opDestroyPinned, opCheck:
+	case opGenerate, opProve, opGeneratePinned, opDestroyPinned:
 		return true
 	}
 	return false
+}
+
+// taskClass numbers what tasks of one kind are likely to take alike.
+type taskClass uint8
+
+const (
+	keyTypesCount = int(Secp256k1) + 1
+	taskClasses   = (int(DecryptOAEPSHA256) + 1 + int(opLoad) - int(opGenerate) + 1) * keyTypesCount
+)
+
+func (t *task) class() taskClass {
+	op := int(t.op)
+	if t.op >= opGenerate {
+		op -= int(opGenerate) - int(DecryptOAEPSHA256) - 1
+	}
+	if t.key == nil {
+		return taskClass(op * keyTypesCount)
+	}
+	return taskClass(op*keyTypesCount + int(t.key.Type))
 }

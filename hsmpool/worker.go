@@ -1,319 +1,234 @@
 package hsmpool
 
 import (
-	"sync/atomic"
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
 	"time"
 
-	"github.com/miekg/pkcs11"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// worker is what serves one member. The pool knows nothing else of it, and everything that passes is plain data, so
-// that a process at the other end of a socket can be one.
-type worker interface {
-	// open finds the token, logs in and checks its master keys. It is called again after a failure; the jobs in flight
-	// then must have ended.
-	open() (*identity, error)
+// worker is one worker of a member as the pool sees it, over all its lives. All but m, name and opener is guarded by Pool.mu.
+type worker struct {
+	m      *member
+	opener opener
+	life   context.Context // ends when the member is to be closed
+	retire context.CancelFunc
+	ended  chan struct{} // closed when its supervisor has ended
+	tried  chan struct{} // closed after the first try to open it
+	err    error         // of that try; may be read when tried is closed
 
-	// run does the tasks one after the other and hands each to settle when its result is in it. It blocks, and runs in
-	// as many goroutines at once as identity.Lanes says, and one more for long tasks.
-	run(batch []*task, settle func(*task))
+	state  workerState
+	reason string // of not being up
+	since  time.Time
+	kick   chan bool     // tells the supervisor that the life is over, and whether the library is believed to be well; holds one
+	again  chan struct{} // tells it to try again now; holds one
 
-	// close ends the sessions and lets go of the library. open may follow.
-	close() error
+	// Of one life.
+	epoch    *epoch
+	link     link
+	window   window
+	inFlight map[uint64]*ticket
+	long     int // of these, slow ones
+	given    time.Time
+	known    *simplelru.LRU[string, *knownKey] // keys that are loaded, or are about to be
+	freeSlot uint32
+	evicted  uint32 // slot of the key that had to make room
+	toLoad   []*Key // that were used most in the life before
 
-	// load is for status.
-	load() (sessions, keys int)
+	failures []time.Time // since the last success
+	wellFor  int         // successes while half-open
+	admitted time.Time   // beginning of the life
+
+	lives    uint64
+	restarts uint64
+	backoff  time.Duration // how long to wait before the next life
 }
 
-// identity is what a worker found.
-type identity struct {
-	Token  string
-	Serial string
-	Group  string
-	Lanes  int
-}
-
-// tokenWorker is the worker in this process.
-type tokenWorker struct {
-	cfg *MemberConfig
-	pin pinGuard
-
-	// Tasks use login inside the gate; who has it locked is alone with the token and may change it and what follows.
-	gate    gate
-	login   *login // nil: closed
-	renewed time.Time
-	lost    *Error // why login is nil, when that was no close
-
-	// oaepSHA256 is what is known of the module's OAEP with SHA-256: unknown, done by it, or by us over raw RSA.
-	oaepSHA256 atomic.Uint32
-}
+// workerState is what a worker is good for.
+type workerState uint8
 
 const (
-	oaepUnknown uint32 = iota
-	oaepModule
-	oaepOurs
+	workerDown     workerState = iota
+	workerReviving             // it was well, and is being started again: jobs wait for it for a moment
+	workerTrying               // half-open: one job at a time
+	workerUp
 )
 
-// renewAtLeast is the shortest time between two logins for lost handles. A token that loses its login faster is down.
-var renewAtLeast = 10 * time.Second
-
-// gateWait bounds how long a new login waits for the calls of the old one to return.
-const gateWait = 5 * time.Second
-
-var (
-	errClosed   = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the member is closed"}
-	errReplaced = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "the master keys have changed: the token was replaced"}
-	errStuck    = &Error{Kind: KindUnavailable, fate: fateDown, Detail: "a call into the library does not return; the library can't be " +
-		"started again in this process while it is there"}
-)
-
-func (w *tokenWorker) open() (*identity, error) {
-	if e := w.pin.wasRefused(); e != nil {
-		return nil, e
+func (s workerState) public() State {
+	switch s {
+	case workerUp:
+		return StateUp
+	case workerTrying:
+		return StateHalfOpen
 	}
-	mod, err := openModule(w.cfg.Module)
-	if err != nil {
-		return nil, err
+	return StateDown
+}
+
+// knownKey is a key that a worker was told of.
+type knownKey struct {
+	key  *Key
+	slot uint32
+	uses uint64
+}
+
+// epoch is one life of a worker. It carries what its link tells to the pool, which knows by it what comes late.
+type epoch struct {
+	p *Pool
+	w *worker
+}
+
+func (ev *epoch) answers(tasks []*task, width int) { ev.p.answers(ev, tasks, width) }
+
+func (ev *epoch) counted(codes *codeCount) {
+	for code, n := range codes.take() {
+		ev.w.m.codes.addN(code, n)
 	}
-	id, err := w.openIn(mod)
-	if err != nil && fateOf(err) != fateOperator && mod.restart() {
-		if id, err = w.openIn(mod); err == nil {
-			mod.restartHelped()
+}
+
+func (ev *epoch) failed(e *Error) {
+	ev.p.act(func(a *action) {
+		if ev.w.epoch == ev {
+			ev.p.takeDown(a, ev.w, ev.w.m.named(e))
 		}
-	}
-	return id, err
+	})
 }
 
-func (w *tokenWorker) openIn(mod *module) (*identity, error) {
-	if !w.gate.lock(gateWait) {
-		return nil, errStuck
-	}
-	defer w.gate.unlock()
-	w.closeLocked()
-	a, err := mod.attach(w.cfg)
-	if err != nil {
-		return nil, err
-	}
-	// Whether the group is the right one, the pool decides before it gives out work.
-	if err := w.begin(a, ""); err != nil {
-		a.detach()
-		return nil, err
-	}
-	w.renewed = time.Time{}
-	mod.join(w)
-	return &identity{Token: a.info.Label, Serial: a.info.SerialNumber, Group: w.login.group, Lanes: w.login.lanes}, nil
+func (p *Pool) newWorker(m *member, i int) *worker {
+	w := &worker{m: m, since: time.Now(), reason: "it has not answered yet", kick: make(chan bool, 1), again: make(chan struct{}, 1),
+		ended: make(chan struct{}), tried: make(chan struct{})}
+	w.life, w.retire = context.WithCancel(context.Background())
+	w.opener = p.newOpener(m)
+	w.begin(nil, nil, 1)
+	return w
 }
 
-// begin begins a login epoch. The gate is locked. An epoch that follows another must find the same group (empty: any):
-// jobs go on in it with nobody in between to look, and what they seal or wrap under other master keys is lost.
-func (w *tokenWorker) begin(a *attachment, group string) error {
-	l, err := beginLogin(a, w.cfg, &w.pin)
-	if err != nil {
-		return err
+// begin begins a life, or ends one if ev is nil.
+func (w *worker) begin(ev *epoch, l link, lanes int) {
+	w.epoch, w.link, w.window = ev, l, newWindow(lanes)
+	w.inFlight, w.long, w.failures, w.wellFor = map[uint64]*ticket{}, 0, nil, 0
+	if w.known != nil && w.known.Len() > 0 && ev == nil {
+		w.toLoad = w.busiest()
 	}
-	if e := l.findMasterKeys(""); e != nil {
-		l.end()
-		return e
-	}
-	if group != "" && l.group != group {
-		l.end()
-		return errReplaced
-	}
-	w.login, w.lost = l, nil
-	return nil
+	w.freeSlot = 0
+	// Only a size that can't be is an error.
+	w.known, _ = simplelru.NewLRU(wireSlots, func(_ string, k *knownKey) { w.evicted = k.slot })
 }
 
-func (w *tokenWorker) close() error {
-	if !w.gate.lock(gateWait) {
-		return errStuck
+// mostToLoad is how many keys are loaded again before anybody asks for them.
+const mostToLoad = 1024
+
+// busiest lists the keys that were used most, the most used first.
+func (w *worker) busiest() []*Key {
+	all := w.known.Values()
+	slices.SortFunc(all, func(a, b *knownKey) int { return int(min(b.uses, 1<<30)) - int(min(a.uses, 1<<30)) })
+	keys := make([]*Key, 0, min(len(all), mostToLoad))
+	for _, k := range all[:min(len(all), mostToLoad)] {
+		keys = append(keys, k.key)
 	}
-	defer w.gate.unlock()
-	w.closeLocked()
-	return nil
+	return keys
 }
 
-func (w *tokenWorker) closeLocked() {
-	if w.login == nil {
+// usable says whether it can be given jobs.
+func (w *worker) usable() bool { return w.state == workerUp || w.state == workerTrying }
+
+// full says whether it has as many jobs as it may.
+func (w *worker) full() bool {
+	n := len(w.inFlight) - w.long
+	if w.state == workerTrying {
+		return n >= 1
+	}
+	return n >= w.window.size
+}
+
+// slotOf gives the number under which the worker knows a ticket's key, and whether it is to be told the key now.
+func (w *worker) slotOf(t *ticket) (slot uint32, tell bool) {
+	if t.key == nil {
+		return noSlot, false
+	}
+	if t.slow() {
+		return noSlot, true // keys of a moment
+	}
+	id := cacheID(t.key)
+	k, ok := w.known.Get(id)
+	if ok && (k.key == t.key || sameKey(k.key, t.key)) {
+		k.uses++
+		return k.slot, false
+	}
+	if ok { // the same name for something else: the worker's cache does not take that
+		k.key = t.key
+		return k.slot, true
+	}
+	k = &knownKey{key: t.key, uses: 1}
+	if w.freeSlot < wireSlots {
+		k.slot = w.freeSlot
+		w.freeSlot++
+		w.known.Add(id, k)
+		return k.slot, true
+	}
+	w.known.Add(id, k) // sets evicted
+	k.slot = w.evicted
+	return k.slot, true
+}
+
+func sameKey(a, b *Key) bool {
+	return a.ID == b.ID && a.Type == b.Type && a.Usage == b.Usage && a.Member == b.Member && bytes.Equal(a.Wrapped, b.Wrapped) &&
+		bytes.Equal(a.ObjectID, b.ObjectID)
+}
+
+// forget says that the worker may no longer have a key loaded. It still knows it under its slot.
+func (w *worker) forget(k *Key) {
+	if k == nil {
 		return
 	}
-	w.login.mod.quit(w)
-	w.login.end()
-	w.login.detach()
-	w.login, w.lost = nil, nil
-}
-
-func (w *tokenWorker) load() (sessions, keys int) {
-	// A worker whose login is being renewed shows nothing rather than keep status waiting.
-	if !w.gate.tryEnter() {
-		return 0, 0
-	}
-	defer w.gate.leave()
-	if w.login == nil {
-		return 0, 0
-	}
-	sessions = w.login.work.size() + 1
-	if w.login.shared {
-		sessions = 1
-	}
-	return sessions, w.login.keys.size()
-}
-
-func (w *tokenWorker) run(batch []*task, settle func(*task)) {
-	for _, t := range batch {
-		if t.begin() {
-			t.err = w.do(t)
-		}
-		settle(t)
+	if known, ok := w.known.Peek(cacheID(k)); ok {
+		known.uses /= 2
 	}
 }
 
-// do does one task, a second time in a new session, or after logging in again, if that can help.
-func (w *tokenWorker) do(t *task) *Error {
-	l, err := w.try(t)
-	if err == nil {
-		return nil
+// took ends a worker's hold on a ticket.
+func (w *worker) took(t *ticket) {
+	delete(w.inFlight, t.id)
+	if t.slow() {
+		w.long--
 	}
-	switch err.fate {
-	case fateSession:
-		// If not one session but all are gone, whoever closed them took the login along.
-		if !w.goesOn(l) {
-			if e := w.renew(l); e != nil {
-				return e
-			}
-		}
-	case fateLogin:
-		if e := w.renew(l); e != nil {
-			return e
-		}
-	default:
-		return err
-	}
-	if t.repeatable() {
-		_, err = w.try(t)
-	}
-	return err
 }
 
-// goesOn says whether a login of which a session failed still holds, and makes the next task in it begin in a new session:
-// what ended one may have ended those that are idle.
-func (w *tokenWorker) goesOn(l *login) bool {
-	w.gate.enter()
-	defer w.gate.leave()
-	if w.login != l {
-		return true // another login has begun: no need for a third
+// So many failures that might be a session's or the whole token's, with no success between them, within so long, are the token's.
+const (
+	failuresMost   = 3
+	failuresWithin = 10 * time.Second
+)
+
+// unwell counts a failure, and says whether it was one too many.
+func (w *worker) unwell(now time.Time) bool {
+	w.failures = append(w.failures, now)
+	if n := len(w.failures); n > failuresMost {
+		w.failures = w.failures[n-failuresMost:]
 	}
-	defer l.oneByOne()()
-	if !l.alive() {
-		return false
-	}
-	l.work.closeIdle()
-	return true
+	return w.state == workerTrying || len(w.failures) == failuresMost && now.Sub(w.failures[0]) < failuresWithin
 }
 
-// try does one task once. The login that it was done in is nil only with an error that logging in again does not help
-// against.
-func (w *tokenWorker) try(t *task) (*login, *Error) {
-	w.gate.enter()
-	defer w.gate.leave()
-	l := w.login
-	if l == nil {
-		if w.lost != nil {
-			return nil, w.lost
-		}
-		return nil, errClosed
+// wellAfter is how many jobs a half-open worker must do.
+const wellAfter = 3
+
+// well counts a success.
+func (w *worker) well() {
+	w.failures = w.failures[:0]
+	if w.state != workerTrying {
+		return
 	}
-	defer l.oneByOne()()
-	switch t.op {
-	case opGenerate:
-		return l, l.generate(t)
-	case opProve:
-		return l, l.prove(t, w)
-	case opGeneratePinned:
-		return l, l.generatePinned(t, w)
-	case opDestroyPinned:
-		return l, l.destroyPinned(t)
-	case opCheck:
-		return l, l.check()
+	if w.wellFor++; w.wellFor >= wellAfter {
+		w.state, w.since, w.reason = workerUp, time.Now(), ""
 	}
-	return l, l.operate(t, w)
 }
 
-// renew ends the login epoch of l and begins another, unless somebody already has.
-func (w *tokenWorker) renew(l *login) *Error {
-	if !w.gate.lock(gateWait) {
-		return errStuck
+// String names the worker in messages.
+func (w *worker) String() string {
+	if len(w.m.workers) == 1 {
+		return w.m.cfg.Name
 	}
-	defer w.gate.unlock()
-	if w.login != l {
-		return nil
-	}
-	if l.alive() && l.masterKeysUsable() {
-		return nil // one key's handle was bad, and is out of the cache
-	}
-	if time.Since(w.renewed) < renewAtLeast {
-		return errorf(KindUnavailable, fateDown, "the token lost its login or its objects twice within %v", renewAtLeast)
-	}
-	w.renewed = time.Now()
-	a := l.attachment
-	l.end()
-	w.login = nil
-	a.mod.quit(w)
-	err := a.reattach(w.cfg) // crypto11's session may have gone with the others
-	if err == nil {
-		if err = w.begin(a, l.group); err == nil {
-			a.mod.join(w)
-			return nil
-		}
-		a.detach()
-	}
-	e := l.fail(err, fnOther, stageOther, "log in again")
-	w.lost = down(e)
-	return w.lost
-}
-
-// down is e as a reason for a member to be down.
-func down(e *Error) *Error {
-	if e.fate == fateOperator {
-		return e
-	}
-	return &Error{Kind: KindUnavailable, Detail: e.Detail, Err: e.Err, fate: fateDown}
-}
-
-func (l *login) masterKeysUsable() bool {
-	return l.inWork(func(s pkcs11.SessionHandle) *Error {
-		g, err := l.checkValues(s)
-		if err != nil {
-			return l.fail(err, fnOther, stageOther, "check values of the master keys")
-		}
-		if g != l.group {
-			return errReplaced
-		}
-		return nil
-	}) == nil
-}
-
-// check finds out whether the member can serve: its login, and its master keys by their check values, which a token
-// that was initialised anew or swapped does not have.
-func (l *login) check() *Error {
-	if !l.alive() {
-		return errorf(KindUnavailable, fateLogin, "the anchor session is gone or logged out")
-	}
-	return l.inWork(func(s pkcs11.SessionHandle) *Error {
-		// A module may go on with what it has in memory, so the token itself is asked.
-		found, err := l.findObjects(s, secretKeyLabelled(labelSeal))
-		if err != nil {
-			return l.fail(err, fnOther, stageOther, "C_FindObjects")
-		}
-		if len(found) == 0 {
-			return errorf(KindUnavailable, fateDown, "the token no longer has its master keys: it was removed or initialised anew")
-		}
-		group, err := l.checkValues(s)
-		if err != nil {
-			return l.fail(err, fnOther, stageOther, "check values of the master keys")
-		}
-		if group != l.group {
-			return errReplaced
-		}
-		return nil
-	})
+	return fmt.Sprintf("%s/%d", w.m.cfg.Name, slices.Index(w.m.workers, w)+1)
 }

@@ -100,7 +100,8 @@ func New(t testing.TB, names ...string) *HSM {
 		}
 		h.members = append(h.members, hsmpool.MemberConfig{
 			Name: name, Module: Module, TokenLabel: label,
-			PIN: func() ([]byte, error) { return []byte(PIN), nil },
+			PIN:         func() ([]byte, error) { return []byte(PIN), nil },
+			Environment: map[string]string{"SOFTHSM2_CONF": filepath.Join(home, "softhsm2.conf")},
 		})
 	}
 	return h
@@ -131,6 +132,26 @@ func (h *HSM) Config() hsmpool.Config {
 		c.Group = h.Result.Group
 	}
 	return c
+}
+
+// Isolated is Config with worker processes, so many for each member. The test's program must be one: its TestMain begins with
+// WorkerMain.
+func (h *HSM) Isolated(workers int) hsmpool.Config {
+	c := h.Config()
+	c.Worker = []string{"/proc/self/exe", workerArgument}
+	for i := range c.Members {
+		c.Members[i].Workers = workers
+	}
+	return c
+}
+
+const workerArgument = "hsm-worker"
+
+// WorkerMain turns a test's program into a worker process if it was started as one.
+func WorkerMain() {
+	if len(os.Args) == 2 && os.Args[1] == workerArgument {
+		os.Exit(hsmpool.WorkerMain())
+	}
 }
 
 // Ceremony makes the master keys, with 2 of 3 recovery shares.

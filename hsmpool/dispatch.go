@@ -1,0 +1,463 @@
+package hsmpool
+
+import (
+	"slices"
+	"time"
+)
+
+// Who does a job is decided here, at three moments: when it comes, when an answer makes room, and when a worker comes or goes. All
+// of it happens under Pool.mu and waits for nothing: tasks are put into the buffers of links, which are flushed afterwards, and
+// tickets that are done are finished afterwards. (See Pool.act.)
+
+// action collects what is to be done when Pool.mu is free again.
+type action struct {
+	finished []*ticket
+	touched  []link
+}
+
+// act runs f under Pool.mu, gives out what can be given out, and does the rest without the lock.
+func (p *Pool) act(f func(a *action)) {
+	var finished [maxBatch]*ticket
+	var touched [4]link
+	a := action{finished: finished[:0], touched: touched[:0]}
+	p.mu.Lock()
+	f(&a)
+	p.dispatch(&a)
+	p.mu.Unlock()
+	for _, l := range a.touched {
+		l.flush()
+	}
+	for _, t := range a.finished {
+		t.finish()
+	}
+}
+
+// end finishes a ticket with an error.
+func (a *action) end(t *ticket, e *Error) {
+	t.err = e
+	a.finished = append(a.finished, t)
+}
+
+// waiting counts the jobs that wait and that somebody wants.
+func (p *Pool) waiting() int {
+	n := p.shared.waiting() + len(p.slow) + len(p.again)
+	for _, m := range p.members {
+		n += m.own.waiting()
+	}
+	return n
+}
+
+// push queues tickets. Those that there is no room for, or nobody to do them, are returned with the reason.
+func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
+	p.act(func(a *action) {
+		if p.closed != nil {
+			rest, reason = tickets, p.closed
+			return
+		}
+		free := p.room - p.waiting()
+		for i, t := range tickets {
+			if !p.hope(t) {
+				rest, reason = append(rest, t), p.nobody(t.only)
+				continue
+			}
+			q := &p.shared
+			if t.only != nil {
+				q = &t.only.own
+			}
+			if free <= 0 || q.room(t.principal, free) == 0 {
+				p.totals.Throttled += uint64(len(tickets) - i)
+				rest, reason = append(rest, tickets[i:]...), &Error{Kind: KindFull, fate: fateData, Detail: p.full(t, free)}
+				return
+			}
+			free--
+			p.budget = min(p.budget+1, maxBudget)
+			t.queued = true
+			if t.slow() {
+				p.slow = append(p.slow, t)
+				continue
+			}
+			t.line = q
+			q.push(t)
+		}
+	})
+	return rest, reason
+}
+
+func (p *Pool) full(t *ticket, free int) string {
+	if free <= 0 {
+		return "the queue is full"
+	}
+	return "the principal's part of the queue is full"
+}
+
+// abandon makes room for others when a caller no longer waits for tickets.
+func (p *Pool) abandon(tickets []*ticket) {
+	type inFlight struct {
+		l  link
+		id uint64
+	}
+	var cancel []inFlight
+	p.mu.Lock()
+	for _, t := range tickets {
+		p.totals.Abandoned++
+		switch {
+		case t.queued && t.line != nil:
+			t.line.abandon(t, p.room)
+		case t.queued:
+			t.queued = false
+			gone := func(x *ticket) bool { return x == t }
+			p.slow, p.again = slices.DeleteFunc(p.slow, gone), slices.DeleteFunc(p.again, gone)
+		case t.to != nil && t.to.link != nil && t.to.inFlight[t.id] == t:
+			cancel = append(cancel, inFlight{t.to.link, t.id})
+		}
+	}
+	p.mu.Unlock()
+	for _, c := range cancel {
+		c.l.cancel(c.id)
+	}
+}
+
+// dispatch gives out whatever can be given out. Caller holds mu.
+func (p *Pool) dispatch(a *action) {
+	// Second tries first: they have waited longest. These lists are short.
+	p.again = p.giveList(a, p.again)
+	p.slow = p.giveList(a, p.slow)
+	for _, m := range p.members {
+		p.giveQueue(a, &m.own)
+	}
+	p.giveQueue(a, &p.shared)
+	p.warm(a)
+}
+
+func (p *Pool) giveList(a *action, list []*ticket) (rest []*ticket) {
+	if len(list) == 0 {
+		return list
+	}
+	rest = list[:0]
+	for _, t := range list {
+		if w := p.choose(t, 0); w != nil {
+			t.queued = false
+			p.give(a, w, t)
+			continue
+		}
+		rest = append(rest, t)
+	}
+	clear(list[len(rest):])
+	return rest
+}
+
+func (p *Pool) giveQueue(a *action, q *fairQueue) {
+	for q.n > 0 {
+		t := q.peek()
+		if t == nil {
+			return
+		}
+		w := p.choose(t, q.n)
+		if w == nil {
+			return
+		}
+		q.pop()
+		p.give(a, w, t)
+	}
+}
+
+// strangerCost is what it is taken to cost to use a key where it is not loaded.
+const strangerCost = 500 * time.Microsecond
+
+// trickle is how often a worker gets a job although others would be faster, so that it is noticed when it no longer is slow.
+const trickle = 250 * time.Millisecond
+
+// choose finds the worker that will have done a ticket first, or nil if it should wait; behind is how many others wait with it.
+func (p *Pool) choose(t *ticket, behind int) *worker {
+	var best *worker
+	var bestWait, fullWait time.Duration
+	full := 0
+	only := []*member(nil)
+	members := p.members
+	if t.only != nil {
+		only = append(only, t.only)
+		members = only
+	}
+	preferred := t.prefer != nil && t.prefer.takes() && t.prefer.usable() && p.may(t, t.prefer)
+	for _, m := range members {
+		if !m.takes() || !m.usable() || !p.may(t, m) || preferred && m != t.prefer {
+			continue
+		}
+		for _, w := range m.workers {
+			if !w.usable() {
+				continue
+			}
+			if t.slow() {
+				if w.long == 0 && (best == nil || len(w.inFlight) < len(best.inFlight)) {
+					best = w
+				}
+				continue
+			}
+			wait := w.window.wait(len(w.inFlight))
+			if w.full() {
+				w.window.limited = true
+				full++
+				fullWait += wait
+				continue
+			}
+			if t.key != nil && !w.known.Contains(cacheID(t.key)) {
+				wait += strangerCost
+			}
+			if best == nil || wait < bestWait {
+				best, bestWait = w, wait
+			}
+		}
+	}
+	// If those who are busy will be through with all that waits long before, it goes to one of them.
+	if best != nil && full > 0 && !t.slow() {
+		soon := fullWait/time.Duration(full) + best.fastest(p)*time.Duration(behind)
+		if bestWait > 4*soon+10*time.Millisecond && time.Since(best.given) < trickle {
+			return nil
+		}
+	}
+	return best
+}
+
+// fastest is what a job costs the pool's other workers together, at their rate.
+func (w *worker) fastest(p *Pool) time.Duration {
+	rate := 0.0 // jobs a second
+	for _, m := range p.members {
+		for _, x := range m.workers {
+			if x != w && m.takes() && x.usable() && x.window.took > 0 {
+				rate += float64(x.window.lanes) / x.window.took.Seconds()
+			}
+		}
+	}
+	if rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / rate)
+}
+
+// may says whether a ticket may be given to a member, by who had it already: one who had not, if there is any; else, for what
+// was no fault of the job, anybody a second time.
+func (p *Pool) may(t *ticket, m *member) bool {
+	ran := t.hasRun(m)
+	if t.only == nil && (ran || m == t.avoid) {
+		for _, other := range p.members {
+			if other == m || !other.takes() || !other.promising() {
+				continue
+			}
+			if m == t.avoid && (!t.hasRun(other) || t.err != nil && t.err.fate == fateItem) || m != t.avoid && other != t.avoid && !t.hasRun(other) {
+				return false
+			}
+		}
+	}
+	return !ran || t.ran(m) < 2 && t.err != nil && t.err.fate != fateItem
+}
+
+// hope says whether there is anybody who can do a ticket, now or soon.
+func (p *Pool) hope(t *ticket) bool {
+	if t.only != nil {
+		return t.only.takes() && t.only.promising() && p.may(t, t.only)
+	}
+	for _, m := range p.members {
+		if m.takes() && m.promising() && p.may(t, m) {
+			return true
+		}
+	}
+	return false
+}
+
+// give hands a ticket to a worker.
+func (p *Pool) give(a *action, w *worker, t *ticket) {
+	p.ids++
+	t.id, t.to, t.sent = p.ids, w, time.Now()
+	if t.runs == nil {
+		t.runs = t.room[:0]
+	}
+	t.runs = append(t.runs, w.m)
+	w.inFlight[t.id] = t
+	w.given = t.sent
+	if t.slow() {
+		w.long++
+	}
+	slot, tell := w.slotOf(t)
+	w.link.post(&t.task, slot, tell)
+	if !slices.Contains(a.touched, w.link) {
+		a.touched = append(a.touched, w.link)
+	}
+}
+
+// ask gives a worker a ticket that is about it.
+func (p *Pool) ask(w *worker, t *ticket) {
+	t.worker = w
+	p.act(func(a *action) {
+		if w.link == nil || !w.usable() {
+			a.end(t, errorf(KindUnavailable, fateDown, "the member is down"))
+			return
+		}
+		p.give(a, w, t)
+	})
+}
+
+// warm has idle workers load the keys that were used most before they were started again.
+func (p *Pool) warm(a *action) {
+	if p.shared.n > 0 {
+		return
+	}
+	for _, m := range p.members {
+		for _, w := range m.workers {
+			for len(w.toLoad) > 0 && len(w.inFlight) == 0 && w.state == workerUp && m.takes() {
+				k := w.toLoad[0]
+				w.toLoad = w.toLoad[1:]
+				if !w.known.Contains(cacheID(k)) {
+					p.give(a, w, &ticket{task: task{op: opLoad, key: k}, worker: w})
+				}
+			}
+		}
+	}
+}
+
+// answers takes what a worker has answered.
+func (p *Pool) answers(ev *epoch, tasks []*task, width int) {
+	now := time.Now()
+	p.act(func(a *action) {
+		w := ev.w
+		if w.epoch != ev {
+			for _, x := range tasks {
+				clear(x.out) // who waited for it has gone elsewhere
+			}
+			return
+		}
+		w.window.setLanes(width)
+		for _, x := range tasks {
+			t := w.inFlight[x.id]
+			if t == nil {
+				clear(x.out)
+				continue
+			}
+			w.took(t)
+			p.settle(a, w, t, x, now)
+			if w.epoch != ev {
+				break // taken down; who is left was given to others
+			}
+		}
+		w.m.quiet()
+	})
+}
+
+// settle decides what becomes of a ticket that a worker has answered: its result, another try, or its error.
+func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
+	m := w.m
+	if x.err == nil && !plausible(&t.task, x) {
+		clear(x.out)
+		x.err = errImpossible
+	}
+	if x.err != nil && x.err.Kind == KindCanceled {
+		a.end(t, x.err) // nobody waits for it
+		return
+	}
+	if !t.slow() && t.worker == nil {
+		w.window.done(x, now)
+		m.latency.add(now.Sub(t.sent))
+	}
+	t.begun = t.begun || x.begun
+	if x.err == nil || x.err.fate == fateData {
+		m.done++
+		w.well()
+		t.out, t.count, t.err = x.out, x.count, m.named(x.err)
+		if x.pub != nil {
+			t.pub = x.pub
+		}
+		a.finished = append(a.finished, t)
+		return
+	}
+	m.failed++
+	t.err = m.named(x.err)
+	if x.err.Kind == KindKeyMissing || x.err.fate >= fateLogin {
+		w.forget(t.key)
+	}
+	switch x.err.fate {
+	case fateSession, fateLogin:
+		if w.unwell(now) {
+			p.takeDown(a, w, t.err)
+		}
+	case fateModule, fateDown, fateOperator:
+		p.takeDown(a, w, t.err)
+	}
+	p.retry(a, t)
+}
+
+// plausible holds a result against what the operation gives: the library in the worker is a stranger's code.
+func plausible(t, x *task) bool {
+	r, ok := ops[t.op]
+	if !ok {
+		return len(x.out) <= maxWrapped
+	}
+	var kt keyTypeRow
+	if t.key != nil {
+		kt = keyTypes[t.key.Type]
+	}
+	n, exact := r.out(kt, len(t.in))
+	return len(x.out) == n || !exact && len(x.out) < n
+}
+
+// retry queues a ticket once more, or ends it with the error that it has.
+func (p *Pool) retry(a *action, t *ticket) {
+	if t.only != nil && t.only.successor != nil {
+		t.only = t.only.successor
+	}
+	switch {
+	case t.worker != nil, !t.wanted(), !t.repeatable(), len(t.runs) >= maxAttempts, p.closed != nil, !p.hope(t):
+		a.finished = append(a.finished, t)
+		return
+	case p.budget < retryCost:
+		p.totals.NoBudget++
+		a.finished = append(a.finished, t)
+		return
+	}
+	p.budget -= retryCost
+	p.totals.Retries++
+	t.to.m.failovers++
+	t.queued, t.line = true, nil
+	p.again = append(p.again, t)
+}
+
+// Retries are bounded to a tenth of the jobs, and what came of many jobs may be used at once when an HSM fails.
+const (
+	maxAttempts = 3
+	retryCost   = 10
+	maxBudget   = 2048 * retryCost
+)
+
+// sweep ends the tickets that nobody is left for. It is called when a worker or a member has gone.
+func (p *Pool) sweep(a *action) {
+	keep := func(list []*ticket) []*ticket {
+		rest := list[:0]
+		for _, t := range list {
+			if p.hope(t) {
+				rest = append(rest, t)
+				continue
+			}
+			t.queued = false
+			if t.err == nil {
+				t.err = p.nobody(t.only)
+			}
+			a.finished = append(a.finished, t)
+		}
+		clear(list[len(rest):])
+		return rest
+	}
+	p.again, p.slow = keep(p.again), keep(p.slow)
+	all := true
+	for _, m := range p.members {
+		if m.takes() && m.promising() {
+			all = false
+			continue
+		}
+		for _, t := range m.own.all() {
+			a.end(t, p.nobody(m))
+		}
+	}
+	if all {
+		for _, t := range p.shared.all() {
+			a.end(t, p.nobody(nil))
+		}
+	}
+}

@@ -1,0 +1,500 @@
+package hsmpool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// workerProcess is an opener whose worker is a process of its own: a library that crashes, hangs or leaks takes nothing along.
+type workerProcess struct {
+	cfg     *MemberConfig
+	command []string
+	pin     pinKeeper
+}
+
+const (
+	// silence is how long a worker that has work may tell nothing. It tells every aliveInterval that it is there, whatever its calls
+	// into the library are doing; a process that was stopped does not.
+	silence       = time.Second
+	aliveInterval = 200 * time.Millisecond
+
+	// closeWait is how long a worker gets to close its sessions.
+	farewell = 2 * time.Second
+)
+
+// openTimeout bounds how long a worker may take to find its token and log in.
+var openTimeout = 20 * time.Second
+
+// child is one process. It is a link.
+type child struct {
+	cmd  *exec.Cmd
+	conn *net.UnixConn
+	out  *frameWriter
+	pin  pinKeeper
+	ev   events
+	said lastWords
+
+	opened chan openResult // gets one
+	tried  chan error      // what C_Login gave; holds one
+	dead   chan struct{}   // closed when the process is gone and read has ended
+	why    *Error          // of the end; may be read when dead is closed
+
+	over     atomic.Bool  // the owner has closed it: nothing is told any more
+	told     atomic.Bool  // failed was
+	waiting  atomic.Int64 // tasks that are not answered
+	heard    atomic.Int64 // when the last frame came, since zeroTime
+	width    atomic.Int64
+	sessions atomic.Int64
+	keys     atomic.Int64
+	cause    atomic.Pointer[Error] // why it was killed
+
+	// The frame of tasks that is being filled. Guarded by out.mu.
+	filling bool
+	start   int
+	length  int
+}
+
+type openResult struct {
+	id  *identity
+	err error
+}
+
+// environment is what a worker process gets of ours: nothing that systemd or the caller meant for the daemon alone.
+func environment(extra map[string]string) []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "GOCOVERDIR"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	// A crash shows its signal and nothing of memory.
+	env = append(env, "GOTRACEBACK=none")
+	for name, v := range extra {
+		env = append(env, name+"="+v)
+	}
+	return env
+}
+
+// spawn starts the process.
+func (o *workerProcess) spawn(ev events) (*child, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "worker"), os.NewFile(uintptr(fds[1]), "daemon")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close() // FileConn has a copy
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	c := &child{conn: conn.(*net.UnixConn), pin: o.pin, ev: ev, opened: make(chan openResult, 1), tried: make(chan error, 1),
+		dead: make(chan struct{})}
+	c.width.Store(1)
+	c.cmd = exec.Command(o.command[0], o.command[1:]...)
+	c.cmd.Args[0] = "keywardd" // what ps shows
+	c.cmd.Env = environment(o.cfg.Environment)
+	c.cmd.ExtraFiles = []*os.File{theirs}
+	c.cmd.Stderr = &c.said
+	c.cmd.Dir = "/"
+	// An interrupt from the terminal is for the daemon, which ends its workers when they are no longer needed.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if c.out, err = newFrameWriter(c.conn); err != nil {
+		return nil, errors.Join(fmt.Errorf("socketpair: %w", err), c.conn.Close())
+	}
+	if err := c.cmd.Start(); err != nil {
+		c.conn.Close()
+		c.out.close()
+		return nil, fmt.Errorf("starting a worker process: %w", err)
+	}
+	go c.life()
+	return c, nil
+}
+
+func (o *workerProcess) open(ctx context.Context, ev events) (link, *identity, error) {
+	c, id, err := o.start(ctx, ev, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	go c.watch()
+	return c, id, nil
+}
+
+func (o *workerProcess) enrol(ctx context.Context, f *enrolFrame) error {
+	c, _, err := o.start(ctx, noEvents{}, f)
+	if err != nil {
+		return err
+	}
+	return c.close(true)
+}
+
+// noEvents is for a worker that gets no tasks.
+type noEvents struct{}
+
+func (noEvents) answers([]*task, int) {}
+func (noEvents) counted(*codeCount)   {}
+func (noEvents) failed(*Error)        {}
+
+// start spawns a process and waits until it has logged in. After an error nothing is left of it.
+func (o *workerProcess) start(ctx context.Context, ev events, enrol *enrolFrame) (*child, *identity, error) {
+	c, err := o.spawn(ev)
+	if err != nil {
+		return nil, nil, &Error{Kind: KindUnavailable, fate: fateDown, Err: err}
+	}
+	f := &openFrame{module: o.cfg.Module, label: o.cfg.TokenLabel, serial: o.cfg.TokenSerial, callTimeout: o.cfg.CallTimeout,
+		maxSessions: o.cfg.sessionsOfEach()}
+	c.out.put(func(b []byte) []byte {
+		kind := frameOpen
+		if enrol != nil {
+			kind = frameEnroll
+		}
+		b, start := beginFrame(b, kind)
+		b = putOpen(b, f)
+		if enrol != nil {
+			b = putEnrol(b, enrol)
+		}
+		return endFrame(b, start)
+	})
+	c.out.flush()
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	var failure *Error
+	select {
+	case r := <-c.opened:
+		if r.err == nil {
+			return c, r.id, nil
+		}
+		c.over.Store(true)
+		_ = c.close(true) // what it failed for is what matters
+		return nil, nil, r.err
+	case <-c.dead:
+		failure = c.why
+	case <-ctx.Done():
+		failure = errorf(KindUnavailable, fateDown, "it did not log in within %v, and was ended: the library hangs, or the HSM does not answer", openTimeout)
+		c.kill(failure)
+	}
+	c.over.Store(true)
+	_ = c.close(false)
+	return nil, nil, failure
+}
+
+// life reads until the process is gone, and buries it.
+func (c *child) life() {
+	readErr := c.read()
+	if readErr == errWire {
+		c.kill(wireError("what no worker sends"))
+	}
+	// Whoever closed the socket: without it the process ends, and if it is too sick for that it is ended.
+	c.conn.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- c.cmd.Wait() }()
+	var err error
+	select {
+	case err = <-ended:
+	case <-time.After(farewell):
+		_ = c.cmd.Process.Kill() // it may be gone just now
+		err = <-ended
+	}
+	c.out.close()
+	if c.why = c.cause.Load(); c.why == nil {
+		c.why = &Error{Kind: KindUnavailable, fate: fateModule, Detail: c.epitaph(err)}
+	}
+	close(c.dead)
+	c.tell(c.why)
+}
+
+// epitaph says how the process ended.
+func (c *child) epitaph(err error) string {
+	how := "with exit code 0"
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		how = fmt.Sprintf("with exit code %d", exit.ExitCode())
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			how = "by the signal " + unix.SignalName(status.Signal())
+		}
+	} else if err != nil {
+		how = "in a way that is not known: " + err.Error()
+	}
+	if words := c.said.String(); words != "" {
+		how += " (" + words + ")"
+	}
+	return "the worker process ended " + how
+}
+
+// tell tells the owner that the process is of no more use, once.
+func (c *child) tell(e *Error) {
+	if !c.over.Load() && !c.told.Swap(true) {
+		c.ev.failed(e)
+	}
+}
+
+// kill ends the process at once.
+func (c *child) kill(why *Error) {
+	c.cause.CompareAndSwap(nil, why)
+	_ = c.cmd.Process.Kill() // it may be gone already
+}
+
+// read reads frames until the socket closes.
+func (c *child) read() error {
+	in := newFrameReader(c.conn)
+	for {
+		kind, body, err := in.next()
+		if err != nil {
+			return err
+		}
+		c.heard.Store(sinceEpoch())
+		if err := c.handle(kind, &cursor{b: body}); err != nil {
+			return err
+		}
+		clear(body) // plaintexts
+	}
+}
+
+func (c *child) handle(kind frameKind, body *cursor) error {
+	switch kind {
+	case frameAnswers:
+		return c.answers(body)
+	case frameAlive:
+		f := body.figures()
+		if err := body.end(); err != nil {
+			return err
+		}
+		c.width.Store(int64(f.width))
+		c.sessions.Store(int64(f.sessions))
+		c.keys.Store(int64(f.keys))
+		if len(f.codes) > 0 && !c.over.Load() {
+			c.ev.counted(&codeCount{n: f.codes})
+		}
+		return nil
+	case frameStuck:
+		e := body.stuck()
+		if err := body.end(); err != nil {
+			return err
+		}
+		c.tell(e) // its owner kills it
+		return nil
+	case frameOpened:
+		id := body.identity()
+		if err := body.end(); err != nil {
+			return err
+		}
+		c.width.Store(int64(id.Width))
+		return c.result(openResult{id: id})
+	case frameFailed:
+		e := body.error()
+		if err := body.end(); err != nil || e == nil {
+			return errWire
+		}
+		return c.result(openResult{err: e})
+	case frameNeedPIN:
+		if err := body.end(); err != nil {
+			return err
+		}
+		go c.present()
+		return nil
+	case frameRefuse:
+		why := body.text()
+		if err := body.end(); err != nil {
+			return err
+		}
+		go c.verdict(c.pin.refuse(why))
+		return nil
+	case frameTried:
+		e := body.error()
+		if err := body.end(); err != nil {
+			return err
+		}
+		var outcome error
+		if e != nil {
+			outcome = e.Err
+		}
+		select {
+		case c.tried <- outcome:
+			return nil
+		default:
+			return errWire
+		}
+	}
+	return errWire
+}
+
+func (c *child) result(r openResult) error {
+	select {
+	case c.opened <- r:
+		return nil
+	default:
+		return errWire // it was told already
+	}
+}
+
+func (c *child) answers(body *cursor) error {
+	var tasks []*task
+	for len(body.b) > 0 {
+		t := body.answer()
+		if body.bad {
+			return errWire
+		}
+		tasks = append(tasks, t)
+	}
+	c.waiting.Add(-int64(len(tasks)))
+	if !c.over.Load() {
+		c.ev.answers(tasks, int(c.width.Load()))
+	}
+	return nil
+}
+
+// present gives the worker the PIN, as soon as it is its turn.
+func (c *child) present() {
+	err := c.pin.present(func(pin []byte) error {
+		c.out.put(func(b []byte) []byte {
+			b, start := beginFrame(b, framePIN)
+			return endFrame(putOctets(b, pin), start)
+		})
+		c.out.flush()
+		select {
+		case outcome := <-c.tried:
+			return outcome
+		case <-c.dead:
+			return errUnknown
+		}
+	})
+	c.verdict(err)
+}
+
+// verdict tells the worker what became of its login. A worker that was not given the PIN learns from it that it won't be.
+func (c *child) verdict(err error) {
+	var e *Error
+	if err != nil && !errors.As(err, &e) {
+		e = &Error{Kind: KindUnavailable, fate: fateOperator, Err: err}
+	}
+	c.out.put(func(b []byte) []byte {
+		b, start := beginFrame(b, frameVerdict)
+		return endFrame(putError(b, e), start)
+	})
+	c.out.flush()
+}
+
+// watch ends the process when it has work and is silent. It ends with the process.
+func (c *child) watch() {
+	tick := time.NewTicker(silence / 4)
+	defer tick.Stop()
+	last := sinceEpoch()
+	for {
+		select {
+		case <-c.dead:
+			return
+		case <-tick.C:
+		}
+		now := sinceEpoch()
+		late := now-last > int64(silence/2) // this process was stopped itself, or had no processor
+		last = now
+		if late {
+			c.heard.Store(now)
+		}
+		if c.waiting.Load() > 0 && now-c.heard.Load() > int64(silence) {
+			e := errorf(KindUnavailable, fateModule, "the worker process has work and has told nothing for %v: it was ended", silence)
+			c.kill(e)
+			c.tell(e)
+			return
+		}
+	}
+}
+
+func (c *child) post(t *task, slot uint32, tell bool) {
+	if c.waiting.Add(1) == 1 {
+		c.heard.Store(sinceEpoch())
+	}
+	c.out.put(func(b []byte) []byte {
+		// Tasks that are posted one after the other travel in one frame, until it is flushed or full.
+		if !c.filling || c.length != len(b) || len(b)-c.start > fullFrame {
+			b, c.start = beginFrame(b, frameTasks)
+		}
+		b = endFrame(putTask(b, t, slot, tell), c.start)
+		c.filling, c.length = true, len(b)
+		return b
+	})
+}
+
+func (c *child) flush() { c.out.flush() }
+
+func (c *child) cancel(id uint64) {
+	c.out.put(func(b []byte) []byte {
+		b, start := beginFrame(b, frameCancel)
+		return endFrame(putID(b, id), start)
+	})
+	c.out.flush()
+}
+
+// close may be called while others post or flush: that goes nowhere then.
+func (c *child) close(gently bool) error {
+	c.over.Store(true)
+	if gently {
+		c.out.put(func(b []byte) []byte {
+			b, start := beginFrame(b, frameClose)
+			return endFrame(b, start)
+		})
+		c.out.flush()
+		select {
+		case <-c.dead:
+			return nil
+		case <-time.After(farewell):
+		}
+	}
+	_ = c.cmd.Process.Kill() // it may be gone already
+	<-c.dead
+	return nil
+}
+
+func (c *child) load() (sessions, keys int) { return int(c.sessions.Load()), int(c.keys.Load()) }
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// lastWords keeps the beginning of what a process writes, as it may say why it ends, and passes all of it on.
+type lastWords struct {
+	mu   sync.Mutex
+	text []byte // guarded by mu
+}
+
+const mostWords = 4 << 10
+
+// Write takes what the process wrote.
+func (w *lastWords) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	w.text = append(w.text, p...)
+	if n := len(w.text) - mostWords; n > 0 {
+		w.text = append(w.text[:0], w.text[n:]...)
+	}
+	w.mu.Unlock()
+	return os.Stderr.Write(p)
+}
+
+// String gives the line that says most.
+func (w *lastWords) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := ""
+	for line := range strings.Lines(string(bytes.ToValidUTF8(w.text, []byte("?")))) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[signal ") || strings.HasPrefix(line, "panic: ") {
+			return strings.Trim(line, "[]")
+		}
+		if line != "" {
+			last = line
+		}
+	}
+	return last[:min(len(last), 200)]
+}
+
+var _ io.Writer = (*lastWords)(nil)

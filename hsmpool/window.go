@@ -1,0 +1,93 @@
+package hsmpool
+
+import "time"
+
+// window bounds how many jobs a worker may have in its hands. Too few, and its sessions wait for the next one; too many, and jobs
+// wait where they can't be given to anybody else. What is right depends on the HSM, so it is found out: a job's time at the
+// worker, less the least that jobs of its kind have taken there, is time that it spent waiting for others. While that is
+// little the jobs that were added have gone through beside the others, so throughput grows with the window, and it may grow;
+// where only the waiting grows it must shrink. (TCP Vegas does this for packets.) It is guarded by Pool.mu.
+//
+// A token that does one operation in 100 ms ends up with two jobs, one of them waiting; one with 16 sessions of 2 ms each with
+// some 24; SoftHSM, where an operation takes 60 µs, with as many as take a millisecond.
+type window struct {
+	size int
+	most int // size never exceeds it
+
+	lanes   int           // sessions that may be at work at the same time
+	took    time.Duration // what a job takes, as a moving average
+	fastest [taskClasses]fastest
+
+	// This round, which ends with as many jobs as the window has.
+	jobs    int
+	limited bool // a job waited because the window was full
+	over    time.Duration
+	least   time.Duration
+}
+
+// fastest is the least that tasks of a class have taken: of late, and in the time before.
+type fastest struct {
+	now, before time.Duration
+	since       time.Time
+}
+
+const (
+	// patience is how long a job may wait at a worker for the sake of throughput, at least: several jobs travel together.
+	patience = time.Millisecond
+
+	// forgetAfter is how long a fast job counts: an HSM that has become slow must not be measured by what it did once.
+	forgetAfter = 15 * time.Second
+
+	// jobsPerLane bounds a window.
+	jobsPerLane = 64
+)
+
+func newWindow(lanes int) window {
+	return window{size: lanes, lanes: lanes, most: lanes * jobsPerLane}
+}
+
+// setLanes notes how many sessions may be at work.
+func (w *window) setLanes(lanes int) {
+	if lanes != w.lanes {
+		w.lanes, w.most = lanes, lanes*jobsPerLane
+		w.size = min(max(w.size, lanes), w.most)
+	}
+}
+
+// done counts a job that the worker has answered.
+func (w *window) done(t *task, now time.Time) {
+	f := &w.fastest[t.class()]
+	if now.Sub(f.since) > forgetAfter {
+		f.before, f.now, f.since = f.now, 0, now
+	}
+	if f.now == 0 || t.took < f.now {
+		f.now = t.took
+	}
+	least := f.now
+	if f.before > 0 && f.before < least {
+		least = f.before
+	}
+	if w.took == 0 {
+		w.took = t.took
+	}
+	w.took += (t.took - w.took) / 8
+	w.jobs++
+	w.least += least
+	w.over += t.waited + t.took - least
+	if w.jobs < w.size {
+		return
+	}
+	over, tolerated := w.over/time.Duration(w.jobs), max(w.least/time.Duration(w.jobs), patience)
+	switch {
+	case over > tolerated:
+		w.size = max(w.size-max(w.size/8, 1), 1)
+	case w.limited && over < tolerated/2:
+		w.size = min(w.size+max(w.size/4, 1), w.most)
+	}
+	w.jobs, w.over, w.least, w.limited = 0, 0, 0, false
+}
+
+// wait is how long a job would take, from now to its end, with so many before it.
+func (w *window) wait(inFlight int) time.Duration {
+	return w.took * time.Duration(inFlight/w.lanes+1)
+}
