@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -98,67 +99,88 @@ func BenchmarkDirect(b *testing.B) {
 	}
 }
 
-// BenchmarkPool is the same through the pool: one caller, many callers, and groups of a hundred.
+// BenchmarkPool is the same through the pool, in this process and through worker processes: one caller, many callers, and groups of a
+// hundred from a few.
 func BenchmarkPool(b *testing.B) {
-	for _, members := range []int{1, 2} {
-		h := hsmtest.New(b, []string{"a", "b"}[:members]...)
+	for _, c := range []struct{ members, workers int }{{1, 0}, {1, 1}, {1, 2}, {2, 0}, {2, 1}} {
+		h := hsmtest.New(b, []string{"a", "b"}[:c.members]...)
 		h.Ceremony(b)
-		p := h.Open(b)
-		ctx := context.Background()
-		for _, o := range benchOps {
-			k, _ := wrappedKey(b, p, o.t, o.u)
-			job := func() *hsmpool.Job {
-				j := &hsmpool.Job{Op: o.op, Key: k, In: make([]byte, o.in)}
-				if o.op == hsmpool.EncryptGCM {
-					j.Nonce = make([]byte, 12)
-				}
-				return j
-			}
-			name := fmt.Sprintf("members=%d/%s", members, o.name)
-			b.Run(name+"/single", func(b *testing.B) {
-				b.ReportAllocs()
-				defer cpuTime(b)()
-				j := job()
-				for range b.N {
-					if err := p.Do(ctx, j); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-			b.Run(name+"/callers=16", func(b *testing.B) {
-				b.ReportAllocs()
-				b.SetParallelism(8)
-				defer cpuTime(b)()
-				b.RunParallel(func(pb *testing.PB) {
-					j := job()
-					for pb.Next() {
-						if err := p.Do(ctx, j); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
-			})
-			b.Run(name+"/batch=100", func(b *testing.B) {
-				b.ReportAllocs()
-				jobs := make([]*hsmpool.Job, 100)
-				for i := range jobs {
-					jobs[i] = job()
-				}
-				defer cpuTime(b)()
-				for n := 0; n < b.N; n += len(jobs) {
-					part := jobs[:min(len(jobs), b.N-n)]
-					p.DoAll(ctx, part)
-					for _, j := range part {
-						if j.Err != nil {
-							b.Fatal(j.Err)
-						}
-					}
-				}
-			})
+		name, config := "isolation=none", h.Config()
+		if c.workers > 0 {
+			name, config = fmt.Sprintf("workers=%d", c.workers), h.Isolated(c.workers)
 		}
+		p := hsmtest.OpenConfig(b, config)
+		benchPool(b, p, fmt.Sprintf("members=%d/%s", c.members, name))
 		if err := p.Close(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func benchPool(b *testing.B, p *hsmpool.Pool, name string) {
+	ctx := context.Background()
+	for _, o := range benchOps {
+		k, _ := wrappedKey(b, p, o.t, o.u)
+		job := func() *hsmpool.Job {
+			j := &hsmpool.Job{Op: o.op, Key: k, In: make([]byte, o.in)}
+			if o.op == hsmpool.EncryptGCM {
+				j.Nonce = make([]byte, 12)
+			}
+			return j
+		}
+		b.Run(name+"/"+o.name+"/single", func(b *testing.B) {
+			b.ReportAllocs()
+			defer cpuTime(b)()
+			j := job()
+			for range b.N {
+				if err := p.Do(ctx, j); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"/"+o.name+"/callers=16", func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetParallelism(8)
+			defer cpuTime(b)()
+			b.RunParallel(func(pb *testing.PB) {
+				j := job()
+				for pb.Next() {
+					if err := p.Do(ctx, j); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+		b.Run(name+"/"+o.name+"/batch=100", func(b *testing.B) {
+			b.ReportAllocs()
+			defer cpuTime(b)()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					jobs := make([]*hsmpool.Job, 100)
+					for i := range jobs {
+						jobs[i] = job()
+					}
+					for {
+						n := left.Add(-int64(len(jobs)))
+						if n <= -int64(len(jobs)) {
+							return
+						}
+						part := jobs[:min(len(jobs), int(n)+len(jobs))]
+						p.DoAll(ctx, part)
+						for _, j := range part {
+							if j.Err != nil {
+								b.Error(j.Err)
+								return
+							}
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }

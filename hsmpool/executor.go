@@ -68,12 +68,11 @@ func newExecutor(lanes, width int, limits *callLimits, run func(*task) *Error, e
 
 // submit gives the executor tasks. They are its own until they are emitted.
 func (e *executor) submit(tasks []*task) {
-	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := 0
 	for _, t := range tasks {
-		t.queued = now
+		t.ahead = len(e.ready)
 		if t.slow() {
 			e.slow = append(e.slow, t)
 			continue
@@ -192,7 +191,6 @@ func (e *executor) work(l *execLane) {
 		start := time.Now()
 		told, answered := start, 0
 		for i, t := range batch {
-			t.waited = start.Sub(t.queued)
 			l.op.Store(uint32(t.op))
 			l.limit.Store(int64(e.limits.of(t)))
 			l.began.Store(int64(start.Sub(zeroTime)))

@@ -18,9 +18,9 @@ type task struct {
 	begun bool // a token object may exist
 	err   *Error
 
-	// What the worker measured: how long the task waited for a session, and how long it ran.
-	waited, took time.Duration
-	queued       time.Time // when the worker got it; the executor's
+	// What the worker saw: how many others were before the task when it came, and how long it ran.
+	ahead int
+	took  time.Duration
 }
 
 // repeatable says whether the task may be run again after it failed half-way. Making a token object may not once it has begun:

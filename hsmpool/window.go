@@ -3,13 +3,14 @@ package hsmpool
 import "time"
 
 // window bounds how many jobs a worker may have in its hands. Too few, and its sessions wait for the next one; too many, and jobs
-// wait where they can't be given to anybody else. What is right depends on the HSM, so it is found out: a job's time at the
-// worker, less the least that jobs of its kind have taken there, is time that it spent waiting for others. While that is
-// little the jobs that were added have gone through beside the others, so throughput grows with the window, and it may grow;
-// where only the waiting grows it must shrink. (TCP Vegas does this for packets.) It is guarded by Pool.mu.
+// wait where they can't be given to anybody else. What is right depends on the HSM, so it is found out. A job waits for others at
+// the worker, as long as those take that were before it, and in the HSM, as long as it takes more than the least that jobs of its
+// kind have taken. While that is little the jobs that were added have gone through beside the others, so throughput grows with the
+// window, and it may grow; where only the waiting grows it must shrink. (TCP Vegas does this for packets.) Waiting for one of this
+// machine's processors is not counted: a smaller window would not shorten it. It is guarded by Pool.mu.
 //
 // A token that does one operation in 100 ms ends up with two jobs, one of them waiting; one with 16 sessions of 2 ms each with
-// some 24; SoftHSM, where an operation takes 60 µs, with as many as take a millisecond.
+// some 30; SoftHSM, where an operation takes 60 µs, with as many as take two milliseconds.
 type window struct {
 	size int
 	most int // size never exceeds it
@@ -33,13 +34,14 @@ type fastest struct {
 
 const (
 	// patience is how long a job may wait at a worker for the sake of throughput, at least: several jobs travel together.
-	patience = time.Millisecond
+	patience = 2 * time.Millisecond
 
 	// forgetAfter is how long a fast job counts: an HSM that has become slow must not be measured by what it did once.
 	forgetAfter = 15 * time.Second
 
 	// jobsPerLane bounds a window.
-	jobsPerLane = 64
+	jobsPerLane = 128
+	maxWindow   = jobsPerLane * maxSessions
 )
 
 func newWindow(lanes int) window {
@@ -73,7 +75,7 @@ func (w *window) done(t *task, now time.Time) {
 	w.took += (t.took - w.took) / 8
 	w.jobs++
 	w.least += least
-	w.over += t.waited + t.took - least
+	w.over += w.took*time.Duration(t.ahead)/time.Duration(w.lanes) + t.took - least
 	if w.jobs < w.size {
 		return
 	}

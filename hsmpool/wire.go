@@ -363,7 +363,7 @@ func (t *task) check() *Error {
 
 func putAnswer(b []byte, t *task) []byte {
 	b = binary.BigEndian.AppendUint64(b, t.id)
-	b = binary.BigEndian.AppendUint64(b, uint64(t.waited))
+	b = binary.BigEndian.AppendUint32(b, uint32(t.ahead))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.took))
 	b = putBool(b, t.begun)
 	b = putError(b, t.err)
@@ -377,8 +377,8 @@ func putAnswer(b []byte, t *task) []byte {
 
 // answer reads one answer into a task of its own, which keeps nothing of the body.
 func (c *cursor) answer() *task {
-	t := &task{id: c.u64(), waited: time.Duration(c.u64()), took: time.Duration(c.u64()), begun: c.bool(), err: c.error()}
-	c.bad = c.bad || t.waited < 0 || t.took < 0
+	t := &task{id: c.u64(), ahead: int(c.u32()), took: time.Duration(c.u64()), begun: c.bool(), err: c.error()}
+	c.bad = c.bad || t.took < 0 || t.ahead > maxWindow
 	if t.err != nil || c.bad {
 		return t
 	}
