@@ -157,15 +157,7 @@ func (s *server) drainMember(r *http.Request) (any, *failure) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // a stop of the daemon does not wait for the jobs
-		select {
-		case <-s.stopping:
-			cancel()
-		case <-stop:
-		}
-	}()
+	defer context.AfterFunc(s.stopping, cancel)() // a stop of the daemon does not wait for the jobs
 	err := s.pool.Drain(ctx, m.Name)
 	if err != nil && ctx.Err() == nil {
 		return nil, poolFailure(err)

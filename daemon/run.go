@@ -35,15 +35,17 @@ type server struct {
 	store     *keystore.DB
 	pool      *hsmpool.Pool
 	audit     kms.Auditor
-	kms       http.Handler  // the KMS API
-	metrics   http.Handler  // what GET /metrics answers
-	stopping  chan struct{} // closed when the daemon begins to stop: calls that only wait end then
+	kms       http.Handler    // the KMS API
+	metrics   http.Handler    // what GET /metrics answers
+	stopping  context.Context // ends when the daemon begins to stop: calls that only wait end then
+	beginStop context.CancelFunc
 }
 
 // newServer makes a server of parts that are open.
 func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger) *server {
 	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit,
-		kms: kmsHandler(p.svc, log), stopping: make(chan struct{})}
+		kms: kmsHandler(p.svc, log)}
+	s.stopping, s.beginStop = context.WithCancel(context.Background())
 	s.metrics = metricsHandler(s.observe, log)
 	s.config.Store(c)
 	s.peers.Store(peers)
@@ -122,6 +124,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    1 << 20,
 	}
+	defer s.beginStop()
 	served := make(chan error, 1)
 	go func() { served <- h.Serve(l) }()
 
@@ -151,7 +154,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 
 // drain stops accepting and waits for the calls that run, as long as shutdown_timeout.
 func (s *server) drain(h *http.Server) error {
-	close(s.stopping)
+	s.beginStop()
 	notify(s.log, sdnotify.SdNotifyStopping+"\nSTATUS=finishing the calls that run")
 	s.log.Info().Msg("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.Load().ShutdownTimeout))

@@ -63,12 +63,12 @@ func (c *Client) Drain(ctx context.Context, member string, wait time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	return post[Drained](ctx, c, memberPath(DrainPath, member), body)
+	return postMember[Drained](ctx, c, DrainPath, member, bytes.NewReader(body), len(body))
 }
 
 // Undrain ends a drain.
 func (c *Client) Undrain(ctx context.Context, member string) (*Member, error) {
-	return post[Member](ctx, c, memberPath(UndrainPath, member), nil)
+	return postMember[Member](ctx, c, UndrainPath, member, http.NoBody, 0)
 }
 
 // Enroll puts the master keys on a member whose token has none, from recovery shares. The caller wipes them.
@@ -92,7 +92,7 @@ func (c *Client) Enroll(ctx context.Context, member string, shares [][]byte) (*E
 		body = append(body, '"')
 	}
 	secret.rest = append(body, `]}`...)
-	return decoded[Enrolled](c.do(ctx, http.MethodPost, memberPath(EnrollPath, member), secret, len(secret.rest)))
+	return postMember[Enrolled](ctx, c, EnrollPath, member, secret, len(secret.rest))
 }
 
 // secretBody is the body of a request, wiped when it is closed: http.Client may read on for a moment after a call that failed.
@@ -124,7 +124,7 @@ func (b *secretBody) Close() error {
 
 // Reload has the daemon read its configuration again.
 func (c *Client) Reload(ctx context.Context) (*Reloaded, error) {
-	return post[Reloaded](ctx, c, ReloadPath, nil)
+	return decoded[Reloaded](c.do(ctx, http.MethodPost, ReloadPath, http.NoBody, 0))
 }
 
 // Metrics asks for the figures that Prometheus reads, as text.
@@ -132,16 +132,16 @@ func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, MetricsPath, http.NoBody, 0)
 }
 
-func memberPath(path, member string) string {
-	return strings.Replace(path, "{name}", url.PathEscape(member), 1)
+// postMember makes a call about one member. send is a reader of size octets.
+func postMember[T any](ctx context.Context, c *Client, path, member string, send io.Reader, size int) (*T, error) {
+	if member == "" || member == "." || member == ".." { // they would be another path
+		return nil, &Error{http.StatusNotFound, fmt.Sprintf("there is no HSM member %q", member)}
+	}
+	return decoded[T](c.do(ctx, http.MethodPost, strings.Replace(path, "{name}", url.PathEscape(member), 1), send, size))
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 	return decoded[T](c.do(ctx, http.MethodGet, path, http.NoBody, 0))
-}
-
-func post[T any](ctx context.Context, c *Client, path string, body []byte) (*T, error) {
-	return decoded[T](c.do(ctx, http.MethodPost, path, bytes.NewReader(body), len(body)))
 }
 
 func decoded[T any](body []byte, err error) (*T, error) {
