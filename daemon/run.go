@@ -198,7 +198,7 @@ func (s *server) watchMembers(ctx context.Context) {
 }
 
 // logMembers logs what is different from away, brings away up to date, and says whether anything was different. A member that
-// is half open is on its way: whether it is up again is said when that is sure.
+// is half open is on its way: whether it is up again is said when that is sure. Drains are logged by who asks for them.
 func (s *server) logMembers(away map[string]string) bool {
 	different := false
 	all := s.pool.Status()
@@ -216,8 +216,9 @@ func (s *server) logMembers(away map[string]string) bool {
 			s.log.Warn().Str("member", m.Name).Str("reason", m.Reason).Msg("an HSM member is down")
 			away[m.Name] = m.Reason
 		case m.State == hsmpool.StateDraining && (!known || why != drained):
-			s.log.Warn().Str("member", m.Name).Msg("an HSM member gets no more jobs: an operator drains it")
 			away[m.Name] = drained
+		case serves(m.State) && why == drained:
+			delete(away, m.Name)
 		case m.State == hsmpool.StateUp && known:
 			s.log.Info().Str("member", m.Name).Msg("an HSM member is up again")
 			delete(away, m.Name)
