@@ -402,6 +402,11 @@ func TestOthers(t *testing.T) {
 	if out, _ := d.must(t, "__complete", "key", "describe", ""); !strings.Contains(out, "alias/app/db") {
 		t.Errorf("completion of keys: %q", out)
 	}
+	for _, verb := range []string{"drain", "undrain", "enroll"} {
+		if out, _ := d.must(t, "__complete", "hsm", verb, ""); !strings.Contains(out, "hsm-a\nhsm-b\n") {
+			t.Errorf("completion of members: %q", out)
+		}
+	}
 }
 
 func TestPlain(t *testing.T) {

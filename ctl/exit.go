@@ -145,7 +145,7 @@ func verdict(err error) (code int, next string) {
 		case http.StatusForbidden, http.StatusUnauthorized:
 			return exitDenied, "" // the message says who was not known, and where to add it
 		case http.StatusNotFound:
-			return exitNotFound, "the daemon may be older than this keywardctl"
+			return exitNotFound, "" // the message says what there is, or that this daemon has no such call
 		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 			return exitTryAgain, ""
 		}

@@ -42,6 +42,11 @@ type fakeDaemon struct {
 	aliases map[string]string
 	calls   []string                      // actions, in order
 	refuse  map[string]*kmswire.ErrorBody // by action
+
+	needRestart []string
+	busy        bool           // members never get idle
+	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
+	managed     []string       // what was asked for, in order
 }
 
 type fakeKey struct {
@@ -104,7 +109,17 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		json.NewEncoder(w).Encode(d.status)
 		return
 	case admin.MembersPath:
-		json.NewEncoder(w).Encode(admin.Members{Members: d.status.Members})
+		json.NewEncoder(w).Encode(admin.Members{Members: d.status.Members, Pool: admin.Pool{Waiting: 3, Room: 4096, Principals: 2}})
+		return
+	case admin.ReloadPath:
+		d.manage(w, "reload", admin.Reloaded{NeedRestart: d.needRestart})
+		return
+	case admin.MetricsPath:
+		io.WriteString(w, "keyward_hsm_up 1\n")
+		return
+	}
+	if parts := strings.Split(r.URL.Path, "/"); len(parts) == 5 && parts[2] == "members" {
+		d.member(w, parts[3], parts[4], r.Body)
 		return
 	}
 	action := r.URL.Query().Get("Action")
@@ -127,6 +142,45 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = refusal
 	}
 	json.NewEncoder(w).Encode(answer)
+}
+
+// manage answers a call of the administration that changes something.
+func (d *fakeDaemon) manage(w http.ResponseWriter, what string, answer any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.managed = append(d.managed, what)
+	if d.refusal != nil {
+		w.WriteHeader(http.StatusConflict)
+		answer = d.refusal
+	}
+	json.NewEncoder(w).Encode(answer)
+}
+
+// member does what is asked for with one member.
+func (d *fakeDaemon) member(w http.ResponseWriter, name, verb string, body io.Reader) {
+	i := slices.IndexFunc(d.status.Members, func(m admin.Member) bool { return m.Name == name })
+	if i < 0 {
+		w.WriteHeader(http.StatusNotFound)
+		json.NewEncoder(w).Encode(admin.Failure{Message: "there is no HSM member \"" + name + "\""})
+		return
+	}
+	m := &d.status.Members[i]
+	given, err := io.ReadAll(body)
+	if err != nil {
+		panic(err)
+	}
+	var answer any
+	switch verb {
+	case "drain":
+		m.State = admin.Draining
+		answer = admin.Drained{Idle: !d.busy, Member: *m}
+	case "undrain":
+		m.State = admin.HalfOpen
+		answer = m
+	case "enroll":
+		answer = admin.Enrolled{Member: name, Group: "g-1"}
+	}
+	d.manage(w, verb+" "+name+" "+string(given), answer)
 }
 
 func (d *fakeDaemon) key(ref string) (*fakeKey, *kmswire.ErrorBody) {

@@ -3,7 +3,6 @@ package ctl
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,13 +19,9 @@ The exit code is 0 when all is well, 7 when it serves but needs a person, 6 when
 		Example: "  keywardctl status\n  keywardctl status -o json | jq .state",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := c.admin()
-			defer client.Close()
-			ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
-			defer cancel()
-			s, err := client.Status(ctx)
+			s, err := askAdmin(cmd.Context(), c, 0, func(ctx context.Context, client *admin.Client) (*admin.Status, error) { return client.Status(ctx) })
 			if err != nil {
-				return c.reached(err)
+				return err
 			}
 			if err := c.print(s, func() error { return c.statusTable(s) }); err != nil {
 				return err
@@ -57,7 +52,7 @@ func (c *cli) statusTable(s *admin.Status) error {
 	}
 	up := 0
 	for _, m := range s.Members {
-		if m.State == "up" {
+		if m.State.Serves() {
 			up++
 		}
 	}
@@ -96,78 +91,6 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
-}
-
-func (c *cli) hsmCmd() *cobra.Command {
-	return group("hsm", "Look at the HSM members",
-		"A member is one token of one PKCS#11 module. All members of the group hold the same two master keys, so that any of them can serve a key.",
-		"  keywardctl hsm list\n  keywardctl hsm status",
-		c.hsmListCmd(), c.hsmStatusCmd())
-}
-
-func (c *cli) members(cmd *cobra.Command) ([]admin.Member, error) {
-	client := c.admin()
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
-	defer cancel()
-	members, err := client.Members(ctx)
-	return members, c.reached(err)
-}
-
-func (c *cli) hsmListCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:     "list",
-		Short:   "List the members: which token of which module",
-		Example: "  keywardctl hsm list",
-		Args:    args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			members, err := c.members(cmd)
-			if err != nil {
-				return err
-			}
-			return rows(c, members, []string{"MEMBER", "STATE", "TOKEN", "SERIAL", "MODULE"}, func(m admin.Member) []string {
-				return []string{m.Name, m.State, m.Token, m.Serial, m.Module}
-			})
-		},
-	}
-}
-
-func (c *cli) hsmStatusCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Tell how the members are and what they do",
-		Long: `Tell how the members are: open sessions, keys they hold loaded, jobs that wait, and what they did so far.
-The exit code is 0 when all are up, 7 when some are, 6 when none is.`,
-		Example: "  keywardctl hsm status",
-		Args:    args(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			members, err := c.members(cmd)
-			if err != nil {
-				return err
-			}
-			n := func(v int) string { return strconv.Itoa(v) }
-			err = rows(c, members, []string{"MEMBER", "STATE", "FOR", "SESSIONS", "KEYS", "QUEUE", "DONE", "FAILED", "REASON"}, func(m admin.Member) []string {
-				return []string{m.Name, m.State, span(time.Since(m.Since)), n(m.Sessions), n(m.Keys), n(m.Queue),
-					strconv.FormatUint(m.Done, 10), strconv.FormatUint(m.Failed, 10), m.Reason}
-			})
-			if err != nil {
-				return err
-			}
-			up := 0
-			for _, m := range members {
-				if m.State == "up" {
-					up++
-				}
-			}
-			switch {
-			case up == len(members):
-				return nil
-			case up == 0:
-				return &codedError{code: exitUnavailable, err: errQuiet}
-			}
-			return &codedError{code: exitDegraded, err: errQuiet}
-		},
-	}
 }
 
 // rows prints a list that is already here.

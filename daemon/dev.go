@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -80,10 +81,42 @@ func prepareDev(dir, module string) error {
 	if module, err = findSoftHSM(module); err != nil {
 		return err
 	}
-	if err := makeDev(dir, module); err != nil {
-		return fmt.Errorf("making %s: %w", dir, err)
+	return makeDevApart(dir, module)
+}
+
+// makeDevApart has a process of its own make the directory, for this one goes on as the daemon, which loads no HSM's library.
+func makeDevApart(dir, module string) error {
+	var said strings.Builder
+	cmd := exec.Command(ownProgram, devMakeCommand, "--dir", dir, "--module", module)
+	cmd.Stderr = &said
+	err := cmd.Run()
+	if err == nil {
+		return nil
 	}
-	return nil
+	var why []string
+	for line := range strings.Lines(said.String()) {
+		why = append(why, strings.TrimPrefix(strings.TrimSpace(line), "keywardd: "))
+	}
+	if len(why) == 0 {
+		why = []string{err.Error()}
+	}
+	return fmt.Errorf("making %s: %s", dir, strings.Join(why, "\n"))
+}
+
+// cmdDevMake is the process of makeDevApart.
+func cmdDevMake(args []string) error {
+	var dir, module string
+	err := parse(devMakeCommand, args, func(fs *flag.FlagSet) {
+		fs.StringVar(&dir, "dir", "", "the `directory`, which exists and is empty")
+		fs.StringVar(&module, "module", "", "the PKCS#11 module `file`")
+	})
+	if err != nil {
+		return err
+	}
+	if err := harden(); err != nil {
+		return err
+	}
+	return makeDev(dir, module)
 }
 
 func exists(path string) bool {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	stdlog "log"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -20,18 +21,49 @@ func kmsHandler(svc *kms.Service, log zerolog.Logger) http.Handler {
 	return kmsapi.New(svc, kmsapi.Options{Log: log})
 }
 
-// handler is all that admin.sock answers: the administration under /v1/, the KMS API everywhere else.
+// route is one call of the administration. serve gives the answer, which is JSON unless it is an http.Handler. A call with
+// an action changes something: only the root of an account may make it, and it is audited under that name.
+type route struct {
+	method, path string
+	action       string
+	serve        func(*server, *http.Request) (any, *failure)
+}
+
+// routes is the whole administration, as the package comment of admin lists it.
+var routes = []route{
+	{http.MethodGet, admin.StatusPath, "", (*server).serveStatus},
+	{http.MethodGet, admin.MembersPath, "", (*server).serveMembers},
+	{http.MethodPost, admin.DrainPath, "DrainMember", (*server).drainMember},
+	{http.MethodPost, admin.UndrainPath, "UndrainMember", (*server).undrainMember},
+	{http.MethodPost, admin.EnrollPath, "EnrollMember", (*server).enrollMember},
+	{http.MethodPost, admin.ReloadPath, "ReloadConfiguration", (*server).serveReload},
+	{http.MethodGet, admin.MetricsPath, "", func(s *server, _ *http.Request) (any, *failure) { return s.metrics, nil }},
+}
+
+// handler is all that admin.sock answers: the administration under /v1/, the metrics, the KMS API everywhere else.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+admin.StatusPath, s.known(s.serveStatus))
-	mux.HandleFunc("GET "+admin.MembersPath, s.known(s.serveMembers))
+	for _, rt := range routes {
+		mux.HandleFunc(rt.method+" "+rt.path, s.known(func(w http.ResponseWriter, r *http.Request, actor *kms.Actor) {
+			body, f := s.run(&rt, r, actor)
+			if f != nil {
+				s.fail(w, f.status(), f.message)
+				return
+			}
+			if h, ok := body.(http.Handler); ok {
+				h.ServeHTTP(w, r)
+				return
+			}
+			s.answer(w, http.StatusOK, body)
+		}))
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path+" in this version")
 	})
 	administration := s.noBrowsers(mux)
 	// The API does not go through the mux: it has one path, and is called often.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/v1/") {
+		if strings.HasPrefix(r.URL.Path, "/v1/") || r.URL.Path == admin.MetricsPath {
 			administration.ServeHTTP(w, r)
 			return
 		}
@@ -72,12 +104,14 @@ func (s *server) known(next func(http.ResponseWriter, *http.Request, *kms.Actor)
 	}
 }
 
-func (s *server) serveStatus(w http.ResponseWriter, _ *http.Request, actor *kms.Actor) {
-	s.answer(w, http.StatusOK, s.status(actor))
+func (s *server) serveStatus(r *http.Request) (any, *failure) {
+	return s.status(s.identify(r.Context()).actor), nil
 }
 
-func (s *server) serveMembers(w http.ResponseWriter, _ *http.Request, _ *kms.Actor) {
-	s.answer(w, http.StatusOK, admin.Members{Members: s.members()})
+func (s *server) serveMembers(*http.Request) (any, *failure) {
+	t := s.pool.Totals()
+	return admin.Members{Members: s.members(), Pool: admin.Pool{Waiting: t.Waiting, Room: t.Room, Principals: t.Principals,
+		Throttled: t.Throttled, Retries: t.Retries, NoBudget: t.NoBudget, Abandoned: t.Abandoned}}, nil
 }
 
 func (s *server) fail(w http.ResponseWriter, status int, message string) {
@@ -111,7 +145,7 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
 	}
 	if why := s.refused.Load(); why != nil {
-		st.Problems = append(st.Problems, "the configuration was changed, but has a mistake and is not in force: "+*why)
+		st.Problems = append(st.Problems, "the configuration was changed, but is not in force: "+*why)
 	}
 	if health.Problem != "" {
 		st.Problems = append(st.Problems, "store: "+health.Problem)
@@ -121,11 +155,14 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	}
 	up := 0
 	for _, m := range st.Members {
-		if m.State == string(hsmpool.StateUp) {
+		switch {
+		case m.State.Serves():
 			up++
-			continue
+		case m.State == admin.Draining:
+			st.Problems = append(st.Problems, "member "+m.Name+": "+drained+": keywardctl hsm undrain "+m.Name)
+		default:
+			st.Problems = append(st.Problems, "member "+m.Name+": "+m.Reason)
 		}
-		st.Problems = append(st.Problems, "member "+m.Name+": "+m.Reason)
 	}
 	switch {
 	case up == 0:
@@ -139,13 +176,31 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 func (s *server) members() []admin.Member {
 	all := []admin.Member{}
 	for _, m := range s.pool.Status() {
-		all = append(all, admin.Member{
-			Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module, State: string(m.State),
-			Reason:   strings.TrimPrefix(m.Reason, "hsm member "+m.Name+": "), // the name stands beside it
-			Sessions: m.Sessions, Keys: m.Keys, Queue: m.Queue, Done: m.Done, Failed: m.Failed, Since: m.Since,
-		})
+		all = append(all, wireMember(&m))
 	}
 	return all
+}
+
+// wireMember words a member for the wire.
+func wireMember(m *hsmpool.Status) admin.Member {
+	plain := func(reason string) string { return strings.TrimPrefix(reason, "hsm member "+m.Name+": ") } // the name stands beside it
+	count, _ := cumulative(&m.Latency)
+	micro := func(q float64) float64 { return float64(quantile(&m.Latency, q)) / float64(time.Microsecond) }
+	out := admin.Member{
+		Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module,
+		State: admin.MemberState(m.State), Reason: plain(m.Reason), Since: m.Since,
+		Sessions: m.Sessions, Lanes: m.Lanes, Window: m.Window, InFlight: m.InFlight, Keys: m.Keys, Queue: m.Queue,
+		Done: m.Done, Failed: m.Failed, Failovers: m.Failovers, Restarts: m.Restarts, Codes: map[string]uint64{},
+		Latency: admin.Latency{Count: count, P50: micro(0.5), P99: micro(0.99)}, Workers: []admin.Worker{},
+	}
+	maps.Copy(out.Codes, m.Codes)
+	for _, w := range m.Workers {
+		out.Workers = append(out.Workers, admin.Worker{
+			PID: w.PID, State: admin.MemberState(w.State), Reason: plain(w.Reason), Sessions: w.Sessions, Lanes: w.Lanes,
+			Window: w.Window, InFlight: w.InFlight, Keys: w.Keys, Restarts: w.Restarts,
+		})
+	}
+	return out
 }
 
 // httpLog passes what http.Server complains about to the log.

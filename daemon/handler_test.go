@@ -26,6 +26,13 @@ func TestRefusedBeforeAnything(t *testing.T) {
 		{http.MethodGet, admin.StatusPath, "Referer", http.StatusForbidden},
 		{http.MethodGet, admin.StatusPath, "Sec-Fetch-Site", http.StatusForbidden},
 		{http.MethodPost, admin.StatusPath, "", http.StatusNotFound},
+		{http.MethodGet, admin.MetricsPath, "", http.StatusForbidden},
+		{http.MethodPost, admin.ReloadPath, "", http.StatusForbidden},
+		{http.MethodPost, admin.ReloadPath, "Origin", http.StatusForbidden},
+		{http.MethodPost, "/v1/members/a/drain", "", http.StatusForbidden},
+		{http.MethodPost, "/v1/members/a/undrain", "", http.StatusForbidden},
+		{http.MethodPost, "/v1/members/a/enroll", "", http.StatusForbidden},
+		{http.MethodGet, admin.ReloadPath, "", http.StatusNotFound},
 		{http.MethodGet, "/v1/keys", "", http.StatusNotFound},
 	} {
 		req := httptest.NewRequest(row.method, row.path, nil)

@@ -66,6 +66,10 @@ func initialize(c *config.Config, opt initOptions, out io.Writer) (err error) {
 	defer lock.Close()
 	// An operator runs this as root, the daemon has a user of its own.
 	defer func() { err = errors.Join(err, giveToOwner(c.StateDir)) }()
+	// The ceremony carries the master keys from member to member, so this process loads the libraries itself.
+	if err := setEnvironment(c); err != nil {
+		return err
+	}
 	store := filepath.Join(c.StateDir, storeFile)
 	if _, err := os.Lstat(store); err == nil {
 		return fmt.Errorf("%s is there already: this appliance has its master keys and store. Nothing was changed", store)
@@ -96,7 +100,7 @@ func ceremony(ctx context.Context, c *config.Config, opt initOptions, out io.Wri
 	if err := prepareShares(opt.sharesDir); err != nil {
 		return nil, err
 	}
-	pool, err := poolConfig(c, "")
+	pool, err := poolConfig(c, "", false)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +160,7 @@ func prepareShares(dir string) error {
 
 // createStore makes the store under the group's seal key. A store appears under its name only when it is whole.
 func createStore(ctx context.Context, c *config.Config, group, path string, out io.Writer) (err error) {
-	pc, err := poolConfig(c, strings.TrimSpace(group))
+	pc, err := poolConfig(c, strings.TrimSpace(group), false)
 	if err != nil {
 		return err
 	}

@@ -59,11 +59,14 @@ func TestWhoseFiles(t *testing.T) {
 	}
 }
 
-// TestUnitKnowsExitCode sees that systemd does not start a daemon again whose PIN was refused.
-func TestUnitKnowsExitCode(t *testing.T) {
+// TestUnit sees that systemd does not start a daemon again whose PIN was refused, and leaves its workers to it.
+func TestUnit(t *testing.T) {
 	unit, err := os.ReadFile("../systemd/keywardd.service")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(string(unit), "\nKillMode=mixed\n") {
+		t.Error("a stop of the unit ends the workers before the calls that need them")
 	}
 	if exitPIN != 78 || !strings.Contains(string(unit), "\nRestartPreventExitStatus=2 78\n") {
 		t.Error("the unit starts a daemon again that ended with exitPIN")

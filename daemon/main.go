@@ -16,7 +16,8 @@ import (
 	"github.com/keyward/keyward/daemon/config"
 )
 
-// command is one of the program's. run gets the arguments after the command's name.
+// command is one of the program's. run gets the arguments after the command's name. One without a short text is started by
+// the daemon itself, and is not in the help.
 type command struct {
 	name, args, short string
 	run               func(args []string) error
@@ -31,6 +32,8 @@ func commands() []command {
 		{"check-config", "[--config FILE]", "say whether the configuration is right", cmdCheckConfig},
 		{"reference", "[--seconds N]", "measure SoftHSM2 and libcrypto without keyward, for comparison", cmdReference},
 		{"version", "", "print the version", cmdVersion},
+		{workerCommand, "", "", cmdWorker},
+		{devMakeCommand, "", "", cmdDevMake},
 	}
 }
 
@@ -51,6 +54,9 @@ func pinRefused(err error) bool {
 // PIN.
 func Main() int {
 	err := dispatch(os.Args[1:])
+	if status, ok := errors.AsType[exitStatus](err); ok {
+		return int(status)
+	}
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
 		return 0
@@ -90,6 +96,9 @@ func dispatch(args []string) error {
 func help(w io.Writer) {
 	fmt.Fprint(w, "keywardd is the key management daemon of keyward.\n\n")
 	for _, c := range commands() {
+		if c.short == "" {
+			continue
+		}
 		fmt.Fprintf(w, "  keywardd %s\n        %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
 	}
 	fmt.Fprintf(w, "\nThe configuration is %s unless --config says otherwise. To use the keys, see keywardctl.\n", config.DefaultPath)

@@ -54,7 +54,13 @@ func openParts(ctx context.Context, c *config.Config, log zerolog.Logger) (_ *pa
 	if p.audit, err = openAudit(c.Audit.File, auditFallback); err != nil {
 		return nil, err
 	}
-	pool, err := poolConfig(c, group)
+	isolated := c.Pool.Isolation == config.Process
+	if !isolated {
+		if err := setEnvironment(c); err != nil {
+			return nil, err
+		}
+	}
+	pool, err := poolConfig(c, group, isolated)
 	if err != nil {
 		return nil, err
 	}
@@ -103,27 +109,65 @@ func serviceInstances(c *config.Config) []kms.Instance {
 	return all
 }
 
-// poolConfig words the configured members for hsmpool, and sets the environment that their modules read.
-func poolConfig(c *config.Config, group string) (hsmpool.Config, error) {
-	pool := hsmpool.Config{Queue: c.Pool.Queue, Group: group}
+// poolConfig words the configured members and shares for hsmpool. Without isolation the members' environment must be set in
+// this process; see setEnvironment.
+func poolConfig(c *config.Config, group string, isolated bool) (hsmpool.Config, error) {
+	pool := hsmpool.Config{Queue: c.Pool.Queue, Group: group, Shares: map[string]hsmpool.Share{}}
+	if isolated {
+		pool.Worker = []string{ownProgram, workerCommand}
+	}
+	for _, s := range c.Shares {
+		pool.Shares[s.Principal] = hsmpool.Share{Weight: s.Weight, Queue: s.Queue}
+	}
 	for i := range c.Members {
 		m := &c.Members[i]
-		for name, value := range m.Environment {
-			if err := os.Setenv(name, value); err != nil {
-				return pool, fmt.Errorf("member %q: setting %s: %w", m.Name, name, err)
-			}
-		}
 		if err := checkModule(m); err != nil {
 			return pool, err
 		}
 		member := hsmpool.MemberConfig{
 			Name: m.Name, Module: m.Module, TokenLabel: m.TokenLabel, TokenSerial: m.TokenSerial,
-			MaxSessions: m.MaxSessions,
+			MaxSessions: m.MaxSessions, Workers: 1, Environment: m.Environment, CallTimeout: time.Duration(m.CallTimeout),
+		}
+		if isolated {
+			member.Workers = m.Workers
 		}
 		withPIN(c, m, &member)
 		pool.Members = append(pool.Members, member)
 	}
 	return pool, nil
+}
+
+// setEnvironment sets what the members' modules read from the environment, for a process that loads them itself.
+func setEnvironment(c *config.Config) error {
+	owner := map[string]string{} // of a variable: the member that set it
+	for i := range c.Members {
+		m := &c.Members[i]
+		for name, value := range m.Environment {
+			if other, ok := owner[name]; ok && os.Getenv(name) != value {
+				return fmt.Errorf("members %q and %q set %s differently, and here one process loads all libraries; leave one of them out of the "+
+					"configuration for now, and give it the master keys when the daemon runs: keywardctl hsm enroll", other, m.Name, name)
+			}
+			if err := os.Setenv(name, value); err != nil {
+				return fmt.Errorf("member %q: setting %s: %w", m.Name, name, err)
+			}
+			owner[name] = m.Name
+		}
+	}
+	return nil
+}
+
+// environmentIsSet says whether this process has the environment that the members want. It can't be changed once libraries
+// are loaded, which read it from threads of their own.
+func environmentIsSet(c *config.Config) error {
+	for i := range c.Members {
+		m := &c.Members[i]
+		for name, value := range m.Environment {
+			if is, ok := os.LookupEnv(name); !ok || is != value {
+				return fmt.Errorf("member %q: without isolation its environment (%s) can be changed by a restart only", m.Name, name)
+			}
+		}
+	}
+	return nil
 }
 
 // checkModule looks whether the member's library is there.

@@ -18,11 +18,17 @@ var errPINRefused = errors.New("the PIN was refused")
 // tried once more by every restart, because HSMs lock after a few. Only an operator takes the mark away.
 func withPIN(c *config.Config, m *config.Member, to *hsmpool.MemberConfig) {
 	mark := filepath.Join(c.StateDir, "pin-refused-"+m.Name)
+	to.PINName = "file " + m.PINFile
+	again := "keywardctl reload (or start keywardd, if it does not run)"
+	if m.PINCredential != "" {
+		to.PINName = "credential " + m.PINCredential
+		again = "systemctl restart keywardd, for systemd gives a unit its credentials at the start"
+	}
 	to.PIN = func() ([]byte, error) {
 		info, err := os.Lstat(mark)
 		if err == nil {
-			return nil, fmt.Errorf("%w on %s and is not tried again, because HSMs lock; put the right PIN in its place, then: rm %s",
-				errPINRefused, info.ModTime().UTC().Format(time.RFC3339), mark)
+			return nil, fmt.Errorf("%w on %s and is not tried again, because HSMs lock; put the right PIN in its place, then: rm %s, and %s",
+				errPINRefused, info.ModTime().UTC().Format(time.RFC3339), mark, again)
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
@@ -34,6 +40,6 @@ func withPIN(c *config.Config, m *config.Member, to *hsmpool.MemberConfig) {
 		if errors.Is(err, os.ErrExist) {
 			err = nil
 		}
-		return "put the right PIN in its place, rm " + mark + ", and start keywardd again", errors.Join(err, syncDir(c.StateDir))
+		return "put the right PIN in its place, then: rm " + mark + ", and " + again, errors.Join(err, syncDir(c.StateDir))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,19 +20,36 @@ import (
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms"
 )
 
 // server is a daemon that runs. What a reload may change is behind atomic pointers and swapped as a whole.
 type server struct {
-	log     zerolog.Logger
-	started time.Time
-	config  atomic.Pointer[config.Config]
-	peers   atomic.Pointer[peerTable]
-	reloads atomic.Int64
-	refused atomic.Pointer[string] // why the last reload was refused; nil: it was not
-	store   *keystore.DB
-	pool    *hsmpool.Pool
-	kms     http.Handler // the KMS API
+	log       zerolog.Logger
+	started   time.Time
+	config    atomic.Pointer[config.Config]
+	peers     atomic.Pointer[peerTable]
+	reloading sync.Mutex // held by the one reload that runs
+	reloads   atomic.Int64
+	refused   atomic.Pointer[string] // why the last reload was refused; nil: it was not
+	store     *keystore.DB
+	pool      *hsmpool.Pool
+	audit     kms.Auditor
+	kms       http.Handler    // the KMS API
+	metrics   http.Handler    // what GET /metrics answers
+	stopping  context.Context // ends when the daemon begins to stop: calls that only wait end then
+	beginStop context.CancelFunc
+}
+
+// newServer makes a server of parts that are open.
+func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger) *server {
+	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit,
+		kms: kmsHandler(p.svc, log)}
+	s.stopping, s.beginStop = context.WithCancel(context.Background())
+	s.metrics = metricsHandler(s.observe, log)
+	s.config.Store(c)
+	s.peers.Store(peers)
+	return s
 }
 
 // runOptions are what keywardd dev does differently: nothing but these.
@@ -87,10 +105,7 @@ func run(path string, opt runOptions) error {
 			log.Error().Err(err).Msg("closing")
 		}
 	}()
-	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, kms: kmsHandler(p.svc, log)}
-	s.config.Store(c)
-	s.peers.Store(peers)
-
+	s := newServer(p, c, peers, log)
 	l, err := listenAdmin(&c.Sockets)
 	if err != nil {
 		return err
@@ -109,6 +124,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    1 << 20,
 	}
+	defer s.beginStop()
 	served := make(chan error, 1)
 	go func() { served <- h.Serve(l) }()
 
@@ -129,7 +145,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 		case err := <-served:
 			return fmt.Errorf("serving: %w", errors.Join(err, h.Close()))
 		case <-hangup:
-			s.reloadNow()
+			_, _ = s.reloadNow() // the log and the status have what is wrong
 		case <-ctx.Done():
 			return s.drain(h)
 		}
@@ -138,6 +154,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 
 // drain stops accepting and waits for the calls that run, as long as shutdown_timeout.
 func (s *server) drain(h *http.Server) error {
+	s.beginStop()
 	notify(s.log, sdnotify.SdNotifyStopping+"\nSTATUS=finishing the calls that run")
 	s.log.Info().Msg("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.Load().ShutdownTimeout))
@@ -180,15 +197,28 @@ func (s *server) watchMembers(ctx context.Context) {
 	}
 }
 
-// logMembers logs what is different from away, brings away up to date, and says whether anything was different.
+// logMembers logs what is different from away, brings away up to date, and says whether anything was different. A member that
+// is half open is on its way: whether it is up again is said when that is sure. Drains are logged by who asks for them.
 func (s *server) logMembers(away map[string]string) bool {
 	different := false
-	for _, m := range s.pool.Status() {
+	all := s.pool.Status()
+	for name := range away {
+		if !slices.ContainsFunc(all, func(m hsmpool.Status) bool { return m.Name == name }) {
+			s.log.Info().Str("member", name).Msg("an HSM member that was away is no longer configured")
+			delete(away, name)
+			different = true
+		}
+	}
+	for _, m := range all {
 		why, known := away[m.Name]
 		switch {
-		case m.State != hsmpool.StateUp && (!known || why != m.Reason):
+		case m.State == hsmpool.StateDown && (!known || why != m.Reason):
 			s.log.Warn().Str("member", m.Name).Str("reason", m.Reason).Msg("an HSM member is down")
 			away[m.Name] = m.Reason
+		case m.State == hsmpool.StateDraining && (!known || why != drained):
+			away[m.Name] = drained
+		case serves(m.State) && why == drained:
+			delete(away, m.Name)
 		case m.State == hsmpool.StateUp && known:
 			s.log.Info().Str("member", m.Name).Msg("an HSM member is up again")
 			delete(away, m.Name)
@@ -202,11 +232,26 @@ func (s *server) logMembers(away map[string]string) bool {
 
 // summary is one line for systemctl status.
 func (s *server) summary() string {
-	up, all := 0, s.pool.Status()
+	up, draining, all := 0, 0, s.pool.Status()
 	for _, m := range all {
-		if m.State == hsmpool.StateUp {
+		switch {
+		case serves(m.State):
 			up++
+		case m.State == hsmpool.StateDraining:
+			draining++
 		}
 	}
-	return fmt.Sprintf("%d keys, %d of %d HSM members up", s.store.Health().Keys, up, len(all))
+	text := fmt.Sprintf("%d keys, %d of %d HSM members up", s.store.Health().Keys, up, len(all))
+	if draining > 0 {
+		text += fmt.Sprintf(", %d drained", draining)
+	}
+	return text
+}
+
+// drained is why a member is away that an operator drains.
+const drained = "drained by an operator"
+
+// serves says whether a member in this state does jobs. One that is half open does.
+func serves(state hsmpool.State) bool {
+	return state == hsmpool.StateUp || state == hsmpool.StateHalfOpen
 }

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"keywardd":   func() { os.Exit(daemon.Main()) },
 		"keywardctl": func() { os.Exit(ctl.Main()) },
+		// The daemon starts its children as /proc/self/exe, and which program that is goes by the last part of the name.
+		"exe": func() { os.Exit(daemon.Main()) },
 	})
 }
 
@@ -40,13 +42,14 @@ func TestStories(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ready":     scriptReady,
-			"reload":    scriptReload,
-			"code":      scriptCode,
-			"removehsm": scriptRemoveHSM,
-			"random":    scriptRandom,
-			"flip":      scriptFlip,
-			"trim":      scriptTrim,
+			"ready":      scriptReady,
+			"reload":     scriptReload,
+			"code":       scriptCode,
+			"eventually": scriptEventually,
+			"removehsm":  scriptRemoveHSM,
+			"random":     scriptRandom,
+			"flip":       scriptFlip,
+			"trim":       scriptTrim,
 		},
 	})
 }
@@ -101,6 +104,24 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if fmt.Sprint(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s (%v)", got, args[0], err)
+	}
+}
+
+// scriptEventually runs a program again and again until it ends well: eventually PROGRAM ARGUMENT...
+func scriptEventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: eventually PROGRAM ARGUMENT...")
+	}
+	deadline := time.Now().Add(startTimeout)
+	for {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v never ended well: %v", args, err)
+		}
+		time.Sleep(50 * time.Millisecond) // between two looks
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmsclient"
@@ -99,10 +100,30 @@ func TestPINTrouble(t *testing.T) {
 	if st.State != admin.Degraded || st.Members[0].State != "down" || !strings.Contains(st.Members[0].Reason, "PIN") {
 		t.Errorf("with a wrong PIN the status is %+v", st)
 	}
+	// An operator mends it while the daemon runs; without the mark taken away a reload does not try.
+	put(east, string(pins[east]), 0o600)
+	if code, said := keywardctl(t, p, "reload"); code != 0 {
+		t.Errorf("reload: %d, %s", code, said)
+	}
+	mustSay(t, eastReason(t, p), "down", "PIN", "keywardctl reload")
+	if err := os.Remove(filepath.Join(k, "state", "pin-refused-east")); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := keywardctl(t, p, "reload"); code != 0 {
+		t.Errorf("reload: %d, %s", code, said)
+	}
+	deadline := time.Now().Add(startTimeout)
+	for reason := eastReason(t, p); reason != ""; reason = eastReason(t, p) {
+		if time.Now().After(deadline) {
+			t.Fatalf("with the right PIN it stays down: %s\n%s", reason, p.log)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks
+	}
 	p.stop()
 	mustSay(t, p.log.String(), "an HSM member is down", `"member":"east"`, "the PIN was refused")
 
 	// All wrong: it does not start, and says why.
+	put(east, "not-the-pin", 0o600)
 	put(west, "not-the-pin", 0o600)
 	// The exit code keeps systemd from starting it again, which would try the PIN again.
 	said := refusedWith(t, 78, "run", "--config", conf)
@@ -124,6 +145,34 @@ func TestPINTrouble(t *testing.T) {
 	}
 	p = startDev(t, "keywardd", dir)
 	p.mustWork(key)
+}
+
+// eastReason gives why the first member of keywardd dev does not serve, "" when it does.
+func eastReason(t *testing.T, p *process) string {
+	t.Helper()
+	client := admin.NewClient(p.socket)
+	defer client.Close()
+	all, err := client.Members(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := all.Members[0]; !m.State.Serves() {
+		return string(m.State) + ": " + m.Reason
+	}
+	return ""
+}
+
+// keywardctl runs the program against a daemon, and gives its exit code and all that it says.
+func keywardctl(t *testing.T, p *process, args ...string) (int, string) {
+	t.Helper()
+	out, err := exec.Command("keywardctl", append([]string{"--socket", p.socket}, args...)...).CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode(), string(out)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return 0, string(out)
 }
 
 // TestTokensGone takes both tokens away.

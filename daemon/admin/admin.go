@@ -1,20 +1,39 @@
-// Package admin is the administration of one appliance: the wire types of its HTTP API and a Client. The API is served
-// under /v1/ on admin.sock only, never on a network; package daemon has the handler. It is JSON both ways, in lower
-// case with underscores. An error is an object with the field error, and an HTTP status from 400 up.
+// Package admin is the administration of one appliance: the wire types of its HTTP API and a Client. The API is served on
+// admin.sock only, never on a network; package daemon has the handler. It is JSON both ways, in lower case with
+// underscores, but for the metrics. An error is an object with the field error, and an HTTP status from 400 up.
 //
-//	GET /v1/status   Status: is all well, and what is there
-//	GET /v1/members  Members: the HSM members alone
+//	GET  /v1/status                  all   Status: is all well, and what is there
+//	GET  /v1/members                 all   Members: the HSM members alone, and their pool
+//	POST /v1/members/{name}/drain    root  DrainRequest, Drained: keep new jobs from a member, and wait for those it has
+//	POST /v1/members/{name}/undrain  root  Member: give it jobs again
+//	POST /v1/members/{name}/enroll   root  EnrollRequest, Enrolled: put the master keys on a token that has none
+//	POST /v1/reload                  root  Reloaded: read the configuration again
+//	GET  /metrics                    all   figures for Prometheus, in its text format
 //
-// Every caller that is mapped to a principal may read both. The package imports the standard library only, so that
-// keywardctl stays a static program that runs when an HSM library is broken.
+// all: every caller that is mapped to a principal. root: the principals acs:ram::ACCOUNT:root; their calls are audited.
+//
+// The statuses of errors: 403 the caller may not; 404 there is no such member, or no such call; 409 it can't be done now, and
+// the text says why; 422 what was given (the body, the configuration, the shares) is wrong; 503 the audit can't be written.
+// But for 503 after the effect, which its text says, nothing was changed.
+//
+// The package imports the standard library only, so that keywardctl stays a static program that runs when an HSM library
+// is broken.
 package admin
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
-// The paths.
+// The paths. {name} is a member's name.
 const (
 	StatusPath  = "/v1/status"
 	MembersPath = "/v1/members"
+	DrainPath   = "/v1/members/{name}/drain"
+	UndrainPath = "/v1/members/{name}/undrain"
+	EnrollPath  = "/v1/members/{name}/enroll"
+	ReloadPath  = "/v1/reload"
+	MetricsPath = "/metrics"
 )
 
 // Status is how the appliance is.
@@ -39,7 +58,7 @@ type State string
 const (
 	OK          State = "ok"          // everything works
 	Degraded    State = "degraded"    // it serves, but something needs a person
-	Unavailable State = "unavailable" // no HSM member is up: hardware keys don't work
+	Unavailable State = "unavailable" // no HSM member is up or half open: hardware keys don't work
 )
 
 // Store is how the key store is.
@@ -50,25 +69,116 @@ type Store struct {
 	Damaged  []string `json:"damaged,omitempty"` // records that failed their check
 }
 
-// Member is one HSM token.
+// MemberState is what a member is good for at the moment.
+type MemberState string
+
+// The states of members and their workers.
+const (
+	Up       MemberState = "up"        // it serves
+	HalfOpen MemberState = "half-open" // it is back, and gets one job at a time until some went well
+	Draining MemberState = "draining"  // an operator wants no more jobs on it
+	Down     MemberState = "down"      // it can't serve
+)
+
+// Serves says whether a member in this state does jobs.
+func (s MemberState) Serves() bool { return s == Up || s == HalfOpen }
+
+// Member is one HSM token. Counts are since the daemon started, or since the configuration of the member changed.
 type Member struct {
-	Name     string    `json:"name"`
-	Token    string    `json:"token"`
-	Serial   string    `json:"serial"`
-	Module   string    `json:"module"`
-	State    string    `json:"state"` // up or down
-	Reason   string    `json:"reason,omitempty"`
-	Sessions int       `json:"sessions"`
-	Keys     int       `json:"keys"`
-	Queue    int       `json:"queue"`
-	Done     uint64    `json:"done"`
-	Failed   uint64    `json:"failed"`
-	Since    time.Time `json:"since"` // of State
+	Name      string            `json:"name"`
+	Token     string            `json:"token"` // label
+	Serial    string            `json:"serial"`
+	Module    string            `json:"module"`
+	State     MemberState       `json:"state"`
+	Reason    string            `json:"reason,omitempty"` // of not being up, with what to do
+	Since     time.Time         `json:"since"`            // of State
+	Sessions  int               `json:"sessions"`         // open
+	Lanes     int               `json:"lanes"`            // sessions that may be at work at the same time
+	Window    int               `json:"window"`           // jobs that may be in the hands of its workers
+	InFlight  int               `json:"in_flight"`        // jobs that are
+	Keys      int               `json:"keys"`             // loaded
+	Queue     int               `json:"queue"`            // jobs that wait, and that it could do
+	Done      uint64            `json:"done"`             // jobs, the ones with bad data included
+	Failed    uint64            `json:"failed"`           // jobs that it could not do
+	Failovers uint64            `json:"failovers"`        // of these, jobs that were given to another member
+	Restarts  uint64            `json:"restarts"`         // workers that were started again
+	Codes     map[string]uint64 `json:"codes"`            // PKCS#11 errors by name
+	Latency   Latency           `json:"latency"`          // of its calls
+	Workers   []Worker          `json:"workers"`
+}
+
+// Latency sums up how long calls took, in microseconds. The quantiles are as fine as the buckets of the metric
+// keyward_hsm_operation_seconds.
+type Latency struct {
+	Count uint64  `json:"count"`
+	P50   float64 `json:"p50_us"`
+	P99   float64 `json:"p99_us"`
+}
+
+// Worker is one process that drives a member.
+type Worker struct {
+	PID      int         `json:"pid"` // 0: it has no process of its own, or none at the moment
+	State    MemberState `json:"state"`
+	Reason   string      `json:"reason,omitempty"`
+	Sessions int         `json:"sessions"`
+	Lanes    int         `json:"lanes"`
+	Window   int         `json:"window"`
+	InFlight int         `json:"in_flight"`
+	Keys     int         `json:"keys"`
+	Restarts uint64      `json:"restarts"`
+}
+
+// Pool are the figures of all members together. Counts are since the daemon started.
+type Pool struct {
+	Waiting    int    `json:"waiting"`    // jobs in the queue
+	Room       int    `json:"room"`       // the bound of the queue
+	Principals int    `json:"principals"` // who have jobs waiting
+	Throttled  uint64 `json:"throttled"`  // jobs refused because the queue or their principal's part of it was full
+	Retries    uint64 `json:"retries"`    // second and third tries
+	NoBudget   uint64 `json:"no_budget"`  // tries that were not made because too many were made already
+	Abandoned  uint64 `json:"abandoned"`  // jobs whose callers gave up before they ran
 }
 
 // Members is the answer of MembersPath.
 type Members struct {
 	Members []Member `json:"members"`
+	Pool    Pool     `json:"pool"`
+}
+
+// DrainRequest is the body of DrainPath, which may be left out.
+type DrainRequest struct {
+	// Timeout is how long the answer may wait for the jobs that the member has, 0 to 3600 seconds; nil: 30. The drain itself
+	// lasts until it is undone, or the daemon ends.
+	Timeout *float64 `json:"timeout_seconds,omitempty"`
+}
+
+// Drained is the answer of DrainPath.
+type Drained struct {
+	Idle   bool   `json:"idle"` // the member has no more jobs, so it can be taken away; false: the time was over before
+	Member Member `json:"member"`
+}
+
+// The bounds of an EnrollRequest.
+const (
+	MaxEnroll = 64 << 10 // octets of the body
+	MaxShares = 64
+)
+
+// EnrollRequest is the body of EnrollPath. Both sides wipe it. A share is printable ASCII without quotes and backslashes,
+// so its text in JSON is the share itself.
+type EnrollRequest struct {
+	Shares []json.RawMessage `json:"shares"` // texts, as init wrote them
+}
+
+// Enrolled is the answer of EnrollPath. The member serves soon after.
+type Enrolled struct {
+	Member string `json:"member"`
+	Group  string `json:"group"` // whose master keys it has now
+}
+
+// Reloaded is the answer of ReloadPath.
+type Reloaded struct {
+	NeedRestart []string `json:"need_restart"` // keys that have changed too, and wait for a restart
 }
 
 // Instance is a place where keys are created.

@@ -85,7 +85,11 @@ func (c *Config) check(where places) []error {
 	if c.Pool.Queue < 1 || c.Pool.Queue > 1<<20 {
 		k.bad("pool.queue", "queue = %d; it must be 1 to 1048576", c.Pool.Queue)
 	}
+	if i := c.Pool.Isolation; i != Process && i != None {
+		k.bad("pool.isolation", "isolation = %q; known are %s (a crashing HSM library takes only its own process along) and %s", i, Process, None)
+	}
 	k.members()
+	k.shares()
 	k.instances()
 	for i := range c.Peers {
 		key := fmt.Sprintf("peer[%d]", i)
@@ -147,16 +151,50 @@ func (k *checker) members() {
 		if m.MaxSessions < 0 || m.MaxSessions > 4096 {
 			k.bad(key+".max_sessions", "%s: max_sessions = %d; it must be 0 (what the token says) to 4096", who, m.MaxSessions)
 		}
+		switch {
+		case m.Workers < 1 || m.Workers > maxWorkers:
+			k.bad(key+".workers", "%s: workers = %d; it must be 1 to %d", who, m.Workers, maxWorkers)
+		case m.Workers > 1 && k.c.Pool.Isolation == None:
+			k.bad(key+".workers", "%s: workers = %d, but isolation = %q in [pool] means that there are no worker processes; drop one of the two", who, m.Workers, None)
+		}
+		if d := time.Duration(m.CallTimeout); d != 0 && (d < minCallTimeout || d > maxCallTimeout) {
+			k.bad(key+".call_timeout", "%s: call_timeout = %v; it must be 0 (by the kind of operation), or 100ms to 10m", who, d)
+		}
 		k.pin(key, who, m)
 		for name, value := range m.Environment {
 			if !variableForm.MatchString(name) {
 				k.bad(key+".environment", "%s: %q is no name of an environment variable", who, name)
 			}
-			// The modules live in one process, so they share its environment.
-			if other, ok := environment[name]; ok && other != value {
-				k.bad(key+".environment."+name, "%s sets %s to another value than an earlier member; they share one process, so it must be the same", who, name)
+			// Without isolation the modules live in one process, so they share its environment.
+			if other, ok := environment[name]; ok && other != value && k.c.Pool.Isolation == None {
+				k.bad(key+".environment."+name, "%s sets %s to another value than an earlier member; with isolation = %q they share one process, so it must be the same", who, name, None)
 			}
 			environment[name] = value
+		}
+	}
+}
+
+// The bounds of a member's workers and call_timeout.
+const (
+	maxWorkers     = 16
+	minCallTimeout = 100 * time.Millisecond
+	maxCallTimeout = 10 * time.Minute
+)
+
+func (k *checker) shares() {
+	seen := map[string]bool{}
+	for i, s := range k.c.Shares {
+		key := fmt.Sprintf("share[%d]", i)
+		k.principal(key, "this share", s.Principal)
+		if seen[s.Principal] && s.Principal != "" {
+			k.bad(key+".principal", "principal %q has two shares; drop one", s.Principal)
+		}
+		seen[s.Principal] = true
+		if s.Weight < 1 || s.Weight > 1000 {
+			k.bad(key+".weight", "weight = %d; it must be 1 to 1000", s.Weight)
+		}
+		if s.Queue < 0 || s.Queue > 1<<20 {
+			k.bad(key+".queue", "queue = %d; it must be 0 (as many as places are free) to 1048576", s.Queue)
 		}
 	}
 }
@@ -229,14 +267,19 @@ func (k *checker) peer(key string, p *Peer) {
 			k.bad(key, "65534 is nobody: the kernel shows it for every caller that it can't name, so it can't be mapped")
 		}
 	}
-	m := principalForm.FindStringSubmatch(p.Principal)
+	k.principal(key, "this peer", p.Principal)
+}
+
+// principal checks the principal of a table.
+func (k *checker) principal(key, who, principal string) {
+	m := principalForm.FindStringSubmatch(principal)
 	switch {
-	case p.Principal == "":
-		k.bad(key+".principal", "this peer has no principal, such as acs:ram::%s:user/deploy", k.c.FirstAccount())
+	case principal == "":
+		k.bad(key+".principal", "%s has no principal, such as acs:ram::%s:user/deploy", who, k.c.FirstAccount())
 	case m == nil:
-		k.bad(key+".principal", "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", p.Principal)
+		k.bad(key+".principal", "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", principal)
 	case !slices.Contains(k.c.Accounts, m[1]):
-		k.bad(key+".principal", "principal = %q is of account %s, which is not among accounts", p.Principal, m[1])
+		k.bad(key+".principal", "principal = %q is of account %s, which is not among accounts", principal, m[1])
 	}
 }
 

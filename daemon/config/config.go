@@ -3,8 +3,8 @@
 //
 // The file is TOML. A key that is not known is an error, with the place and the nearest known key, because a typo in a
 // security setting must not pass as its default. Files in conf.d beside the main file are read after it in order of
-// name: a value set there replaces the earlier one, a table in double brackets ([[member]], [[instance]], [[peer]]) is
-// added to the earlier ones.
+// name: a value set there replaces the earlier one, a table in double brackets ([[member]], [[share]], [[instance]],
+// [[peer]]) is added to the earlier ones.
 package config
 
 import (
@@ -24,6 +24,7 @@ type Config struct {
 	Audit           Audit      `toml:"audit"`
 	Pool            Pool       `toml:"pool"`
 	Members         []Member   `toml:"member"`
+	Shares          []Share    `toml:"share"`
 	Instances       []Instance `toml:"instance"`
 	Peers           []Peer     `toml:"peer"`
 
@@ -52,8 +53,15 @@ type Audit struct {
 
 // Pool says how the HSM members are used together.
 type Pool struct {
-	Queue int `toml:"queue"` // jobs that may wait
+	Queue     int    `toml:"queue"`     // jobs that may wait
+	Isolation string `toml:"isolation"` // Process or None: where the members' libraries are loaded
 }
+
+// The values of pool.isolation.
+const (
+	Process = "process" // each worker of a member is a process, which alone loads the member's library
+	None    = "none"    // the daemon loads all libraries into itself
+)
 
 // Member is one token of one PKCS#11 module.
 type Member struct {
@@ -63,8 +71,17 @@ type Member struct {
 	TokenSerial   string            `toml:"token_serial"`
 	PINFile       string            `toml:"pin_file"`
 	PINCredential string            `toml:"pin_credential"` // name of a systemd credential
-	MaxSessions   int               `toml:"max_sessions"`   // 0: what the token says
+	MaxSessions   int               `toml:"max_sessions"`   // of all its workers together; 0: what the token says
+	Workers       int               `toml:"workers"`        // processes that drive it
+	CallTimeout   Duration          `toml:"call_timeout"`   // of one call into the module; 0: by the kind of operation
 	Environment   map[string]string `toml:"environment"`    // for the module, set before it is loaded
+}
+
+// Share is what a principal gets of the HSMs while others want them too.
+type Share struct {
+	Principal string `toml:"principal"`
+	Weight    int    `toml:"weight"` // jobs in turn, against 1 of a principal without a share
+	Queue     int    `toml:"queue"`  // jobs of it that may wait; 0: as many as places are free
 }
 
 // Instance is a place where keys are created.
@@ -108,6 +125,9 @@ const (
 	DefaultAdminSocket    = "/run/keyward/admin.sock"
 	DefaultMaxConnections = 1024
 	DefaultQueue          = 4096
+	DefaultIsolation      = Process
+	DefaultWorkers        = 1
+	DefaultWeight         = 1
 	DefaultLogLevel       = "info"
 	DefaultShutdown       = 15 * time.Second
 )
@@ -121,6 +141,6 @@ func defaults() *Config {
 		ShutdownTimeout: Duration(DefaultShutdown),
 		Sockets:         Sockets{Admin: DefaultAdminSocket, MaxConnections: DefaultMaxConnections},
 		Log:             Log{Level: DefaultLogLevel},
-		Pool:            Pool{Queue: DefaultQueue},
+		Pool:            Pool{Queue: DefaultQueue, Isolation: DefaultIsolation},
 	}
 }

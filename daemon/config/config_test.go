@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // good is the least configuration that is right; %DIR% is the test's directory, which holds pin (mode 0600).
@@ -79,7 +80,7 @@ func TestShippedDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"instance"}} {
+	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}} {
 		known, ok := keysOf(table)
 		if !ok {
 			t.Fatalf("no table %v", table)
@@ -156,6 +157,21 @@ func TestMistakes(t *testing.T) {
 		{"private group", "", "\n[sockets]\nprivate = true\ngroup = \"x\"\n", []string{"keyward.toml:14:", "private"}},
 		{"connections", "", "\n[sockets]\nmax_connections = 0\n", []string{"max_connections"}},
 		{"queue", "", "\n[pool]\nqueue = 0\n", []string{"queue"}},
+		{"isolation", "", "\n[pool]\nisolation = \"vm\"\n", []string{"keyward.toml:13:", `"vm"`, "process", "none"}},
+		{"no workers", "pin_file", "workers = 0\npin_file", []string{"keyward.toml:6:", `member "a"`, "1 to 16"}},
+		{"too many workers", "pin_file", "workers = 17\npin_file", []string{"keyward.toml:6:", "1 to 16"}},
+		{"workers in one process", "\n[[member]]", "pool.isolation = \"none\"\n[[member]]\nworkers = 2", []string{"keyward.toml:3:", "workers = 2", `isolation = "none"`}},
+		{"short call", "pin_file", "call_timeout = \"99ms\"\npin_file", []string{"keyward.toml:6:", "call_timeout", "100ms to 10m"}},
+		{"long call", "pin_file", "call_timeout = \"601s\"\npin_file", []string{"call_timeout", "100ms to 10m"}},
+		{"call of no time", "pin_file", "call_timeout = 5\npin_file", []string{"keyward.toml:6:", "span of time"}},
+		{"share of nobody", "", "\n[[share]]\nweight = 2\n", []string{"keyward.toml:12:", "this share has no principal"}},
+		{"share of a wildcard", "", "\n[[share]]\nprincipal = \"acs:ram::*:root\"\n", []string{"keyward.toml:13:", "without wildcards"}},
+		{"share of a stranger", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000009:root\"\n", []string{"keyward.toml:13:", "not among accounts"}},
+		{"two shares", "", strings.Repeat("\n[[share]]\nprincipal = \"acs:ram::1000000000000001:role/web\"\n", 2), []string{"keyward.toml:16:", "two shares"}},
+		{"no weight", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nweight = 0\n", []string{"keyward.toml:14:", "1 to 1000"}},
+		{"weight", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nweight = 1001\n", []string{"keyward.toml:14:", "1 to 1000"}},
+		{"share of the queue", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nqueue = -1\n", []string{"keyward.toml:14:", "queue = -1"}},
+		{"typo in a share", "", "\n[[share]]\nwieght = 2\n", []string{"keyward.toml:13:", `"wieght" in [share]`, `"weight"`}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -190,8 +206,31 @@ func TestEnvironmentsMustAgree(t *testing.T) {
 	if _, err := load(t, base+strings.Replace(second, "VALUE", "1", 1)); err != nil {
 		t.Errorf("the same value is refused: %v", err)
 	}
-	if _, err := load(t, base+strings.Replace(second, "VALUE", "2", 1)); err == nil || !strings.Contains(err.Error(), "another value") {
-		t.Errorf("another value gave %v", err)
+	differ := base + strings.Replace(second, "VALUE", "2", 1)
+	if _, err := load(t, differ); err != nil {
+		t.Errorf("each has a process of its own, and yet: %v", err)
+	}
+	if _, err := load(t, "pool.isolation = \"none\"\n"+differ); err == nil || !strings.Contains(err.Error(), "another value") {
+		t.Errorf("another value in one process gave %v", err)
+	}
+}
+
+// TestPool reads what says how members are driven, and sees the defaults.
+func TestPool(t *testing.T) {
+	c, err := load(t, good+"\n[[share]]\nprincipal = \"acs:ram::1000000000000001:role/web\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := c.Members[0]; c.Pool.Isolation != Process || m.Workers != 1 || m.CallTimeout != 0 || c.Shares[0] != (Share{"acs:ram::1000000000000001:role/web", 1, 0}) {
+		t.Errorf("the defaults are %+v", c)
+	}
+	c, err = load(t, strings.Replace(good, "pin_file", "workers = 16\ncall_timeout = \"2s\"\npin_file", 1)+
+		"\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nweight = 1000\nqueue = 7\n[pool]\nisolation = \"process\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := c.Members[0]; m.Workers != 16 || m.CallTimeout != Duration(2*time.Second) || c.Shares[0] != (Share{"acs:ram::1000000000000001:root", 1000, 7}) {
+		t.Errorf("loaded %+v", c)
 	}
 }
 

@@ -36,12 +36,28 @@ func Load(path string) (*Config, error) {
 	}
 	// What could not be read can't be checked either: a second list of errors that follow from the first only confuses.
 	if len(problems) == 0 {
+		c.fill(where)
 		problems = c.check(where)
 	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
 	return c, nil
+}
+
+// fill gives the keys of tables in double brackets their defaults. One that the file sets to 0 stays 0, for check to refuse.
+func (c *Config) fill(where places) {
+	set := func(value *int, key string, preset int) {
+		if _, written := where[key]; *value == 0 && !written {
+			*value = preset
+		}
+	}
+	for i := range c.Members {
+		set(&c.Members[i].Workers, fmt.Sprintf("member[%d].workers", i), DefaultWorkers)
+	}
+	for i := range c.Shares {
+		set(&c.Shares[i].Weight, fmt.Sprintf("share[%d].weight", i), DefaultWeight)
+	}
 }
 
 // filesOf is the main file and what conf.d adds, in the order of reading.
@@ -73,8 +89,8 @@ func (c *Config) read(file string, where places) error {
 		return fmt.Errorf("config: %w", err)
 	}
 	// The decoder would replace the tables of earlier files, so they are set aside.
-	members, instances, peers := c.Members, c.Instances, c.Peers
-	c.Members, c.Instances, c.Peers = nil, nil, nil
+	members, shares, instances, peers := c.Members, c.Shares, c.Instances, c.Peers
+	c.Members, c.Shares, c.Instances, c.Peers = nil, nil, nil, nil
 	meta, err := toml.Decode(string(text), c)
 	if err != nil {
 		var syntax toml.ParseError
@@ -86,9 +102,10 @@ func (c *Config) read(file string, where places) error {
 		}
 		return fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	base := map[string]int{"member": len(members), "instance": len(instances), "peer": len(peers)}
+	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers)}
 	found := where.add(file, string(text), base)
-	c.Members, c.Instances, c.Peers = append(members, c.Members...), append(instances, c.Instances...), append(peers, c.Peers...)
+	c.Members, c.Shares = append(members, c.Members...), append(shares, c.Shares...)
+	c.Instances, c.Peers = append(instances, c.Instances...), append(peers, c.Peers...)
 
 	var unknown []error
 	told := map[string]bool{}
