@@ -4,8 +4,8 @@
 // latency, return values before or after the effect, hangs, crashes, few sessions. It is never installed.
 //
 // It is told what to do by the file <its own path>.control (or KEYWARD_FAULTY_CONTROL), which it maps into memory, as
-// who gives the orders does. So an order costs a call nothing but a few loads, and the counts are there to be read. The
-// layout is struct control, in this machine's byte order; faulty.go has the same.
+// who gives the orders does. So an order costs a call nothing but a few loads, and the counts are there to be read.
+// control/layout.h says what is in it; the Go package of that folder makes it and gives the orders.
 //
 // A copy of this file under another path is another module with its own orders and its own initialised state. Copies in
 // one process share what they wrap: it is initialised with the first copy and finalised with the last.
@@ -25,7 +25,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control/layout.h"
+
 // PKCS#11 by its binary layout: all that matters to pass a call on.
+// U, P and B are the types of the table of functions.
 typedef unsigned long U;
 typedef void *P;
 typedef unsigned char B;
@@ -55,112 +58,9 @@ struct token_info { // CK_TOKEN_INFO
 	B hardware_version[2], firmware_version[2], utc_time[16];
 };
 
-// The function list in its order. X is passed on as it is; S has a do_ function of its own. faulty.go reads the names here.
-#define FUNCTIONS(X, S) \
-	S(C_Initialize, (P a), (a)) \
-	S(C_Finalize, (P a), (a)) \
-	S(C_GetInfo, (P a), (a)) \
-	S(C_GetFunctionList, (P a), (a)) \
-	X(C_GetSlotList, (B a, P b, P c), (a, b, c)) \
-	X(C_GetSlotInfo, (U a, P b), (a, b)) \
-	S(C_GetTokenInfo, (U a, P b), (a, b)) \
-	X(C_GetMechanismList, (U a, P b, P c), (a, b, c)) \
-	X(C_GetMechanismInfo, (U a, U b, P c), (a, b, c)) \
-	X(C_InitToken, (U a, P b, U c, P d), (a, b, c, d)) \
-	X(C_InitPIN, (U a, P b, U c), (a, b, c)) \
-	X(C_SetPIN, (U a, P b, U c, P d, U e), (a, b, c, d, e)) \
-	S(C_OpenSession, (U a, U b, P c, P d, P e), (a, b, c, d, e)) \
-	S(C_CloseSession, (U a), (a)) \
-	S(C_CloseAllSessions, (U a), (a)) \
-	X(C_GetSessionInfo, (U a, P b), (a, b)) \
-	X(C_GetOperationState, (U a, P b, P c), (a, b, c)) \
-	X(C_SetOperationState, (U a, P b, U c, U d, U e), (a, b, c, d, e)) \
-	X(C_Login, (U a, U b, P c, U d), (a, b, c, d)) \
-	X(C_Logout, (U a), (a)) \
-	X(C_CreateObject, (U a, P b, U c, P d), (a, b, c, d)) \
-	X(C_CopyObject, (U a, U b, P c, U d, P e), (a, b, c, d, e)) \
-	X(C_DestroyObject, (U a, U b), (a, b)) \
-	X(C_GetObjectSize, (U a, U b, P c), (a, b, c)) \
-	X(C_GetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
-	X(C_SetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
-	X(C_FindObjectsInit, (U a, P b, U c), (a, b, c)) \
-	X(C_FindObjects, (U a, P b, U c, P d), (a, b, c, d)) \
-	X(C_FindObjectsFinal, (U a), (a)) \
-	X(C_EncryptInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Encrypt, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_EncryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_EncryptFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_DecryptInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Decrypt, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_DigestInit, (U a, P b), (a, b)) \
-	X(C_Digest, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DigestUpdate, (U a, P b, U c), (a, b, c)) \
-	X(C_DigestKey, (U a, U b), (a, b)) \
-	X(C_DigestFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_SignInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Sign, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_SignUpdate, (U a, P b, U c), (a, b, c)) \
-	X(C_SignFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_SignRecoverInit, (U a, P b, U c), (a, b, c)) \
-	X(C_SignRecover, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_VerifyInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Verify, (U a, P b, U c, P d, U e), (a, b, c, d, e)) \
-	X(C_VerifyUpdate, (U a, P b, U c), (a, b, c)) \
-	X(C_VerifyFinal, (U a, P b, U c), (a, b, c)) \
-	X(C_VerifyRecoverInit, (U a, P b, U c), (a, b, c)) \
-	X(C_VerifyRecover, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DigestEncryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptDigestUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_SignEncryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptVerifyUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_GenerateKey, (U a, P b, P c, U d, P e), (a, b, c, d, e)) \
-	X(C_GenerateKeyPair, (U a, P b, P c, U d, P e, U f, P g, P h), (a, b, c, d, e, f, g, h)) \
-	X(C_WrapKey, (U a, P b, U c, U d, P e, P f), (a, b, c, d, e, f)) \
-	X(C_UnwrapKey, (U a, P b, U c, P d, U e, P f, U g, P h), (a, b, c, d, e, f, g, h)) \
-	X(C_DeriveKey, (U a, P b, U c, P d, U e, P f), (a, b, c, d, e, f)) \
-	X(C_SeedRandom, (U a, P b, U c), (a, b, c)) \
-	X(C_GenerateRandom, (U a, P b, U c), (a, b, c)) \
-	X(C_GetFunctionStatus, (U a), (a)) \
-	X(C_CancelFunction, (U a), (a)) \
-	X(C_WaitForSlotEvent, (U a, P b, P c), (a, b, c))
-
-#define PLACE(name, decl, args) I_##name,
-enum { FUNCTIONS(PLACE, PLACE) functions_count };
-_Static_assert(functions_count == 68, "PKCS#11 2.40 has 68 functions");
-
 struct function_list {
 	B version[2];
 	any_function fn[functions_count];
-};
-
-// What a rule does.
-enum { DO_NOTHING, FAIL_BEFORE, FAIL_AFTER, HANG, CRASH, EXIT };
-
-// rule is the orders for one function, and what became of them.
-struct rule {
-	// How many more calls it is for in the low half, all ones for no end; in the high half a version, odd while the rest is
-	// being written. In one word, so that nobody takes from a rule that has just been replaced.
-	_Atomic uint64_t ticket;
-	_Atomic uint32_t what, every; // every: only each so many-th call, counted by seen
-	_Atomic uint64_t code;        // return value, or exit status
-	_Atomic uint64_t seen;
-	_Atomic uint64_t delay, jitter; // ns, of every call
-	_Atomic uint64_t calls, fired;
-};
-
-struct control {
-	char magic[8];
-	uint64_t size;
-	_Atomic uint64_t session_limit;  // 0: what the token allows
-	_Atomic uint64_t session_report; // what C_GetTokenInfo says of it
-	_Atomic uint64_t serialise;
-	_Atomic uint64_t opened, closed; // sessions that the caller was told of
-	_Atomic uint64_t hanging;        // calls
-	char manufacturer[32];           // of C_GetInfo, padded with blanks; first octet 0: that of the wrapped module
-	char inner[1024];                // path of the wrapped module; empty: KEYWARD_FAULTY_MODULE
-	struct rule rules[functions_count];
 };
 
 static const uint32_t no_end = UINT32_MAX;
