@@ -163,6 +163,13 @@ func (m *Module) Delay(fn string, d, jitter time.Duration) {
 	m.must(m.file.Delay(fn, d, jitter))
 }
 
+// Slow makes each call of a function take factor times as long as it would, and its Delay on top. A factor of 1 takes that
+// back.
+func (m *Module) Slow(fn string, factor float64) {
+	m.t.Helper()
+	m.must(m.file.Slow(fn, factor))
+}
+
 // SessionLimit makes the token one that has n sessions for each process, and says so; 0 is the wrapped module's own limit.
 func (m *Module) SessionLimit(n uint) { m.file.SessionLimit(n) }
 
@@ -196,7 +203,7 @@ func (m *Module) Fired(fn string) int {
 	return n
 }
 
-// Hanging counts the calls that hang at the moment.
+// Hanging counts the calls that hang at the moment. Those of a process that is gone hang no longer.
 func (m *Module) Hanging() int {
 	m.t.Helper()
 	n, err := m.file.Hanging()
@@ -204,8 +211,8 @@ func (m *Module) Hanging() int {
 	return n
 }
 
-// Sessions counts the sessions that were opened and are not closed. A session whose opening was hidden from the caller is
-// not counted: nobody could close it.
+// Sessions counts the sessions that were opened and are not closed, and whose process still has the module open. A session
+// whose opening was hidden from the caller is not counted: nobody could close it.
 func (m *Module) Sessions() int {
 	m.t.Helper()
 	n, err := m.file.Sessions()
@@ -213,7 +220,7 @@ func (m *Module) Sessions() int {
 	return n
 }
 
-// Reset ends all faults, delays and limits. The counts go on, and so does the manufacturer's name.
+// Reset ends all faults, delays, slowness and limits. The counts go on, and so does the manufacturer's name.
 func (m *Module) Reset() {
 	m.t.Helper()
 	m.must(m.file.Reset())

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -77,6 +78,8 @@ struct hub {
 
 static struct hub *hub;
 static struct control *control;
+static struct process *mine; // our row of control, for as long as lock is open
+static int lock = -1;
 static struct function_list *inner; // never changed
 static struct function_list list;   // ours
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -122,11 +125,51 @@ static struct control *map_control(const char *path) {
 		if (p != MAP_FAILED) c = p;
 	}
 	close(fd);
-	if (c == NULL || memcmp(c->magic, "KWFAULT1", 8) != 0 || c->size != sizeof *c || memchr(c->inner, 0, sizeof c->inner) == NULL) {
+	if (c == NULL || memcmp(c->magic, "KWFAULT2", 8) != 0 || c->size != sizeof *c || memchr(c->inner, 0, sizeof c->inner) == NULL) {
 		complain("not a control file:", path);
 		return NULL;
 	}
 	return c;
+}
+
+static int lock_octet(int fd, int cmd, short how, off_t octet) {
+	struct flock l = { .l_type = how, .l_whence = SEEK_SET, .l_start = octet, .l_len = 1 };
+	int rv;
+	while ((rv = fcntl(fd, cmd, &l)) < 0 && errno == EINTR) {}
+	return rv;
+}
+
+// claim_row makes a row of the control file ours: the first that no living process has. Its lock is with a file of its own,
+// and not with the mapping, so that it ends exactly when this process does, or unloads the module. A child that was forked
+// and runs no other program counts with its parent.
+static int claim_row(struct control *c, const char *path) {
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || lock_octet(fd, F_OFD_SETLKW, F_WRLCK, LOCK_FILE) < 0) {
+		complain(strerror(errno), path);
+		if (fd >= 0) close(fd);
+		return 0;
+	}
+	for (int i = 0; i < processes_count && mine == NULL; i++) {
+		if (lock_octet(fd, F_OFD_SETLK, F_WRLCK, LOCK_PROCESS + i) < 0) continue;
+		mine = &c->processes[i];
+		atomic_store(&mine->opened, 0);
+		atomic_store(&mine->closed, 0);
+		atomic_store(&mine->hanging, 0);
+	}
+	(void)lock_octet(fd, F_OFD_SETLK, F_UNLCK, LOCK_FILE);
+	if (mine == NULL) {
+		complain("more processes than it has rows for share", path);
+		close(fd);
+		return 0;
+	}
+	lock = fd;
+	return 1;
+}
+
+// Unloaded, we have nothing open. The mapping stays: threads may be on their way out.
+__attribute__((destructor)) static void give_row_back(void) {
+	if (lock >= 0) close(lock);
+	lock = -1;
 }
 
 static struct function_list *load_inner(const char *path) {
@@ -152,14 +195,36 @@ static uint64_t random_below(uint64_t n) {
 	return x % n;
 }
 
+static uint64_t now(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 // By the end and not by the length: the Go runtime interrupts its threads with signals.
+static void sleep_until(uint64_t ns) {
+	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {}
+}
+
+// sleep_for is precise to a few us: what the kernel adds is much beside an HSM's latency. A thread that sleeps here keeps the
+// least timer slack, in place of 50 us. How late it is woken up then, a virtual machine by some 30 us, it learns; it sleeps
+// shorter by so much, and sees the rest through awake.
 static void sleep_for(uint64_t ns) {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	uint64_t sum = (uint64_t)until.tv_nsec + ns;
-	until.tv_sec += (time_t)(sum / 1000000000);
-	until.tv_nsec = (long)(sum % 1000000000);
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {}
+	static _Thread_local int precise;
+	static _Thread_local uint64_t late; // in the mean of the last times
+	uint64_t end = now() + ns;
+	if (!precise) (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL), precise = 1;
+	if (ns > late) {
+		uint64_t wake = end - late;
+		sleep_until(wake);
+		uint64_t this_time = now() - wake;
+		if (this_time > 100000) this_time = 100000; // a busy machine is no reason to stay awake
+		late = (7 * late + this_time) / 8;
+	} else {
+		late -= late / 8; // not measured: short delays alone must not be seen through awake for ever
+	}
+	while (now() < end) {}
 }
 
 // shot is what a call gets of its rule.
@@ -167,6 +232,8 @@ struct shot {
 	uint32_t what, version;
 	CK_RV code;
 	int locked;
+	double slow;    // times as long as the effect takes; 0: as long
+	uint64_t began; // the effect, if slow
 };
 
 // take gives a call its part of the rule.
@@ -212,9 +279,9 @@ static int enter(int i, struct shot *s, CK_RV *rv) {
 		*rv = s->code;
 		return 0;
 	case HANG:
-		atomic_fetch_add(&control->hanging, 1);
-		while ((uint32_t)(atomic_load(&r->ticket) >> 32) == s->version) sleep_for(200000);
-		atomic_fetch_sub(&control->hanging, 1);
+		atomic_fetch_add(&mine->hanging, 1);
+		while ((uint32_t)(atomic_load(&r->ticket) >> 32) == s->version) sleep_until(now() + 200000);
+		atomic_fetch_sub(&mine->hanging, 1);
 		break;
 	case CRASH: {
 		int *volatile nowhere = NULL;
@@ -229,11 +296,18 @@ static int enter(int i, struct shot *s, CK_RV *rv) {
 		return 0;
 	}
 	hidden = s->what == FAIL_AFTER;
+	uint64_t slow = atomic_load_explicit(&r->slow, memory_order_relaxed);
+	if (slow != 0) {
+		memcpy(&s->slow, &slow, sizeof s->slow);
+		s->began = now();
+	}
 	return 1;
 }
 
+// leave is after the effect, or what was instead.
 static CK_RV leave(const struct shot *s, CK_RV rv) {
 	hidden = 0;
+	if (s->slow > 1) sleep_for((uint64_t)((s->slow - 1) * (double)(now() - s->began)));
 	if (s->locked) pthread_mutex_unlock(&serial);
 	return s->what == FAIL_AFTER ? s->code : rv;
 }
@@ -278,7 +352,7 @@ static void forget_sessions(int every, U slot, int close_them) {
 			sessions.all[kept++] = *s;
 			continue;
 		}
-		if (s->told) atomic_fetch_add(&control->closed, 1);
+		if (s->told) atomic_fetch_add(&mine->closed, 1);
 		if (close_them) (void)INNER(C_CloseSession, (U), (s->handle));
 	}
 	sessions.count = kept;
@@ -355,7 +429,7 @@ static CK_RV do_C_OpenSession(U slot, U flags, P application, P notify, P out) {
 		sessions.all[sessions.count++] = (struct session){ handle, slot, told };
 		if (told) {
 			*(U *)out = handle;
-			atomic_fetch_add(&control->opened, 1);
+			atomic_fetch_add(&mine->opened, 1);
 		}
 	}
 	pthread_mutex_unlock(&sessions.mutex);
@@ -368,7 +442,7 @@ static CK_RV do_C_CloseSession(U handle) {
 	pthread_mutex_lock(&sessions.mutex);
 	for (size_t i = 0; i < sessions.count; i++) {
 		if (sessions.all[i].handle != handle) continue;
-		if (sessions.all[i].told) atomic_fetch_add(&control->closed, 1);
+		if (sessions.all[i].told) atomic_fetch_add(&mine->closed, 1);
 		sessions.all[i] = sessions.all[--sessions.count];
 		break;
 	}
@@ -408,12 +482,14 @@ static void start(void) {
 	if (dladdr(&control, &self) == 0 || self.dli_fname == NULL) return;
 	if (snprintf(path, sizeof path, "%s.control", self.dli_fname) >= (int)sizeof path) return;
 	// Its own file comes first: the variable is one for all copies of a process.
-	struct control *c = map_control(given != NULL && access(path, F_OK) != 0 ? given : path);
+	const char *file = given != NULL && access(path, F_OK) != 0 ? given : path;
+	struct control *c = map_control(file);
 	if (c == NULL) return;
 	const char *wrapped = c->inner[0] != 0 ? c->inner : getenv("KEYWARD_FAULTY_MODULE");
 	if (wrapped == NULL || (inner = load_inner(wrapped)) == NULL) return;
 	memcpy(list.version, inner->version, sizeof list.version);
 	memcpy(list.fn, entries, sizeof list.fn);
+	if (!claim_row(c, file)) return;
 	control = c;
 }
 

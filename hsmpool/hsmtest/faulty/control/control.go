@@ -63,17 +63,26 @@ const (
 // Always is for a number of times without end.
 const Always = -1
 
-// magic begins a control file of this layout.
-const magic = "KWFAULT1"
+// MaxSlow is the greatest factor of Slow.
+const MaxSlow = 1_000_000
 
-// rule and layout are struct rule and struct control in layout.h, which says what the fields are.
+// magic begins a control file of this layout.
+const magic = "KWFAULT2"
+
+// rule, process and layout are struct rule, process and control in layout.h, which says what the fields are.
 type rule struct {
 	ticket        atomic.Uint64
 	what, every   atomic.Uint32
 	code, seen    atomic.Uint64
 	delay, jitter atomic.Uint64
+	slow          atomic.Uint64
 	calls, fired  atomic.Uint64
 }
+
+type process struct{ opened, closed, hanging atomic.Uint64 }
+
+// processesCount is how many processes can have the module open at once.
+const processesCount = 128
 
 type layout struct {
 	magic         [8]byte
@@ -81,11 +90,9 @@ type layout struct {
 	sessionLimit  atomic.Uint64
 	sessionReport atomic.Uint64
 	serialise     atomic.Uint64
-	opened        atomic.Uint64
-	closed        atomic.Uint64
-	hanging       atomic.Uint64
 	manufacturer  [32]byte
 	inner         [1024]byte
+	processes     [processesCount]process
 	rules         [functionsCount]rule
 }
 
@@ -168,31 +175,56 @@ func (f *File) Close() error {
 
 // Locks of the open file, which the kernel drops with the process that holds them. The package syscall has no names for them.
 const (
+	getLock     = 36 // F_OFD_GETLK
 	setLock     = 37 // F_OFD_SETLK
 	setLockWait = 38 // F_OFD_SETLKW
 )
 
-// locked runs do while no other goroutine or process is in locked for the same control file.
+// The octets of the file whose locks mean something, as in layout.h.
+const (
+	lockFile = iota
+	lockProcess
+)
+
+// locked runs do while no other goroutine or process is in locked for the same control file, or takes a row of processes.
 func (f *File) locked(do func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.lock(setLockWait, syscall.F_WRLCK); err != nil {
+	if _, err := f.lock(setLockWait, syscall.F_WRLCK, lockFile); err != nil {
 		return err
 	}
-	return errors.Join(do(), f.lock(setLock, syscall.F_UNLCK))
+	err := do()
+	_, unlock := f.lock(setLock, syscall.F_UNLCK, lockFile)
+	return errors.Join(err, unlock)
 }
 
-func (f *File) lock(cmd int, how int16) error {
+// lock does cmd for a lock of one octet. With getLock it says what kind of lock of somebody else is in the way, F_UNLCK for
+// none.
+func (f *File) lock(cmd int, how int16, octet int) (int16, error) {
 	for {
-		err := syscall.FcntlFlock(f.file.Fd(), cmd, &syscall.Flock_t{Type: how, Start: lockOrders, Len: 1})
+		l := syscall.Flock_t{Type: how, Start: int64(octet), Len: 1}
+		err := syscall.FcntlFlock(f.file.Fd(), cmd, &l)
 		if err != syscall.EINTR {
-			return os.NewSyscallError("fcntl", err)
+			return l.Type, os.NewSyscallError("fcntl", err)
 		}
 	}
 }
 
-// lockOrders is the octet of the file whose lock locked holds. It is LOCK_ORDERS of layout.h.
-const lockOrders = 0
+// alive calls visit for the row of every process that has the module open.
+func (f *File) alive(visit func(*process)) error {
+	return f.locked(func() error {
+		for i := range f.c.processes {
+			held, err := f.lock(getLock, syscall.F_WRLCK, lockProcess+i)
+			if err != nil {
+				return err
+			}
+			if held != syscall.F_UNLCK {
+				visit(&f.c.processes[i])
+			}
+		}
+		return nil
+	})
+}
 
 func (f *File) rule(fn string) (*rule, error) {
 	i := slices.Index(functions, fn)
@@ -276,6 +308,24 @@ func (f *File) Delay(fn string, d, jitter time.Duration) error {
 	return nil
 }
 
+// Slow makes each call of a function take factor times as long as it would, and its Delay on top. A factor of 1 takes that
+// back.
+func (f *File) Slow(fn string, factor float64) error {
+	r, err := f.rule(fn)
+	if err != nil {
+		return err
+	}
+	if !(factor >= 1 && factor <= MaxSlow) {
+		return fmt.Errorf("a call can take 1 to %d times as long, not %g", MaxSlow, factor)
+	}
+	var bits uint64
+	if factor > 1 {
+		bits = math.Float64bits(factor)
+	}
+	r.slow.Store(bits)
+	return nil
+}
+
 // SessionLimit makes the token one that has n sessions for each process, and says so; 0 is the wrapped module's own limit.
 func (f *File) SessionLimit(n uint) { f.sessionLimit(uint64(n), uint64(n)) }
 
@@ -335,19 +385,32 @@ func (f *File) Fired(fn string) (int, error) {
 	return int(r.fired.Load()), nil
 }
 
-// Hanging counts the calls that hang at the moment.
-func (f *File) Hanging() (int, error) { return int(f.c.hanging.Load()), nil }
-
-// Sessions counts the sessions that were opened and are not closed. A session whose opening was hidden from the caller is
-// not counted: nobody could close it.
-func (f *File) Sessions() (int, error) {
-	closed := f.c.closed.Load() // first: a session is opened before it is closed
-	return int(f.c.opened.Load() - closed), nil
+// Processes counts the processes that have the module open at the moment.
+func (f *File) Processes() (n int, err error) {
+	err = f.alive(func(*process) { n++ })
+	return n, err
 }
 
-// Reset ends all faults, delays and limits. The counts go on, and so does the manufacturer's name.
+// Hanging counts the calls that hang at the moment. Those of a process that is gone hang no longer.
+func (f *File) Hanging() (n int, err error) {
+	err = f.alive(func(p *process) { n += int(p.hanging.Load()) })
+	return n, err
+}
+
+// Sessions counts the sessions that were opened and are not closed, and whose process still has the module open. A session
+// whose opening was hidden from the caller is not counted: nobody could close it.
+func (f *File) Sessions() (n int, err error) {
+	err = f.alive(func(p *process) {
+		closed := p.closed.Load() // first: a session is opened before it is closed
+		n += int(p.opened.Load() - closed)
+	})
+	return n, err
+}
+
+// Reset ends all faults, delays, slowness and limits. The counts go on, and so does the manufacturer's name.
 func (f *File) Reset() error {
 	for i := range f.c.rules {
+		f.c.rules[i].slow.Store(0)
 		f.c.rules[i].delay.Store(0)
 		f.c.rules[i].jitter.Store(0)
 	}

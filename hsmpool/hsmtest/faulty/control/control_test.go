@@ -77,6 +77,8 @@ func TestRefusals(t *testing.T) {
 		"every 0":          f.FailEvery("C_Sign", 5, After, 0),
 		"when":             f.Fail("C_Sign", 5, 3, 1),
 		"manufacturer":     f.Manufacturer(strings.Repeat("x", 33)),
+		"slow":             f.Slow("C_Sign", 0.5),
+		"slow NaN":         f.Slow("C_Sign", math.NaN()),
 		"delay":            f.Delay("C_Nothing", 1, 0),
 		"a long path":      second(Create(path+"2", long)),
 		"no inner":         second(Create(path+"2", "")),

@@ -95,11 +95,24 @@ struct rule {
 	_Atomic uint64_t code;        // return value, or exit status
 	_Atomic uint64_t seen;
 	_Atomic uint64_t delay, jitter; // ns, of every call
+	_Atomic uint64_t slow;          // bits of a double: every call takes so many times as long; 0: as long as it takes
 	_Atomic uint64_t calls, fired;
 };
 
-// Octets of the file whose locks, of the kind F_OFD_SETLK, mean something: whoever writes an order holds LOCK_ORDERS.
-enum { LOCK_ORDERS };
+// Octets of the file whose locks, of the kind F_OFD_SETLK, mean something. The kernel drops them with the process.
+enum {
+	LOCK_FILE,    // held by who writes an order, takes a row of processes, or adds them up: for an instant
+	LOCK_PROCESS, // and the octets after it, one for each row of processes: held by the process that the row is of
+};
+
+// process is what one copy of the module in one process has. The row of a process that is gone means nothing, and is for
+// the next that comes.
+struct process {
+	_Atomic uint64_t opened, closed; // sessions that the caller was told of
+	_Atomic uint64_t hanging;        // calls
+};
+
+enum { processes_count = 128 };
 
 struct control {
 	char magic[8];
@@ -107,10 +120,9 @@ struct control {
 	_Atomic uint64_t session_limit;  // 0: what the token allows
 	_Atomic uint64_t session_report; // what C_GetTokenInfo says of it
 	_Atomic uint64_t serialise;
-	_Atomic uint64_t opened, closed; // sessions that the caller was told of
-	_Atomic uint64_t hanging;        // calls
 	char manufacturer[32];           // of C_GetInfo, padded with blanks; first octet 0: that of the wrapped module
 	char inner[1024];                // path of the wrapped module; empty: KEYWARD_FAULTY_MODULE
+	struct process processes[processes_count];
 	struct rule rules[functions_count];
 };
 
