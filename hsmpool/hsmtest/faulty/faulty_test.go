@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/hsmpool/hsmtest"
+	"github.com/keyward/keyward/hsmpool/hsmtest/faulty/control"
 )
 
 // childEnv makes the test binary a process that opens the module of that path. With childSessions it opens so many sessions
@@ -519,5 +520,19 @@ func TestCrashAndExit(t *testing.T) {
 	}
 	if n := m.Calls("C_GetSlotList"); n != 2+1+1 {
 		t.Errorf("%d calls counted over three processes", n)
+	}
+}
+
+// TestCodes: the names of return values in package control mean what they do in PKCS#11.
+func TestCodes(t *testing.T) {
+	names := control.Codes()
+	if len(names) < 30 {
+		t.Errorf("only %v", names)
+	}
+	for _, name := range names {
+		code, _ := control.Code(name)
+		if text := pkcs11.Error(code).Error(); !strings.HasSuffix(text, ": "+name) {
+			t.Errorf("%s is %#x, which is %s", name, code, text)
+		}
 	}
 }

@@ -367,6 +367,17 @@ func (f *File) Inner() string {
 	return path
 }
 
+// Ordered says whether anything that was ordered is still in force, the manufacturer's name aside.
+func (f *File) Ordered() bool {
+	for i := range f.c.rules {
+		r := &f.c.rules[i]
+		if uint32(r.ticket.Load()) != 0 || r.delay.Load() != 0 || r.jitter.Load() != 0 || r.slow.Load() != 0 {
+			return true
+		}
+	}
+	return f.c.sessionLimit.Load() != 0 || f.c.serialise.Load() != 0
+}
+
 // Calls counts the calls of a function since Create, in all processes, faults included.
 func (f *File) Calls(fn string) (int, error) {
 	r, err := f.rule(fn)

@@ -105,3 +105,32 @@ func TestRefusals(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// TestOrdered: Reset leaves nothing of any order, in the file of another hand either.
+func TestOrdered(t *testing.T) {
+	f, path := create(t)
+	other, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for what, order := range map[string]func() error{
+		"fail":      func() error { return f.Fail("C_Sign", 5, After, 1) },
+		"every":     func() error { return f.FailEvery("C_Sign", 5, After, 2) },
+		"hang":      func() error { return f.Hang("C_Sign") },
+		"crash":     func() error { return f.Crash("C_Sign") },
+		"exit":      func() error { return f.Exit("C_Sign", 1) },
+		"delay":     func() error { return f.Delay("C_Sign", 1, 0) },
+		"jitter":    func() error { return f.Delay("C_Sign", 0, 1) },
+		"slow":      func() error { return f.Slow("C_Sign", 2) },
+		"sessions":  func() error { f.SessionLimit(1); return nil },
+		"serialise": func() error { f.Serialise(true); return nil },
+	} {
+		if err := order(); err != nil || !other.Ordered() {
+			t.Errorf("%s: %v, ordered %v", what, err, other.Ordered())
+		}
+		if err := other.Reset(); err != nil || f.Ordered() {
+			t.Errorf("after %s and Reset: %v, ordered %v", what, err, f.Ordered())
+		}
+	}
+}
