@@ -10,7 +10,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc curl
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run tour test check bench fuzz clean
+.PHONY: help deps build run tour test check bench faulty fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,11 @@ test: deps check ## run every test with the race detector, and the long ones onc
 
 bench: deps build ## Go benchmarks, one short round each
 	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
+
+faulty: deps ## build modules that wrap SoftHSM2 and fail on order, for bench --fault; never to be installed
+	$(GO) run ./hsmpool/hsmtest/faulty/build -dir bin/faulty faulty east west
+	@echo 'Made bin/faulty/faulty.so, and east.so and west.so for one member each. They are for trying out, never to be installed:'
+	@echo 'whoever can write the .control file beside one can stop the HSM behind it. keywardctl bench --help says how they are used.'
 
 fuzz: ## each fuzz target for a few seconds
 	@scripts/fuzz.sh 5s

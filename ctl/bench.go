@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,9 +32,11 @@ type benchResult struct {
 	Failed       uint64  `json:"failed"`
 	Seconds      float64 `json:"seconds"`
 	OpsPerSecond float64 `json:"ops_per_second"`
-	P50          float64 `json:"p50_us,omitempty"` // of one call, in latency mode
+	P50          float64 `json:"p50_us,omitempty"` // of one call, in latency mode, and with faults in any
 	P90          float64 `json:"p90_us,omitempty"`
 	P99          float64 `json:"p99_us,omitempty"`
+	Max          float64 `json:"max_us,omitempty"`
+	Faults       uint64  `json:"faults"`                          // calls into an HSM that met a --fault
 	Direct       float64 `json:"direct_ops_per_second,omitempty"` // mean of the best reference before and after
 	Ratio        float64 `json:"ratio,omitempty"`                 // OpsPerSecond over Direct
 	Error        string  `json:"error,omitempty"`                 // the first failure
@@ -41,8 +44,9 @@ type benchResult struct {
 
 func (c *cli) benchCmd() *cobra.Command {
 	var mode, only, direct string
-	var duration time.Duration
+	var duration, every time.Duration
 	var clients int
+	var faults []string
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure how fast keyward is here",
@@ -56,10 +60,41 @@ named alias/bench/..., and used again by the next run.
 
 --direct runs a program that measures the same without keyward, once before and once after, and compares the throughput
 with the mean of both, each with its best number of threads. keywardd reference is such a program.
-This client takes its share of the processors: the service alone is faster than the figures.`,
+This client takes its share of the processors: the service alone is faster than the figures.
+
+--fault has HSMs fail, to see what callers notice of it. It works with members whose module is a copy of the faulty module,
+which wraps SoftHSM2; "make faulty" in keyward's source tree makes bin/faulty/east.so and west.so, one for each member of
+keywardd dev, and faulty.so for trying one alone. Start keywardd dev once, stop it, point each member at its copy by the line
+
+  module = "/PATH/TO/bin/faulty/east.so"
+
+in its [[member]] of keyward.toml (all members, for a module that is in use directly can't be wrapped in the same process),
+and start it again. "keywardd dev --module bin/faulty/faulty.so" with a new --dir does without, but then a fault meets
+both members. Faulty modules are for trying out, and never to be installed.
+
+A fault is MODULE:ORDER. These are given again and again while a throughput row runs, every --fault-every, and released
+after half of that time:
+
+  crash=FUNCTION        the next call of the PKCS#11 function, such as C_Sign, ends its process with SIGSEGV
+  exit=FUNCTION         the next call ends its process
+  hang=FUNCTION         calls hang until the release, and go on then
+  fail=FUNCTION:CODE    calls fail; the code is a name such as CKR_DEVICE_ERROR, or 0x and its number
+
+These hold for the whole run and are taken back at its end:
+
+  delay=FUNCTION:TIME   calls take longer, such as by 2ms
+  slow=FUNCTION:FACTOR  calls take so many times as long
+  sessions=N            the token takes no more than N sessions of one process
+  serialise             the module does one call at a time
+
+FAULTS counts the calls that met one of the first kind, FAILED the calls of keyward that failed; the client that made one
+counts it, waits 10ms and goes on, and bench ends well. P50 to MAX are then there in both modes, and of all calls, failed
+ones too. Nothing else may order the modules meanwhile: bench takes back what it finds.`,
 		Example: `  keywardctl bench
   keywardctl bench --row 'hardware sign' --mode throughput --clients 16 --duration 5s
-  keywardctl bench --direct 'keywardd reference' -o json`,
+  keywardctl bench --direct 'keywardd reference' -o json
+  keywardctl bench --row 'hardware sign' --duration 10s --fault bin/faulty/east.so:fail=C_Sign:CKR_DEVICE_ERROR
+  keywardctl bench --row 'hardware' --fault bin/faulty/east.so:delay=C_Sign:2ms --fault bin/faulty/west.so:hang=C_Sign`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var modes []string
@@ -90,7 +125,11 @@ This client takes its share of the processors: the service alone is faster than 
 			if len(rows) == 0 {
 				return usagef("no row matches --row %q", only)
 			}
-			return c.bench(cmd.Context(), rows, modes, duration, clients, direct)
+			plan, err := parseFaults(faults, every, slices.Contains(modes, "throughput"))
+			if err != nil {
+				return err
+			}
+			return c.bench(cmd.Context(), rows, modes, duration, clients, direct, plan)
 		},
 	}
 	f := cmd.Flags()
@@ -99,11 +138,18 @@ This client takes its share of the processors: the service alone is faster than 
 	f.IntVar(&clients, "clients", 4*runtime.NumCPU(), "clients at once in throughput mode")
 	f.StringVar(&only, "row", "", "only rows whose name matches this regular expression")
 	f.StringVar(&direct, "direct", "", "shell command that measures the same without keyward")
+	f.StringArrayVar(&faults, "fault", nil, "have an HSM fail: MODULE:ORDER, as above; may be given several times")
+	f.DurationVar(&every, "fault-every", time.Second, "how often faults are given")
 	choices(cmd, "mode", "latency", "throughput", "both")
 	return cmd
 }
 
-func (c *cli) bench(ctx context.Context, rows []benchRow, modes []string, duration time.Duration, clients int, direct string) error {
+func (c *cli) bench(ctx context.Context, rows []benchRow, modes []string, duration time.Duration, clients int, direct string, plan *faultPlan) (err error) {
+	// First, for what is wrong with it is soon found; the orders begin when all keys are there.
+	if err := plan.open(c.say); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plan.end()) }()
 	jobs, err := c.benchJobs(ctx, rows)
 	if err != nil {
 		return err
@@ -112,12 +158,16 @@ func (c *cli) bench(ctx context.Context, rows []benchRow, modes []string, durati
 		CPUs    int              `json:"cpus"`
 		Before  *admin.Reference `json:"direct_before,omitempty"`
 		After   *admin.Reference `json:"direct_after,omitempty"`
+		Orders  []string         `json:"fault_orders,omitempty"`
 		Results []benchResult    `json:"rows"`
-	}{CPUs: runtime.NumCPU(), Results: []benchResult{}}
+	}{CPUs: runtime.NumCPU(), Orders: plan.texts(), Results: []benchResult{}}
 	if direct != "" {
 		if whole.Before, err = c.runReference(ctx, direct, "before"); err != nil {
 			return err
 		}
+	}
+	if err := plan.begin(); err != nil {
+		return err
 	}
 	for _, m := range modes {
 		for _, job := range jobs {
@@ -129,8 +179,15 @@ func (c *cli) bench(ctx context.Context, rows []benchRow, modes []string, durati
 			if m == "latency" {
 				n = 1
 			}
-			whole.Results = append(whole.Results, job.measure(ctx, c.client, m, n, duration))
+			result, err := job.measure(ctx, c.client, m, n, duration, plan)
+			if err != nil {
+				return err
+			}
+			whole.Results = append(whole.Results, result)
 		}
+	}
+	if err := plan.end(); err != nil {
+		return err
 	}
 	if direct != "" {
 		if whole.After, err = c.runReference(ctx, direct, "after"); err != nil {
@@ -138,19 +195,25 @@ func (c *cli) bench(ctx context.Context, rows []benchRow, modes []string, durati
 		}
 		compare(whole.Results, whole.Before, whole.After)
 	}
-	if err := c.print(whole, func() error { return c.benchTable(whole.Results, direct != "") }); err != nil {
+	if err := c.print(whole, func() error { return c.benchTable(whole.Results, direct != "", plan.any()) }); err != nil {
 		return err
 	}
 	for _, r := range whole.Results {
-		if r.Error != "" {
+		switch {
+		case r.Error != "" && plan.any(): // what was to be seen
+			c.say("%s, %s: %d failed, the first: %s", r.Name, r.Mode, r.Failed, r.Error)
+		case r.Error != "":
 			return fmt.Errorf("%s, %s: %d failed, the first: %s", r.Name, r.Mode, r.Failed, r.Error)
 		}
 	}
 	return nil
 }
 
-func (c *cli) benchTable(results []benchResult, direct bool) error {
+func (c *cli) benchTable(results []benchResult, direct, faults bool) error {
 	columns := []string{"MODE", "ROW", "CLIENTS", "OPS/S", "P50", "P90", "P99", "FAILED"}
+	if faults {
+		columns = append(columns, "MAX", "FAULTS")
+	}
 	if direct {
 		columns = append(columns, "DIRECT/S", "RATIO")
 	}
@@ -166,6 +229,9 @@ func (c *cli) benchTable(results []benchResult, direct bool) error {
 	return rows(c, results, columns, func(r benchResult) []string {
 		cells := []string{r.Mode, r.Name, strconv.Itoa(r.Clients), fmt.Sprintf("%.0f", r.OpsPerSecond),
 			micros(r.P50), micros(r.P90), micros(r.P99), strconv.FormatUint(r.Failed, 10)}
+		if faults {
+			cells = append(cells, micros(r.Max), strconv.FormatUint(r.Faults, 10))
+		}
 		if direct {
 			figure, ratio := "", ""
 			if r.Direct > 0 {
@@ -298,44 +364,54 @@ func (c *cli) benchKey(ctx context.Context, row benchRow, alias, instance string
 	return job, err
 }
 
-// measure runs a row in one mode.
-func (j benchJob) measure(ctx context.Context, client *kmsclient.Client, mode string, clients int, duration time.Duration) benchResult {
+// measure runs a row in one mode. Its error is one of giving the faults.
+func (j benchJob) measure(ctx context.Context, client *kmsclient.Client, mode string, clients int, duration time.Duration, plan *faultPlan) (benchResult, error) {
 	// A call that hangs must not hold the bench up for long; one that was begun in time may end.
 	ctx, cancel := context.WithTimeout(ctx, duration+10*time.Second)
 	defer cancel()
-	t := &tally{stop: time.Now().Add(duration)}
-	if mode == "latency" {
-		t.latency = &histogram{}
+	t := &tally{stop: time.Now().Add(duration), single: mode == "latency", goOn: plan.any()}
+	all := make([]*caller, clients)
+	for i := range all {
+		all[i] = &caller{tally: t}
+		if t.single || plan.any() {
+			all[i].latency = &histogram{}
+		}
+	}
+	endFaults := func() (uint64, error) { return 0, nil }
+	if mode == "throughput" {
+		endFaults = plan.give(t.stop)
 	}
 	start := time.Now()
 	var wg sync.WaitGroup
-	for range clients {
-		wg.Go(func() {
-			if err := j.drive(ctx, client, t); err != nil {
-				t.fault(err)
-			}
-		})
+	for _, who := range all {
+		wg.Go(func() { j.drive(ctx, client, who) })
 	}
 	wg.Wait()
 	elapsed := time.Since(start).Seconds()
+	met, err := endFaults()
 	r := benchResult{Mode: mode, Name: j.row.name, Clients: clients, Calls: t.calls.Load(), Items: t.items.Load(), Failed: t.failed.Load(),
-		Seconds: elapsed, OpsPerSecond: float64(t.items.Load()) / elapsed}
-	if t.latency != nil {
-		us := func(q float64) float64 { return float64(t.latency.quantile(q)) / float64(time.Microsecond) }
-		r.P50, r.P90, r.P99 = us(0.5), us(0.9), us(0.99)
+		Seconds: elapsed, OpsPerSecond: float64(t.items.Load()) / elapsed, Faults: met}
+	if all[0].latency != nil {
+		var whole histogram
+		for _, who := range all {
+			whole.merge(who.latency)
+		}
+		us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+		r.P50, r.P90, r.P99, r.Max = us(whole.quantile(0.5)), us(whole.quantile(0.9)), us(whole.quantile(0.99)), us(whole.longest)
 	}
 	if err := t.first.Load(); err != nil {
 		r.Error = describe(*err)
 	}
-	return r
+	return r, err
 }
 
 // tally is what the clients of one measurement add up.
 type tally struct {
 	stop                 time.Time
+	single               bool // one item at a time
+	goOn                 bool // after a call that failed
 	calls, items, failed atomic.Uint64
 	first                atomic.Pointer[error]
-	latency              *histogram // owned by the only client there is in latency mode; nil in throughput mode
 }
 
 func (t *tally) fault(err error) {
@@ -343,27 +419,62 @@ func (t *tally) fault(err error) {
 	t.first.CompareAndSwap(nil, &err)
 }
 
-func (t *tally) call(began time.Time, items int) {
-	t.calls.Add(1)
-	t.items.Add(uint64(items))
-	if t.latency != nil {
-		t.latency.add(time.Since(began))
+// caller is one client of a measurement.
+type caller struct {
+	*tally
+	latency *histogram // its own; nil when nobody asks
+}
+
+// call counts a call that answered.
+func (c *caller) call(began time.Time, items int) {
+	c.calls.Add(1)
+	c.items.Add(uint64(items))
+	c.took(began)
+}
+
+// took counts how long a call took, also one that failed.
+func (c *caller) took(began time.Time) {
+	if c.latency != nil {
+		c.latency.add(time.Since(began))
 	}
 }
 
-// drive is one client. It stops at the time, or at the first call that fails as a whole.
-func (j benchJob) drive(ctx context.Context, client *kmsclient.Client, t *tally) error {
+// benchPause is how long a client waits after a call that failed, when it is to go on. Without, calls to a daemon that is gone
+// would fail as fast as the machine can.
+const benchPause = 10 * time.Millisecond
+
+// drive is one client, until the time is up, or until the first call that fails as a whole if it is not to go on.
+func (j benchJob) drive(ctx context.Context, client *kmsclient.Client, who *caller) {
+	for {
+		err := j.driveOn(ctx, client, who)
+		if err == nil {
+			return
+		}
+		who.fault(err)
+		if !who.goOn {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(benchPause):
+		}
+	}
+}
+
+// driveOn makes calls until the time is up or one fails as a whole.
+func (j benchJob) driveOn(ctx context.Context, client *kmsclient.Client, who *caller) error {
 	item := make([]byte, benchPlaintext)
 	if j.row.algorithm != "" {
 		item = make([]byte, kmswire.DigestSize)
 	}
 	switch j.row.form {
 	case octetFlow:
-		return j.driveOctets(ctx, client, t, item)
+		return j.driveOctets(ctx, client, who, item)
 	case jsonBatch:
-		return j.driveJSON(ctx, client, t, item)
+		return j.driveJSON(ctx, client, who, item)
 	}
-	for time.Now().Before(t.stop) {
+	for time.Now().Before(who.stop) {
 		began := time.Now()
 		var err error
 		if j.row.algorithm != "" {
@@ -374,28 +485,30 @@ func (j benchJob) drive(ctx context.Context, client *kmsclient.Client, t *tally)
 			err = kmsclient.Call(ctx, client, "Encrypt", &kmswire.EncryptRequest{KeyID: j.keyID, Plaintext: item}, &answer)
 		}
 		if err != nil {
+			who.took(began)
 			return err
 		}
-		t.call(began, 1)
+		who.call(began, 1)
 	}
 	return nil
 }
 
-func (j benchJob) driveJSON(ctx context.Context, client *kmsclient.Client, t *tally, item []byte) error {
+func (j benchJob) driveJSON(ctx context.Context, client *kmsclient.Client, who *caller, item []byte) error {
 	req := &kmswire.BatchEncryptRequest{KeyID: j.keyID}
 	for range benchBatch {
 		req.Items = append(req.Items, kmswire.BatchEncryptItem{Plaintext: item})
 	}
-	for time.Now().Before(t.stop) {
+	for time.Now().Before(who.stop) {
 		began := time.Now()
 		var answer kmswire.BatchEncryptResponse
 		if err := kmsclient.Call(ctx, client, "BatchEncrypt", req, &answer); err != nil {
+			who.took(began)
 			return err
 		}
 		good := 0
 		for _, result := range answer.Items {
 			if result.ItemError != nil {
-				t.fault(&kmsclient.Error{Code: result.Code, Message: result.Message})
+				who.fault(&kmsclient.Error{Code: result.Code, Message: result.Message})
 				continue
 			}
 			good++
@@ -403,63 +516,66 @@ func (j benchJob) driveJSON(ctx context.Context, client *kmsclient.Client, t *ta
 		if len(answer.Items) != benchBatch {
 			return fmt.Errorf("a batch of %d items has %d results", benchBatch, len(answer.Items))
 		}
-		t.call(began, good)
+		who.call(began, good)
 	}
 	return nil
 }
 
-func (j benchJob) driveOctets(ctx context.Context, client *kmsclient.Client, t *tally, item []byte) error {
+func (j benchJob) driveOctets(ctx context.Context, client *kmsclient.Client, who *caller, item []byte) error {
 	action, req := "BatchEncrypt", any(&kmswire.BatchEncryptRequest{KeyID: j.keyID})
 	if j.row.algorithm != "" {
 		action, req = "BatchSign", &kmswire.BatchSignRequest{KeyID: j.keyID, KeyVersionID: j.version, Algorithm: j.row.algorithm}
 	}
-	ctx, cancel := context.WithDeadline(ctx, t.stop.Add(benchGrace))
+	ctx, cancel := context.WithDeadline(ctx, who.stop.Add(benchGrace))
 	defer cancel()
 	batch, err := client.OpenOctets(ctx, action, req)
 	if err != nil {
 		return err
 	}
 	defer batch.Close()
-	receive := func(began time.Time) error {
+	receive := func(began func() time.Time) error {
 		_, failed, err := batch.Recv()
-		if err == nil && failed != nil {
-			t.fault(failed)
-			return nil
-		}
-		if err == nil {
-			t.call(began, 1)
+		switch {
+		case err != nil:
+		case failed != nil:
+			who.took(began())
+			who.fault(failed)
+		default:
+			who.call(began(), 1)
 		}
 		return err
 	}
-	if t.latency != nil { // one item at a time
-		for time.Now().Before(t.stop) {
+	if who.single {
+		for time.Now().Before(who.stop) {
 			began := time.Now()
-			if err := batch.Send(item); err != nil {
-				return err
+			err := batch.Send(item)
+			if err == nil {
+				err = batch.Flush()
 			}
-			if err := batch.Flush(); err != nil {
-				return err
+			if err == nil {
+				err = receive(func() time.Time { return began })
 			}
-			if err := receive(began); err != nil {
+			if err != nil {
+				who.took(began)
 				return err
 			}
 		}
 		return batch.CloseSend()
 	}
 	// What is under way is bounded, or a slow row would go on long after its time.
-	window := make(chan struct{}, benchWindow)
+	window := make(chan time.Time, benchWindow) // when each began
 	sent := make(chan error, 1)
 	go func() { // ends at the time, or with ctx, which the caller ends by the batch
 		sent <- func() error {
-			for n := 0; n%16 != 0 || time.Now().Before(t.stop); n++ {
+			for n := 0; n%16 != 0 || time.Now().Before(who.stop); n++ {
 				select {
-				case window <- struct{}{}:
+				case window <- time.Now():
 				default: // about to wait for answers: the service must have what it is to answer
 					if err := batch.Flush(); err != nil {
 						return err
 					}
 					select {
-					case window <- struct{}{}:
+					case window <- time.Now():
 					case <-ctx.Done():
 						return ctx.Err()
 					}
@@ -473,17 +589,24 @@ func (j benchJob) driveOctets(ctx context.Context, client *kmsclient.Client, t *
 	}()
 	err = nil
 	for err == nil {
-		if err = receive(time.Time{}); err == nil {
-			<-window
-		}
+		err = receive(func() time.Time { return <-window })
 	}
 	if err == io.EOF {
 		return <-sent
 	}
 	cancel()
 	<-sent
-	if errors.Is(err, context.DeadlineExceeded) && !time.Now().Before(t.stop) {
+	if errors.Is(err, context.DeadlineExceeded) && !time.Now().Before(who.stop) {
 		return nil // the rest is not waited for, and not counted
+	}
+	_, never := errors.AsType[*kmsclient.UnreachableError](err)
+	if who.goOn && !never { // what was under way failed with the stream; our caller counts the last
+		for i := range len(window) {
+			who.took(<-window)
+			if i > 0 {
+				who.fault(err)
+			}
+		}
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 type histogram struct {
 	buckets [1050]uint64
 	count   uint64
+	longest time.Duration
 }
 
 const (
@@ -23,6 +24,16 @@ func (h *histogram) add(d time.Duration) {
 	}
 	h.buckets[min(i, len(h.buckets)-1)]++
 	h.count++
+	h.longest = max(h.longest, d)
+}
+
+// merge adds what o counted.
+func (h *histogram) merge(o *histogram) {
+	for i, n := range o.buckets {
+		h.buckets[i] += n
+	}
+	h.count += o.count
+	h.longest = max(h.longest, o.longest)
 }
 
 // quantile gives the duration that a share q of all stayed under, to within a bucket.

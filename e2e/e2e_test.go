@@ -16,6 +16,8 @@ import (
 	"github.com/keyward/keyward/ctl"
 	"github.com/keyward/keyward/daemon"
 	"github.com/keyward/keyward/daemon/admin"
+	"github.com/keyward/keyward/hsmpool/hsmtest"
+	"github.com/keyward/keyward/hsmpool/hsmtest/faulty"
 )
 
 func TestMain(m *testing.M) {
@@ -31,14 +33,18 @@ func TestMain(m *testing.M) {
 // keywardd dev makes two HSM tokens.
 const startTimeout = 60 * time.Second
 
-// TestStories runs the stories. Each has a directory $WORK of its own; keywardctl talks to the daemon of $WORK/k.
+// TestStories runs the stories. Each has a directory $WORK of its own; keywardctl talks to the daemon of $WORK/k. $EAST and
+// $WEST are modules that fail on order, for the one story that has them in use.
 func TestStories(t *testing.T) {
+	east, west := faulty.New(t, hsmtest.Module), faulty.New(t, hsmtest.Module)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("KEYWARD_SOCKET", filepath.Join(env.WorkDir, "k", "admin.sock"))
+			env.Setenv("EAST", east.Path)
+			env.Setenv("WEST", west.Path)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

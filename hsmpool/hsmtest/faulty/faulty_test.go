@@ -5,8 +5,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,10 +18,16 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/hsmpool/hsmtest"
+	"github.com/keyward/keyward/hsmpool/hsmtest/faulty/control"
 )
 
-// childEnv makes the test binary a process that opens the module of that path and asks for random octets.
-const childEnv = "KEYWARD_FAULTY_TEST_CHILD"
+// childEnv makes the test binary a process that opens the module of that path. With childSessions it opens so many sessions
+// of the token with the label childToken, makes a call that hangs, and waits to be killed; else it lists the slots.
+const (
+	childEnv      = "KEYWARD_FAULTY_TEST_CHILD"
+	childSessions = "KEYWARD_FAULTY_TEST_SESSIONS"
+	childToken    = "KEYWARD_FAULTY_TEST_TOKEN"
+)
 
 func TestMain(m *testing.M) {
 	path := os.Getenv(childEnv)
@@ -31,10 +41,27 @@ func TestMain(m *testing.M) {
 	if err := ctx.Initialize(); err != nil {
 		os.Exit(4)
 	}
-	if _, err := ctx.GetSlotList(true); err != nil {
+	slots, err := ctx.GetSlotList(true)
+	if err != nil {
 		os.Exit(5)
 	}
-	os.Exit(0)
+	n, err := strconv.Atoi(os.Getenv(childSessions))
+	if err != nil {
+		os.Exit(0)
+	}
+	for _, slot := range slots {
+		ti, err := ctx.GetTokenInfo(slot)
+		if err != nil || ti.Label != os.Getenv(childToken) {
+			continue
+		}
+		for range n {
+			if _, err := ctx.OpenSession(slot, openFlags); err != nil {
+				os.Exit(6)
+			}
+		}
+		ctx.GetSlotInfo(slot)
+	}
+	os.Exit(7)
 }
 
 // open loads and initialises a module.
@@ -73,12 +100,6 @@ func slotOf(t *testing.T, ctx *pkcs11.Ctx, label string) uint {
 const openFlags = pkcs11.CKF_SERIAL_SESSION | pkcs11.CKF_RW_SESSION
 
 func is(err error, code uint) bool { return errors.Is(err, pkcs11.Error(code)) }
-
-func TestFunctionNames(t *testing.T) {
-	if len(functions) != functionsCount || functions[12] != "C_OpenSession" || functions[functionsCount-1] != "C_WaitForSlotEvent" {
-		t.Errorf("%d functions: %v", len(functions), functions)
-	}
-}
 
 // TestRefusesToLoad: without orders there is no module, rather than one that does nothing.
 func TestRefusesToLoad(t *testing.T) {
@@ -276,6 +297,153 @@ func TestTimesAmongMany(t *testing.T) {
 	}
 }
 
+// await waits until something is true that is bound to come.
+func await(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+// median gives that of the times of n calls.
+func median(n int, call func()) time.Duration {
+	var all []time.Duration
+	for range n {
+		began := time.Now()
+		call()
+		all = append(all, time.Since(began))
+	}
+	slices.Sort(all)
+	return all[n/2]
+}
+
+// TestDelayIsPrecise: the kernel's 50 us of slack are not added to a delay. How long a machine takes to wake a thread up is
+// its own business, so the bound is generous, and the slack is asked for.
+func TestDelayIsPrecise(t *testing.T) {
+	hsmtest.New(t, "a")
+	m := New(t, hsmtest.Module)
+	ctx := open(t, m)
+	const delay = 2 * time.Millisecond
+	m.Delay("C_GetInfo", delay, 0)
+	sum := time.Duration(0)
+	mid := median(200, func() {
+		began := time.Now()
+		if _, err := ctx.GetInfo(); err != nil {
+			t.Error(err)
+		}
+		sum += time.Since(began)
+	})
+	t.Logf("200 calls of 2 ms took %v too long in the mean, %v in the median", sum/200-delay, mid-delay)
+	if mid < delay || mid > delay+time.Millisecond {
+		t.Errorf("a call of %v took %v", delay, mid)
+	}
+	runtime.LockOSThread() // and not unlocked: the thread is not given back
+	if _, err := ctx.GetInfo(); err != nil {
+		t.Error(err)
+	}
+	const getTimerSlack = 30 // PR_GET_TIMERSLACK
+	if slack, _, errno := syscall.Syscall(syscall.SYS_PRCTL, getTimerSlack, 0, 0); errno != 0 || slack != 1 {
+		t.Errorf("timer slack %d ns, %v", slack, errno)
+	}
+}
+
+// TestSlow: a function that is slower by a factor takes so many times as long as it takes, and its delay on top.
+func TestSlow(t *testing.T) {
+	h := hsmtest.New(t, "a")
+	m := New(t, hsmtest.Module)
+	ctx := open(t, m)
+	s, err := ctx.OpenSession(slotOf(t, ctx, h.Members()[0].TokenLabel), openFlags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 1<<20)
+	digest := func() {
+		if err := ctx.DigestInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_SHA256, nil)}); err != nil {
+			t.Error(err)
+		}
+		if _, err := ctx.Digest(s, data); err != nil {
+			t.Error(err)
+		}
+	}
+	plain := median(21, digest)
+	m.Slow("C_Digest", 20)
+	slow := median(7, digest)
+	t.Logf("%v, 20 times as slow %v", plain, slow)
+	if slow < 10*plain { // a busy machine takes longer, and the first ones may have met one
+		t.Errorf("%v, and %v with a factor of 20", plain, slow)
+	}
+	m.Delay("C_Digest", slow, 0)
+	if both := median(3, digest); both < slow+10*plain {
+		t.Errorf("a delay of %v and the factor give %v", slow, both)
+	}
+	m.Reset()
+	if again := median(21, digest); again > slow/2 {
+		t.Errorf("after Reset %v", again)
+	}
+}
+
+// TestKilled: what a process had that is gone is not counted, and its place in the control file is for others.
+func TestKilled(t *testing.T) {
+	h := hsmtest.New(t, "a")
+	label := h.Members()[0].TokenLabel
+	m := New(t, hsmtest.Module)
+	ctx := open(t, m)
+	if _, err := ctx.OpenSession(slotOf(t, ctx, label), openFlags); err != nil {
+		t.Fatal(err)
+	}
+	m.Hang("C_GetSlotInfo")
+	for round := range 3 {
+		var children []*exec.Cmd
+		for range 2 {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), childEnv+"="+m.Path, childSessions+"=3", childToken+"="+label)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			children = append(children, cmd)
+			t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) // for a test that ends early
+		}
+		await(t, "two processes with a call that hangs", func() bool { return m.Hanging() == 2 })
+		if n := m.Sessions(); n != 1+2*3 {
+			t.Errorf("round %d: %d sessions", round, n)
+		}
+		for i, cmd := range children {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err == nil || cmd.ProcessState.Exited() {
+				t.Errorf("it ended by itself: %v", err)
+			}
+			left := 1 - i
+			if n, hanging := m.Sessions(), m.Hanging(); n != 1+left*3 || hanging != left {
+				t.Errorf("round %d, with %d processes left: %d sessions, %d calls hang", round, left, n, hanging)
+			}
+		}
+		if n, err := m.file.Processes(); err != nil || n != 1 {
+			t.Errorf("%d processes, %v", n, err)
+		}
+	}
+}
+
+// TestRows: a module that was unloaded keeps no row of the control file.
+func TestRows(t *testing.T) {
+	hsmtest.New(t, "a")
+	m := New(t, hsmtest.Module)
+	for range 300 {
+		ctx := pkcs11.New(m.Path)
+		if ctx == nil {
+			t.Fatal("it can't be loaded again")
+		}
+		ctx.Destroy()
+	}
+	// It may be the copy that all the others of this process lean on, which stays.
+	if n, err := m.file.Processes(); err != nil || n > 1 {
+		t.Errorf("%d processes, %v", n, err)
+	}
+}
+
 func TestDelaySerialiseHang(t *testing.T) {
 	hsmtest.New(t, "a")
 	m := New(t, hsmtest.Module)
@@ -310,11 +478,7 @@ func TestDelaySerialiseHang(t *testing.T) {
 		_, err := ctx.GetSlotList(true)
 		done <- err
 	}()
-	for end := time.Now().Add(10 * time.Second); m.Hanging() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
-	}
-	if m.Hanging() != 1 {
-		t.Fatalf("%d calls hang", m.Hanging())
-	}
+	await(t, "one call hangs", func() bool { return m.Hanging() == 1 })
 	if _, err := ctx.GetInfo(); err != nil { // others go on
 		t.Error(err)
 	}
@@ -356,5 +520,19 @@ func TestCrashAndExit(t *testing.T) {
 	}
 	if n := m.Calls("C_GetSlotList"); n != 2+1+1 {
 		t.Errorf("%d calls counted over three processes", n)
+	}
+}
+
+// TestCodes: the names of return values in package control mean what they do in PKCS#11.
+func TestCodes(t *testing.T) {
+	names := control.Codes()
+	if len(names) < 30 {
+		t.Errorf("only %v", names)
+	}
+	for _, name := range names {
+		code, _ := control.Code(name)
+		if text := pkcs11.Error(code).Error(); !strings.HasSuffix(text, ": "+name) {
+			t.Errorf("%s is %#x, which is %s", name, code, text)
+		}
 	}
 }

@@ -4,8 +4,8 @@
 // latency, return values before or after the effect, hangs, crashes, few sessions. It is never installed.
 //
 // It is told what to do by the file <its own path>.control (or KEYWARD_FAULTY_CONTROL), which it maps into memory, as
-// who gives the orders does. So an order costs a call nothing but a few loads, and the counts are there to be read. The
-// layout is struct control, in this machine's byte order; faulty.go has the same.
+// who gives the orders does. So an order costs a call nothing but a few loads, and the counts are there to be read.
+// control/layout.h says what is in it; the Go package of that folder makes it and gives the orders.
 //
 // A copy of this file under another path is another module with its own orders and its own initialised state. Copies in
 // one process share what they wrap: it is initialised with the first copy and finalised with the last.
@@ -21,11 +21,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "control/layout.h"
+
 // PKCS#11 by its binary layout: all that matters to pass a call on.
+// U, P and B are the types of the table of functions.
 typedef unsigned long U;
 typedef void *P;
 typedef unsigned char B;
@@ -55,112 +59,9 @@ struct token_info { // CK_TOKEN_INFO
 	B hardware_version[2], firmware_version[2], utc_time[16];
 };
 
-// The function list in its order. X is passed on as it is; S has a do_ function of its own. faulty.go reads the names here.
-#define FUNCTIONS(X, S) \
-	S(C_Initialize, (P a), (a)) \
-	S(C_Finalize, (P a), (a)) \
-	S(C_GetInfo, (P a), (a)) \
-	S(C_GetFunctionList, (P a), (a)) \
-	X(C_GetSlotList, (B a, P b, P c), (a, b, c)) \
-	X(C_GetSlotInfo, (U a, P b), (a, b)) \
-	S(C_GetTokenInfo, (U a, P b), (a, b)) \
-	X(C_GetMechanismList, (U a, P b, P c), (a, b, c)) \
-	X(C_GetMechanismInfo, (U a, U b, P c), (a, b, c)) \
-	X(C_InitToken, (U a, P b, U c, P d), (a, b, c, d)) \
-	X(C_InitPIN, (U a, P b, U c), (a, b, c)) \
-	X(C_SetPIN, (U a, P b, U c, P d, U e), (a, b, c, d, e)) \
-	S(C_OpenSession, (U a, U b, P c, P d, P e), (a, b, c, d, e)) \
-	S(C_CloseSession, (U a), (a)) \
-	S(C_CloseAllSessions, (U a), (a)) \
-	X(C_GetSessionInfo, (U a, P b), (a, b)) \
-	X(C_GetOperationState, (U a, P b, P c), (a, b, c)) \
-	X(C_SetOperationState, (U a, P b, U c, U d, U e), (a, b, c, d, e)) \
-	X(C_Login, (U a, U b, P c, U d), (a, b, c, d)) \
-	X(C_Logout, (U a), (a)) \
-	X(C_CreateObject, (U a, P b, U c, P d), (a, b, c, d)) \
-	X(C_CopyObject, (U a, U b, P c, U d, P e), (a, b, c, d, e)) \
-	X(C_DestroyObject, (U a, U b), (a, b)) \
-	X(C_GetObjectSize, (U a, U b, P c), (a, b, c)) \
-	X(C_GetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
-	X(C_SetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
-	X(C_FindObjectsInit, (U a, P b, U c), (a, b, c)) \
-	X(C_FindObjects, (U a, P b, U c, P d), (a, b, c, d)) \
-	X(C_FindObjectsFinal, (U a), (a)) \
-	X(C_EncryptInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Encrypt, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_EncryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_EncryptFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_DecryptInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Decrypt, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_DigestInit, (U a, P b), (a, b)) \
-	X(C_Digest, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DigestUpdate, (U a, P b, U c), (a, b, c)) \
-	X(C_DigestKey, (U a, U b), (a, b)) \
-	X(C_DigestFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_SignInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Sign, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_SignUpdate, (U a, P b, U c), (a, b, c)) \
-	X(C_SignFinal, (U a, P b, P c), (a, b, c)) \
-	X(C_SignRecoverInit, (U a, P b, U c), (a, b, c)) \
-	X(C_SignRecover, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_VerifyInit, (U a, P b, U c), (a, b, c)) \
-	X(C_Verify, (U a, P b, U c, P d, U e), (a, b, c, d, e)) \
-	X(C_VerifyUpdate, (U a, P b, U c), (a, b, c)) \
-	X(C_VerifyFinal, (U a, P b, U c), (a, b, c)) \
-	X(C_VerifyRecoverInit, (U a, P b, U c), (a, b, c)) \
-	X(C_VerifyRecover, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DigestEncryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptDigestUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_SignEncryptUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_DecryptVerifyUpdate, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
-	X(C_GenerateKey, (U a, P b, P c, U d, P e), (a, b, c, d, e)) \
-	X(C_GenerateKeyPair, (U a, P b, P c, U d, P e, U f, P g, P h), (a, b, c, d, e, f, g, h)) \
-	X(C_WrapKey, (U a, P b, U c, U d, P e, P f), (a, b, c, d, e, f)) \
-	X(C_UnwrapKey, (U a, P b, U c, P d, U e, P f, U g, P h), (a, b, c, d, e, f, g, h)) \
-	X(C_DeriveKey, (U a, P b, U c, P d, U e, P f), (a, b, c, d, e, f)) \
-	X(C_SeedRandom, (U a, P b, U c), (a, b, c)) \
-	X(C_GenerateRandom, (U a, P b, U c), (a, b, c)) \
-	X(C_GetFunctionStatus, (U a), (a)) \
-	X(C_CancelFunction, (U a), (a)) \
-	X(C_WaitForSlotEvent, (U a, P b, P c), (a, b, c))
-
-#define PLACE(name, decl, args) I_##name,
-enum { FUNCTIONS(PLACE, PLACE) functions_count };
-_Static_assert(functions_count == 68, "PKCS#11 2.40 has 68 functions");
-
 struct function_list {
 	B version[2];
 	any_function fn[functions_count];
-};
-
-// What a rule does.
-enum { DO_NOTHING, FAIL_BEFORE, FAIL_AFTER, HANG, CRASH, EXIT };
-
-// rule is the orders for one function, and what became of them.
-struct rule {
-	// How many more calls it is for in the low half, all ones for no end; in the high half a version, odd while the rest is
-	// being written. In one word, so that nobody takes from a rule that has just been replaced.
-	_Atomic uint64_t ticket;
-	_Atomic uint32_t what, every; // every: only each so many-th call, counted by seen
-	_Atomic uint64_t code;        // return value, or exit status
-	_Atomic uint64_t seen;
-	_Atomic uint64_t delay, jitter; // ns, of every call
-	_Atomic uint64_t calls, fired;
-};
-
-struct control {
-	char magic[8];
-	uint64_t size;
-	_Atomic uint64_t session_limit;  // 0: what the token allows
-	_Atomic uint64_t session_report; // what C_GetTokenInfo says of it
-	_Atomic uint64_t serialise;
-	_Atomic uint64_t opened, closed; // sessions that the caller was told of
-	_Atomic uint64_t hanging;        // calls
-	char manufacturer[32];           // of C_GetInfo, padded with blanks; first octet 0: that of the wrapped module
-	char inner[1024];                // path of the wrapped module; empty: KEYWARD_FAULTY_MODULE
-	struct rule rules[functions_count];
 };
 
 static const uint32_t no_end = UINT32_MAX;
@@ -177,6 +78,8 @@ struct hub {
 
 static struct hub *hub;
 static struct control *control;
+static struct process *mine; // our row of control, for as long as lock is open
+static int lock = -1;
 static struct function_list *inner; // never changed
 static struct function_list list;   // ours
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -222,11 +125,51 @@ static struct control *map_control(const char *path) {
 		if (p != MAP_FAILED) c = p;
 	}
 	close(fd);
-	if (c == NULL || memcmp(c->magic, "KWFAULT1", 8) != 0 || c->size != sizeof *c || memchr(c->inner, 0, sizeof c->inner) == NULL) {
+	if (c == NULL || memcmp(c->magic, "KWFAULT2", 8) != 0 || c->size != sizeof *c || memchr(c->inner, 0, sizeof c->inner) == NULL) {
 		complain("not a control file:", path);
 		return NULL;
 	}
 	return c;
+}
+
+static int lock_octet(int fd, int cmd, short how, off_t octet) {
+	struct flock l = { .l_type = how, .l_whence = SEEK_SET, .l_start = octet, .l_len = 1 };
+	int rv;
+	while ((rv = fcntl(fd, cmd, &l)) < 0 && errno == EINTR) {}
+	return rv;
+}
+
+// claim_row makes a row of the control file ours: the first that no living process has. Its lock is with a file of its own,
+// and not with the mapping, so that it ends exactly when this process does, or unloads the module. A child that was forked
+// and runs no other program counts with its parent.
+static int claim_row(struct control *c, const char *path) {
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || lock_octet(fd, F_OFD_SETLKW, F_WRLCK, LOCK_FILE) < 0) {
+		complain(strerror(errno), path);
+		if (fd >= 0) close(fd);
+		return 0;
+	}
+	for (int i = 0; i < processes_count && mine == NULL; i++) {
+		if (lock_octet(fd, F_OFD_SETLK, F_WRLCK, LOCK_PROCESS + i) < 0) continue;
+		mine = &c->processes[i];
+		atomic_store(&mine->opened, 0);
+		atomic_store(&mine->closed, 0);
+		atomic_store(&mine->hanging, 0);
+	}
+	(void)lock_octet(fd, F_OFD_SETLK, F_UNLCK, LOCK_FILE);
+	if (mine == NULL) {
+		complain("more processes than it has rows for share", path);
+		close(fd);
+		return 0;
+	}
+	lock = fd;
+	return 1;
+}
+
+// Unloaded, we have nothing open. The mapping stays: threads may be on their way out.
+__attribute__((destructor)) static void give_row_back(void) {
+	if (lock >= 0) close(lock);
+	lock = -1;
 }
 
 static struct function_list *load_inner(const char *path) {
@@ -252,14 +195,36 @@ static uint64_t random_below(uint64_t n) {
 	return x % n;
 }
 
+static uint64_t now(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 // By the end and not by the length: the Go runtime interrupts its threads with signals.
+static void sleep_until(uint64_t ns) {
+	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {}
+}
+
+// sleep_for is precise to a few us: what the kernel adds is much beside an HSM's latency. A thread that sleeps here keeps the
+// least timer slack, in place of 50 us. How late it is woken up then, a virtual machine by some 30 us, it learns; it sleeps
+// shorter by so much, and sees the rest through awake.
 static void sleep_for(uint64_t ns) {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	uint64_t sum = (uint64_t)until.tv_nsec + ns;
-	until.tv_sec += (time_t)(sum / 1000000000);
-	until.tv_nsec = (long)(sum % 1000000000);
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {}
+	static _Thread_local int precise;
+	static _Thread_local uint64_t late; // in the mean of the last times
+	uint64_t end = now() + ns;
+	if (!precise) (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL), precise = 1;
+	if (ns > late) {
+		uint64_t wake = end - late;
+		sleep_until(wake);
+		uint64_t this_time = now() - wake;
+		if (this_time > 100000) this_time = 100000; // a busy machine is no reason to stay awake
+		late = (7 * late + this_time) / 8;
+	} else {
+		late -= late / 8; // not measured: short delays alone must not be seen through awake for ever
+	}
+	while (now() < end) {}
 }
 
 // shot is what a call gets of its rule.
@@ -267,6 +232,8 @@ struct shot {
 	uint32_t what, version;
 	CK_RV code;
 	int locked;
+	double slow;    // times as long as the effect takes; 0: as long
+	uint64_t began; // the effect, if slow
 };
 
 // take gives a call its part of the rule.
@@ -312,9 +279,9 @@ static int enter(int i, struct shot *s, CK_RV *rv) {
 		*rv = s->code;
 		return 0;
 	case HANG:
-		atomic_fetch_add(&control->hanging, 1);
-		while ((uint32_t)(atomic_load(&r->ticket) >> 32) == s->version) sleep_for(200000);
-		atomic_fetch_sub(&control->hanging, 1);
+		atomic_fetch_add(&mine->hanging, 1);
+		while ((uint32_t)(atomic_load(&r->ticket) >> 32) == s->version) sleep_until(now() + 200000);
+		atomic_fetch_sub(&mine->hanging, 1);
 		break;
 	case CRASH: {
 		int *volatile nowhere = NULL;
@@ -329,11 +296,18 @@ static int enter(int i, struct shot *s, CK_RV *rv) {
 		return 0;
 	}
 	hidden = s->what == FAIL_AFTER;
+	uint64_t slow = atomic_load_explicit(&r->slow, memory_order_relaxed);
+	if (slow != 0) {
+		memcpy(&s->slow, &slow, sizeof s->slow);
+		s->began = now();
+	}
 	return 1;
 }
 
+// leave is after the effect, or what was instead.
 static CK_RV leave(const struct shot *s, CK_RV rv) {
 	hidden = 0;
+	if (s->slow > 1) sleep_for((uint64_t)((s->slow - 1) * (double)(now() - s->began)));
 	if (s->locked) pthread_mutex_unlock(&serial);
 	return s->what == FAIL_AFTER ? s->code : rv;
 }
@@ -378,7 +352,7 @@ static void forget_sessions(int every, U slot, int close_them) {
 			sessions.all[kept++] = *s;
 			continue;
 		}
-		if (s->told) atomic_fetch_add(&control->closed, 1);
+		if (s->told) atomic_fetch_add(&mine->closed, 1);
 		if (close_them) (void)INNER(C_CloseSession, (U), (s->handle));
 	}
 	sessions.count = kept;
@@ -455,7 +429,7 @@ static CK_RV do_C_OpenSession(U slot, U flags, P application, P notify, P out) {
 		sessions.all[sessions.count++] = (struct session){ handle, slot, told };
 		if (told) {
 			*(U *)out = handle;
-			atomic_fetch_add(&control->opened, 1);
+			atomic_fetch_add(&mine->opened, 1);
 		}
 	}
 	pthread_mutex_unlock(&sessions.mutex);
@@ -468,7 +442,7 @@ static CK_RV do_C_CloseSession(U handle) {
 	pthread_mutex_lock(&sessions.mutex);
 	for (size_t i = 0; i < sessions.count; i++) {
 		if (sessions.all[i].handle != handle) continue;
-		if (sessions.all[i].told) atomic_fetch_add(&control->closed, 1);
+		if (sessions.all[i].told) atomic_fetch_add(&mine->closed, 1);
 		sessions.all[i] = sessions.all[--sessions.count];
 		break;
 	}
@@ -508,12 +482,14 @@ static void start(void) {
 	if (dladdr(&control, &self) == 0 || self.dli_fname == NULL) return;
 	if (snprintf(path, sizeof path, "%s.control", self.dli_fname) >= (int)sizeof path) return;
 	// Its own file comes first: the variable is one for all copies of a process.
-	struct control *c = map_control(given != NULL && access(path, F_OK) != 0 ? given : path);
+	const char *file = given != NULL && access(path, F_OK) != 0 ? given : path;
+	struct control *c = map_control(file);
 	if (c == NULL) return;
 	const char *wrapped = c->inner[0] != 0 ? c->inner : getenv("KEYWARD_FAULTY_MODULE");
 	if (wrapped == NULL || (inner = load_inner(wrapped)) == NULL) return;
 	memcpy(list.version, inner->version, sizeof list.version);
 	memcpy(list.fn, entries, sizeof list.fn);
+	if (!claim_row(c, file)) return;
 	control = c;
 }
 
