@@ -252,7 +252,7 @@ func TestWrongConfig(t *testing.T) {
 func TestFewSessions(t *testing.T) {
 	h := hsmtest.New(t, "a", "b")
 	h.Ceremony(t)
-	for _, n := range []int{2, 3, 4, 6, 64} {
+	for _, n := range []int{1, 2, 3, 4, 6, 64} {
 		c := h.Config()
 		c.Members[0].MaxSessions = n
 		c.Members = c.Members[:1]
@@ -283,18 +283,13 @@ func TestFewSessions(t *testing.T) {
 			}
 		}
 		s := p.Status()[0]
-		if used, err := hsmpool.OpenSessions(p, "a"); err != nil || int(used) > n || s.Sessions > n {
+		// crypto11 keeps one beside ours where we share the process with it.
+		if used, err := hsmpool.OpenSessions(p, "a"); err != nil || int(used) > max(n, 2) || s.Sessions > n {
 			t.Errorf("%d sessions allowed: %d open (%d known), %v", n, used, s.Sessions, err)
 		}
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
 		}
-	}
-	c := h.Config()
-	c.Members[0].MaxSessions = 1
-	p := hsmtest.OpenConfig(t, c)
-	if s, reason := state(p, "a"); s != "down" || !strings.Contains(reason, "too few") {
-		t.Errorf("one session: %s, %s", s, reason)
 	}
 }
 

@@ -164,20 +164,20 @@ func (p *Pool) giveQueue(a *action, q *fairQueue) {
 // strangerCost is what it is taken to cost to use a key where it is not loaded.
 const strangerCost = 500 * time.Microsecond
 
-// trickle is how often a worker gets a job although others would be faster, so that it is noticed when it no longer is slow.
-const trickle = 250 * time.Millisecond
+// stale says whether what is known of a worker is so old that it should get a job although others seem faster: so it is noticed
+// when it no longer is slow, and no member forgets the keys that are in use. A job in so many is what that costs.
+func (w *worker) stale(now time.Time) bool { return now.Sub(w.given) > 32*w.window.took }
 
 // choose finds the worker that will have done a ticket first, or nil if it should wait; behind is how many others wait with it.
 func (p *Pool) choose(t *ticket, behind int) *worker {
 	var best *worker
 	var bestWait, fullWait time.Duration
 	full := 0
-	only := []*member(nil)
 	members := p.members
 	if t.only != nil {
-		only = append(only, t.only)
-		members = only
+		members = []*member{t.only}
 	}
+	now := time.Now()
 	preferred := t.prefer != nil && t.prefer.takes() && t.prefer.usable() && p.may(t, t.prefer)
 	for _, m := range members {
 		if !m.takes() || !m.usable() || !p.may(t, m) || preferred && m != t.prefer {
@@ -200,10 +200,13 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				fullWait += wait
 				continue
 			}
-			if t.key != nil && !w.known.Contains(cacheID(t.key)) {
+			switch {
+			case len(w.inFlight) == 0 && w.stale(now):
+				wait = min(wait, bestWait) // what is known of it is old
+			case t.key != nil && !w.known.Contains(cacheID(t.key)):
 				wait += strangerCost
 			}
-			if best == nil || wait < bestWait {
+			if best == nil || clearly(wait, bestWait) || !clearly(bestWait, wait) && w.given.Before(best.given) {
 				best, bestWait = w, wait
 			}
 		}
@@ -211,12 +214,16 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 	// If those who are busy will be through with all that waits long before, it goes to one of them.
 	if best != nil && full > 0 && !t.slow() {
 		soon := fullWait/time.Duration(full) + best.fastest(p)*time.Duration(behind)
-		if bestWait > 4*soon+10*time.Millisecond && time.Since(best.given) < trickle {
+		if bestWait > 4*soon+10*time.Millisecond && !best.stale(now) {
 			return nil
 		}
 	}
 	return best
 }
+
+// clearly says whether one time is so much less than another that it means something. Between those that are alike turns are
+// taken, so that one caller after the other keeps every member warm.
+func clearly(a, b time.Duration) bool { return a+a/4+20*time.Microsecond < b }
 
 // fastest is what a job costs the pool's other workers together, at their rate.
 func (w *worker) fastest(p *Pool) time.Duration {

@@ -298,6 +298,9 @@ func (c *callLimits) of(t *task) time.Duration {
 }
 
 func (c *callLimits) learn(t *task) {
+	if t.loaded {
+		return
+	}
 	u := &c.usual[t.class()]
 	if old := u.Load(); old != 0 {
 		u.Store(old + (int64(t.took)-old)/4)

@@ -88,7 +88,7 @@ func WithLogin(p *Pool, name string, f func(ctx *pkcs11.Ctx, s pkcs11.SessionHan
 func LoadedHandle(p *Pool, name string, k *Key) (h pkcs11.ObjectHandle, err error) {
 	err = withAnchor(p, name, func(l *login) error {
 		e := l.inWork(func(s pkcs11.SessionHandle) *Error {
-			c, e := l.loadKey(s, k)
+			c, e := l.loadKey(s, &task{key: k})
 			if e != nil {
 				return e
 			}

@@ -173,7 +173,7 @@ func (l *login) proveAES(t *task, w *tokenWorker) *Error {
 // proveLoaded checks that a key came out of its wrapping as it should: not to be extracted, and with its usage only.
 func (l *login) proveLoaded(k *Key) *Error {
 	return l.inWork(func(s pkcs11.SessionHandle) *Error {
-		c, e := l.loadKey(s, k)
+		c, e := l.loadKey(s, &task{key: k})
 		if e != nil {
 			return e
 		}

@@ -89,7 +89,7 @@ func beginLogin(a *attachment, cfg *MemberConfig, pin pinKeeper, codes *codeCoun
 	l := &login{attachment: a, codes: codes, lent: make(chan struct{}, 1),
 		sessionPlan: planSessions(a.info, cfg.MaxSessions, a.mod.alone)}
 	l.width = l.lanes
-	if l.scarce && a.mod.alone {
+	if (l.scarce || l.shared) && a.mod.alone {
 		// crypto11 keeps a session that it has no use for.
 		if err := a.mod.ctx.CloseAllSessions(a.slot); err != nil {
 			return nil, l.fail(err, fnOther, stageOther, "C_CloseAllSessions")

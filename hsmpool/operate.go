@@ -24,7 +24,7 @@ func (l *login) operate(t *task, w *tokenWorker) *Error {
 // load brings a key in.
 func (l *login) load(t *task) *Error {
 	return l.inWork(func(s pkcs11.SessionHandle) *Error {
-		k, e := l.loadKey(s, t.key)
+		k, e := l.loadKey(s, t)
 		if e == nil {
 			l.keys.release(k)
 		}
@@ -39,7 +39,7 @@ func (l *login) operateIn(s pkcs11.SessionHandle, t *task, w *tokenWorker) *Erro
 		l.in(s, func() { e = l.perform(s, l.seal, t, w) })
 		return e
 	}
-	k, e := l.loadKey(s, t.key)
+	k, e := l.loadKey(s, t)
 	if e != nil {
 		return e
 	}
@@ -132,8 +132,10 @@ func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 }
 
 // loadKey gives the handle of a key, and brings the key in if it is not there yet. s is the caller's work session.
-func (l *login) loadKey(s pkcs11.SessionHandle, k *Key) (*cachedKey, *Error) {
+func (l *login) loadKey(s pkcs11.SessionHandle, t *task) (*cachedKey, *Error) {
+	k := t.key
 	return l.keys.get(cacheID(k), func() (h pkcs11.ObjectHandle, owned bool, e *Error) {
+		t.loaded = true
 		if k.Member != "" {
 			l.in(s, func() { h, e = l.findPinned(s, k) })
 			return h, false, e

@@ -18,9 +18,10 @@ type task struct {
 	begun bool // a token object may exist
 	err   *Error
 
-	// What the worker saw: how many others were before the task when it came, and how long it ran.
-	ahead int
-	took  time.Duration
+	// What the worker saw: how many others were before the task when it came, how long it ran, and whether it had to load the key.
+	ahead  int
+	took   time.Duration
+	loaded bool
 }
 
 // repeatable says whether the task may be run again after it failed half-way. Making a token object may not once it has begun:

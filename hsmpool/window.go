@@ -56,8 +56,11 @@ func (w *window) setLanes(lanes int) {
 	}
 }
 
-// done counts a job that the worker has answered.
+// done counts a job that the worker has answered. One that had to load its key says nothing of the others.
 func (w *window) done(t *task, now time.Time) {
+	if t.loaded {
+		return
+	}
 	f := &w.fastest[t.class()]
 	if now.Sub(f.since) > forgetAfter {
 		f.before, f.now, f.since = f.now, 0, now

@@ -366,6 +366,7 @@ func putAnswer(b []byte, t *task) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(t.ahead))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.took))
 	b = putBool(b, t.begun)
+	b = putBool(b, t.loaded)
 	b = putError(b, t.err)
 	if t.err != nil {
 		return b
@@ -377,7 +378,7 @@ func putAnswer(b []byte, t *task) []byte {
 
 // answer reads one answer into a task of its own, which keeps nothing of the body.
 func (c *cursor) answer() *task {
-	t := &task{id: c.u64(), ahead: int(c.u32()), took: time.Duration(c.u64()), begun: c.bool(), err: c.error()}
+	t := &task{id: c.u64(), ahead: int(c.u32()), took: time.Duration(c.u64()), begun: c.bool(), loaded: c.bool(), err: c.error()}
 	c.bad = c.bad || t.took < 0 || t.ahead > maxWindow
 	if t.err != nil || c.bad {
 		return t
