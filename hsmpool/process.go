@@ -60,6 +60,7 @@ type child struct {
 	sessions atomic.Int64
 	keys     atomic.Int64
 	cause    atomic.Pointer[Error] // why it was killed
+	refused  atomic.Pointer[Error] // why the PIN was not presented, or what came of it
 
 	// The frame of tasks that is being filled. Guarded by out.mu.
 	filling bool
@@ -179,6 +180,9 @@ func (o *workerProcess) start(ctx context.Context, ev events, enrol *enrolFrame)
 		}
 		c.over.Store(true)
 		_ = c.close(true) // what it failed for is what matters
+		if e := c.refused.Load(); e != nil {
+			return nil, nil, e // our own, with its causes
+		}
 		return nil, nil, r.err
 	case <-c.dead:
 		failure = c.why
@@ -379,6 +383,7 @@ func (c *child) verdict(err error) {
 	if err != nil && !errors.As(err, &e) {
 		e = &Error{Kind: KindUnavailable, fate: fateOperator, Err: err}
 	}
+	c.refused.Store(e)
 	c.out.put(func(b []byte) []byte {
 		b, start := beginFrame(b, frameVerdict)
 		return endFrame(putError(b, e), start)
