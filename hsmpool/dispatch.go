@@ -250,12 +250,12 @@ func (p *Pool) may(t *ticket, m *member) bool {
 			if other == m || !other.takes() || !other.promising() {
 				continue
 			}
-			if m == t.avoid && (!t.hasRun(other) || t.err != nil && t.err.fate == fateItem) || m != t.avoid && other != t.avoid && !t.hasRun(other) {
+			if m == t.avoid && (!t.hasRun(other) || t.err.wontHelp()) || m != t.avoid && other != t.avoid && !t.hasRun(other) {
 				return false
 			}
 		}
 	}
-	return !ran || t.ran(m) < 2 && t.err != nil && t.err.fate != fateItem
+	return !ran || t.ran(m) < 2 && !t.err.wontHelp()
 }
 
 // hope says whether there is anybody who can do a ticket, now or soon.
@@ -280,9 +280,11 @@ func (p *Pool) give(a *action, w *worker, t *ticket) {
 	}
 	t.runs = append(t.runs, w.m)
 	w.inFlight[t.id] = t
-	w.given = t.sent
-	if t.slow() {
+	switch {
+	case t.slow():
 		w.long++
+	case t.worker == nil:
+		w.given = t.sent
 	}
 	slot, tell := w.slotOf(t)
 	w.link.post(&t.task, slot, tell)

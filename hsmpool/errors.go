@@ -70,6 +70,9 @@ func KindOf(err error) Kind {
 	return KindInternal
 }
 
+// wontHelp says that trying the same again where it failed gives the same.
+func (e *Error) wontHelp() bool { return e != nil && e.fate == fateItem && e.Kind != KindUnavailable }
+
 // fateOf tells what the pool does about an error.
 func fateOf(err error) fate {
 	var e *Error
