@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -474,15 +475,22 @@ type lastWords struct {
 
 const mostWords = 4 << 10
 
+// registers is a line of the dump of a crash in C: what is in them may be a part of a key.
+var registers = regexp.MustCompile(`(?m)^(r[a-z0-9]{1,3}|rflags|[cefgs][sp]|lr|pc|pstate|fault)\s+0x[0-9a-f]+\n?`)
+
 // Write takes what the process wrote.
 func (w *lastWords) Write(p []byte) (int, error) {
+	shown := registers.ReplaceAll(p, nil)
 	w.mu.Lock()
-	w.text = append(w.text, p...)
+	w.text = append(w.text, shown...)
 	if n := len(w.text) - mostWords; n > 0 {
 		w.text = append(w.text[:0], w.text[n:]...)
 	}
 	w.mu.Unlock()
-	return os.Stderr.Write(p)
+	if _, err := os.Stderr.Write(shown); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // String gives the line that says most.
