@@ -84,6 +84,8 @@ func (w *window) done(t *task, now time.Time) {
 	}
 	over, tolerated := w.over/time.Duration(w.jobs), max(w.least/time.Duration(w.jobs), patience)
 	switch {
+	case over > 2*tolerated: // another kind of job, or the HSM has become slow
+		w.size = max(w.size/2, 1)
 	case over > tolerated:
 		w.size = max(w.size-max(w.size/8, 1), 1)
 	case w.limited && over < tolerated/2:
