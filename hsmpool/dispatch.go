@@ -213,7 +213,7 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 	}
 	// If those who are busy will be through with all that waits long before, it goes to one of them.
 	if best != nil && full > 0 && !t.slow() {
-		soon := fullWait/time.Duration(full) + best.fastest(p)*time.Duration(behind)
+		soon := fullWait/time.Duration(full) + best.othersTake(p)*time.Duration(behind)
 		if bestWait > 4*soon+10*time.Millisecond && !best.stale(now) {
 			return nil
 		}
@@ -225,8 +225,8 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 // taken, so that one caller after the other keeps every member warm.
 func clearly(a, b time.Duration) bool { return a+a/4+20*time.Microsecond < b }
 
-// fastest is what a job costs the pool's other workers together, at their rate.
-func (w *worker) fastest(p *Pool) time.Duration {
+// othersTake is what a job costs the pool's other workers together, at their rate.
+func (w *worker) othersTake(p *Pool) time.Duration {
 	rate := 0.0 // jobs a second
 	for _, m := range p.members {
 		for _, x := range m.workers {
@@ -363,7 +363,7 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 		return
 	}
 	if !t.slow() && t.worker == nil {
-		w.window.done(x, now)
+		w.window.add(x, now)
 		m.latency.add(now.Sub(t.sent))
 	}
 	t.begun = t.begun || x.begun
