@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/daemon/admin"
+	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmsapi"
@@ -141,8 +142,10 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		Store:   admin.Store{Keys: health.Keys, Sequence: health.Sequence, Problem: health.Problem, Damaged: health.Damaged},
 		Members: s.members(), Instances: []admin.Instance{},
 	}
+	software := false // keys that need no HSM once the daemon runs
 	for _, in := range c.Instances {
 		st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		software = software || in.Type == config.Software
 	}
 	if why := s.refused.Load(); why != nil {
 		st.Problems = append(st.Problems, "the configuration was changed, but is not in force: "+*why)
@@ -164,8 +167,11 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 			st.Problems = append(st.Problems, "member "+m.Name+": "+m.Reason)
 		}
 	}
+	if up == 0 && software {
+		st.Problems = append(st.Problems, "no HSM member is up: hardware keys don't work, and software keys go on")
+	}
 	switch {
-	case up == 0:
+	case up == 0 && !software:
 		st.State = admin.Unavailable
 	case len(st.Problems) > 0:
 		st.State = admin.Degraded

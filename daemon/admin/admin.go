@@ -58,7 +58,7 @@ type State string
 const (
 	OK          State = "ok"          // everything works
 	Degraded    State = "degraded"    // it serves, but something needs a person
-	Unavailable State = "unavailable" // no HSM member is up or half open: hardware keys don't work
+	Unavailable State = "unavailable" // no HSM member is up or half open, and there are no software keys that would go on
 )
 
 // Store is how the key store is.
