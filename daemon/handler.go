@@ -196,10 +196,11 @@ func wireMember(m *hsmpool.Status) admin.Member {
 		Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module,
 		State: admin.MemberState(m.State), Reason: plain(m.Reason), Since: m.Since,
 		Sessions: m.Sessions, Lanes: m.Lanes, Window: m.Window, InFlight: m.InFlight, Keys: m.Keys, Queue: m.Queue,
-		Done: m.Done, Failed: m.Failed, Failovers: m.Failovers, Restarts: m.Restarts, Codes: map[string]uint64{},
+		Done: m.Done, Failed: m.Failed, Failovers: m.Failovers, Restarts: m.Restarts, Codes: map[string]uint64{}, Endings: map[string]uint64{},
 		Latency: admin.Latency{Count: count, P50: micro(0.5), P99: micro(0.99)}, Workers: []admin.Worker{},
 	}
 	maps.Copy(out.Codes, m.Codes)
+	maps.Copy(out.Endings, m.Endings)
 	for _, w := range m.Workers {
 		out.Workers = append(out.Workers, admin.Worker{
 			PID: w.PID, State: admin.MemberState(w.State), Reason: plain(w.Reason), Sessions: w.Sessions, Lanes: w.Lanes,

@@ -1,8 +1,11 @@
 package hsmpool
 
 import (
+	"errors"
 	"slices"
 	"time"
+
+	"github.com/miekg/pkcs11"
 )
 
 // Who does a job is decided here, at three moments: when it comes, when an answer makes room, and when a worker comes or goes. All
@@ -164,6 +167,11 @@ func (p *Pool) giveQueue(a *action, q *fairQueue) {
 // strangerCost is what it is taken to cost to use a key where it is not loaded.
 const strangerCost = 500 * time.Microsecond
 
+// crowdedFor is how long a member whose memory is full gets no new keys, if others can take them.
+const crowdedFor = time.Minute
+
+func (m *member) crowdedAt(now time.Time) bool { return now.Before(m.crowded) }
+
 // stale says whether what is known of a worker is so old that it should get a job although others seem faster: so it is noticed
 // when it no longer is slow, and no member forgets the keys that are in use. A job in so many is what that costs.
 func (w *worker) stale(now time.Time) bool { return now.Sub(w.given) > 32*w.window.took }
@@ -188,7 +196,8 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				continue
 			}
 			if t.slow() {
-				if w.long == 0 && (best == nil || len(w.inFlight) < len(best.inFlight)) {
+				if w.long == 0 && (best == nil || m.crowdedAt(now) == best.m.crowdedAt(now) && len(w.inFlight) < len(best.inFlight) ||
+					best.m.crowdedAt(now) && !m.crowdedAt(now)) {
 					best = w
 				}
 				continue
@@ -205,6 +214,9 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				wait = min(wait, bestWait) // what is known of it is old
 			case t.key != nil && !w.known.Contains(cacheID(t.key)):
 				wait += strangerCost
+				if m.crowdedAt(now) {
+					wait += crowdedFor
+				}
 			}
 			if best == nil || clearly(wait, bestWait) || !clearly(bestWait, wait) && w.given.Before(best.given) {
 				best, bestWait = w, wait
@@ -379,6 +391,9 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 	}
 	m.failed++
 	t.err = m.named(x.err)
+	if errors.Is(x.err.Err, pkcs11.Error(pkcs11.CKR_DEVICE_MEMORY)) && (x.loaded || t.slow()) {
+		m.crowded = now.Add(crowdedFor)
+	}
 	if x.err.Kind == KindKeyMissing || x.err.fate >= fateLogin {
 		w.forget(t.key)
 	}

@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type faultRig struct {
 	keys    []faultKey
 	done    atomic.Int64 // operations, all of them right
 	failed  atomic.Int64
+	rates   []float64 // operations a second without a fault: before the first, and in the long run after each
 }
 
 // faultKey is a key under load, and how to check what it does.
@@ -50,6 +52,7 @@ type fault struct {
 	begin func(r *faultRig, victim int)
 	met   func(r *faultRig, victim int) bool // it has been noticed, or can't be
 	end   func(r *faultRig, victim int)      // nil: Reset is all
+	long  time.Duration                      // how long it lasts at least, the first time in the long run
 }
 
 var memberNames = [2]string{"a", "b"}
@@ -149,7 +152,11 @@ var faultTable = []fault{
 	nowAndThen("CKR_SESSION_HANDLE_INVALID now and then", pkcs11.CKR_SESSION_HANDLE_INVALID, faulty.Before),
 	nowAndThen("CKR_GENERAL_ERROR now and then", pkcs11.CKR_GENERAL_ERROR, faulty.After),
 	nowAndThen("CKR_DEVICE_MEMORY now and then", pkcs11.CKR_DEVICE_MEMORY, faulty.Before),
-	reopening("C_Initialize fails", "C_Initialize", pkcs11.CKR_GENERAL_ERROR),
+	func() fault {
+		f := reopening("C_Initialize fails", "C_Initialize", pkcs11.CKR_GENERAL_ERROR)
+		f.long = time.Minute
+		return f
+	}(),
 	reopening("C_Login fails", "C_Login", pkcs11.CKR_DEVICE_ERROR),
 	reopening("C_OpenSession fails", "C_OpenSession", pkcs11.CKR_SESSION_COUNT),
 	reopening("C_FindObjects fails", "C_FindObjects", pkcs11.CKR_DEVICE_ERROR),
@@ -190,10 +197,25 @@ func TestFaults(t *testing.T) {
 	for i := range 64 {
 		callers.Go(func() { r.call(ctx, i) })
 	}
+	long := want > len(faultTable)
+	r.measure(time.Second)
 	faults := 0
 	for ; faults < want && !t.Failed(); faults++ {
 		f := &faultTable[faults%len(faultTable)]
-		r.suffer(f, (faults+faults/len(faultTable))%2)
+		hold := time.Duration(0)
+		if long && faults < len(faultTable) {
+			hold = f.long
+		}
+		r.suffer(f, (faults+faults/len(faultTable))%2, hold)
+		if long {
+			r.measure(200 * time.Millisecond)
+		}
+	}
+	r.measure(time.Second)
+	first, last, after := r.rates[0], r.rates[len(r.rates)-1], slices.Sorted(slices.Values(r.rates[1:]))
+	t.Logf("operations a second without a fault: %.0f before the first, %.0f after the last, %.0f in the median after one", first, last, after[len(after)/2])
+	if long && after[len(after)/2] < first/2 {
+		t.Error("the pool does not come back to its rate")
 	}
 	stop()
 	callers.Wait()
@@ -313,8 +335,15 @@ func (r *faultRig) call(ctx context.Context, caller int) {
 	}
 }
 
+// measure notes the rate.
+func (r *faultRig) measure(d time.Duration) {
+	began, before := time.Now(), r.done.Load()
+	time.Sleep(d)
+	r.rates = append(r.rates, float64(r.done.Load()-before)/time.Since(began).Seconds())
+}
+
 // suffer has a member suffer a fault, for a while and at least so long that many operations have met it, and waits until all is well.
-func (r *faultRig) suffer(f *fault, victim int) {
+func (r *faultRig) suffer(f *fault, victim int, hold time.Duration) {
 	for i, s := range r.p.Status() {
 		restartsBefore[i] = s.Restarts
 	}
@@ -324,6 +353,7 @@ func (r *faultRig) suffer(f *fault, victim int) {
 	r.until(f.name+": nobody has noticed", func() bool { return f.met(r, victim) })
 	met := time.Since(began)
 	r.until(f.name+": nothing is done", func() bool { return r.done.Load() >= before+100 })
+	time.Sleep(hold - time.Since(began))
 	for _, m := range r.modules {
 		m.Reset()
 	}

@@ -215,7 +215,7 @@ func (c *child) life() {
 	}
 	c.out.close()
 	if c.why = c.cause.Load(); c.why == nil {
-		c.why = &Error{Kind: KindUnavailable, fate: fateModule, Detail: c.epitaph(err)}
+		c.why = &Error{Kind: KindUnavailable, fate: fateModule, ending: endCrashed, Detail: c.epitaph(err)}
 	}
 	close(c.dead)
 	c.tell(c.why)
@@ -411,6 +411,7 @@ func (c *child) watch() {
 		}
 		if c.waiting.Load() > 0 && now-c.heard.Load() > int64(silence) {
 			e := errorf(KindUnavailable, fateModule, "the worker process has work and has told nothing for %v: it was ended", silence)
+			e.ending = endSilent
 			c.kill(e)
 			c.tell(e)
 			return
