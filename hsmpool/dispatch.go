@@ -56,6 +56,9 @@ func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
 		}
 		free := p.room - p.waiting()
 		for i, t := range tickets {
+			if t.only != nil {
+				t.only = t.only.inForce() // it may have been replaced since its name was looked up
+			}
 			if !p.hope(t) {
 				rest, reason = append(rest, t), p.nobody(t.only)
 				continue
@@ -409,8 +412,8 @@ func plausible(t, x *task) bool {
 
 // retry queues a ticket once more, or ends it with the error that it has.
 func (p *Pool) retry(a *action, t *ticket) {
-	if t.only != nil && t.only.successor != nil {
-		t.only = t.only.successor
+	if t.only != nil {
+		t.only = t.only.inForce()
 	}
 	switch {
 	case t.worker != nil, !t.wanted(), !t.repeatable(), len(t.runs) >= maxAttempts, p.closed != nil, !p.hope(t):

@@ -33,6 +33,14 @@ func (p *Pool) newMember(cfg MemberConfig) *member {
 	return m
 }
 
+// inForce gives who stands for the member now: itself, or who has taken its place.
+func (m *member) inForce() *member {
+	for m.retired && m.successor != nil {
+		m = m.successor
+	}
+	return m
+}
+
 // takes says whether the member is to get jobs.
 func (m *member) takes() bool { return !m.draining && !m.retired }
 

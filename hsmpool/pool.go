@@ -236,7 +236,11 @@ func (p *Pool) memberNamed(name string) (*member, *Error) {
 			return m, nil
 		}
 	}
-	return nil, &Error{Kind: KindUnavailable, fate: fateData, Member: name, Detail: "the configuration has no such member"}
+	return nil, noMember(name)
+}
+
+func noMember(name string) *Error {
+	return &Error{Kind: KindUnavailable, fate: fateData, Member: name, Detail: "the configuration has no such member"}
 }
 
 // do queues a ticket and waits for it.
