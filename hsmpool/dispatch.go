@@ -341,8 +341,10 @@ func (p *Pool) answers(ev *epoch, tasks []*task, width int) {
 		for _, x := range tasks {
 			t := w.inFlight[x.id]
 			if t == nil {
+				// Each task is answered once. Who answers more hides from watch that it owes something.
 				clear(x.out)
-				continue
+				p.takeDown(a, w, w.m.named(errUnasked))
+				break
 			}
 			w.took(t)
 			p.settle(a, w, t, x, now)
@@ -353,6 +355,8 @@ func (p *Pool) answers(ev *epoch, tasks []*task, width int) {
 		w.m.quiet()
 	})
 }
+
+var errUnasked = &Error{Kind: KindInternal, fate: fateModule, Detail: "the worker answered what it was not asked"}
 
 // settle decides what becomes of a ticket that a worker has answered: its result, another try, or its error.
 func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
