@@ -111,15 +111,17 @@ func open(ctx context.Context, c Config, openWith func(*member) opener) (*Pool, 
 	for _, w := range workers {
 		select {
 		case <-w.tried:
-			if w.err == nil {
-				up++
-			} else {
-				errs = append(errs, w.err)
-			}
 		case <-ctx.Done():
+		}
+		switch {
+		case !isClosed(w.tried): // one that was tried counts, however late it is
 			e := contextError(ctx)
 			e.Member = w.m.cfg.Name
 			errs = append(errs, e)
+		case w.err == nil:
+			up++
+		default:
+			errs = append(errs, w.err)
 		}
 	}
 	if up == 0 {

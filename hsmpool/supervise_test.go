@@ -89,3 +89,27 @@ func TestAnswerToNothing(t *testing.T) {
 		return p.members[1].restarts > 0
 	})
 }
+
+// TestOpenInTime opens a pool of which one member hangs: the other serves.
+func TestOpenInTime(t *testing.T) {
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		c := Config{Group: "fake", Members: []MemberConfig{{Name: "a", Module: "hangs", TokenLabel: "a"}, {Name: "b", Module: "good", TokenLabel: "b"}}}
+		p, err := open(ctx, c, func(m *member) opener {
+			if m.cfg.Name == "b" {
+				return &fakeWorker{t: t, lanes: 1, do: echo}
+			}
+			return openFunc(func(ctx context.Context, _ events) (link, *identity, error) {
+				<-ctx.Done()
+				return nil, nil, ctx.Err()
+			})
+		})
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
