@@ -67,7 +67,7 @@ func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
 			if t.only != nil {
 				q = &t.only.own
 			}
-			if free <= 0 || q.room(t.principal, free) == 0 {
+			if free <= 0 || q.room(t.principal, free) == 0 || t.slow() && len(p.slow) >= slowRoom(p.room) {
 				p.totals.Throttled += uint64(len(tickets) - i)
 				rest, reason = append(rest, tickets[i:]...), &Error{Kind: KindFull, fate: fateData, Detail: p.full(t, free)}
 				return
@@ -86,9 +86,15 @@ func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
 	return rest, reason
 }
 
+// slowRoom is how much of the queue jobs may fill that take seconds.
+func slowRoom(room int) int { return max(room/4, 1) }
+
 func (p *Pool) full(t *ticket, free int) string {
-	if free <= 0 {
+	switch {
+	case free <= 0:
 		return "the queue is full"
+	case t.slow() && len(p.slow) >= slowRoom(p.room):
+		return "too many keys are being made"
 	}
 	return "the principal's part of the queue is full"
 }
@@ -125,10 +131,18 @@ func (p *Pool) dispatch(a *action) {
 	// Second tries first: they have waited longest. These lists are short.
 	p.again = p.giveList(a, p.again)
 	p.slow = p.giveList(a, p.slow)
-	for _, m := range p.members {
-		p.giveQueue(a, &m.own)
+	// Jobs of keys that one member has and those that any can do take turns, so that neither shuts the other out.
+	if p.ownBefore && p.giveQueue(a, &p.shared) {
+		p.ownBefore = false
 	}
-	p.giveQueue(a, &p.shared)
+	for _, m := range p.members {
+		if p.giveQueue(a, &m.own) {
+			p.ownBefore = true
+		}
+	}
+	if p.giveQueue(a, &p.shared) {
+		p.ownBefore = false
+	}
 	p.warm(a)
 }
 
@@ -149,23 +163,29 @@ func (p *Pool) giveList(a *action, list []*ticket) (rest []*ticket) {
 	return rest
 }
 
-func (p *Pool) giveQueue(a *action, q *fairQueue) {
+// giveQueue gives out what it can, and says whether that was anything.
+func (p *Pool) giveQueue(a *action, q *fairQueue) (gave bool) {
 	for q.n > 0 {
 		t := q.peek()
 		if t == nil {
-			return
+			break
 		}
 		w := p.choose(t, q.n)
 		if w == nil {
-			return
+			break
 		}
 		q.pop()
 		p.give(a, w, t)
+		gave = true
 	}
+	return gave
 }
 
 // strangerCost is what it is taken to cost to use a key where it is not loaded.
 const strangerCost = 500 * time.Microsecond
+
+// refusedCost is more than any wait: who refuses a kind of job gets it if nobody else is there.
+const refusedCost = time.Hour
 
 // stale says whether what is known of a worker is so old that it should get a job although others seem faster: so it is noticed
 // when it no longer is slow, and no member forgets the keys that are in use. A job in so many is what that costs.
@@ -204,6 +224,8 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				continue
 			}
 			switch {
+			case t.only == nil && m.refuses(t, now):
+				wait += refusedCost
 			case len(w.inFlight) == 0 && w.stale(now):
 				wait = min(wait, bestWait) // what is known of it is old
 			case t.key != nil && !w.known.Contains(cacheID(t.key)):
@@ -217,7 +239,7 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 	// If those who are busy will be through with all that waits long before, it goes to one of them.
 	if best != nil && full > 0 && !t.slow() {
 		soon := fullWait/time.Duration(full) + best.fastest(p)*time.Duration(behind)
-		if bestWait > 4*soon+10*time.Millisecond && !best.stale(now) {
+		if bestWait > 4*soon+10*time.Millisecond && (bestWait >= refusedCost || !best.stale(now)) {
 			return nil
 		}
 	}
@@ -370,13 +392,21 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 		return
 	}
 	if !t.slow() && t.worker == nil {
-		w.window.done(x, now)
+		if x.err == nil { // one that fails at once says nothing of what others take
+			w.window.done(x, now)
+		}
 		m.latency.add(now.Sub(t.sent))
 	}
 	t.begun = t.begun || x.begun
 	if x.err == nil || x.err.fate == fateData {
 		m.done++
 		w.well()
+		if x.err == nil {
+			m.refusals[t.class()].times = 0
+			if n := len(t.runs); t.err != nil && t.err.fate == fateItem && n > 1 && t.runs[n-2] != m {
+				t.runs[n-2].refused(t, now)
+			}
+		}
 		t.out, t.count, t.err = x.out, x.count, m.named(x.err)
 		if x.pub != nil {
 			t.pub = x.pub

@@ -17,6 +17,8 @@ type member struct {
 	successor *member       // what is to take its place, or has
 	emptied   chan struct{} // closed when the last job of a member that takes none ends; nil: nobody waits for that
 
+	refusals [taskClasses]refusal // kinds of jobs that others had to do for it
+
 	token, serial string
 
 	done, failed, failovers, restarts uint64
@@ -109,6 +111,32 @@ func (m *member) state() (s State, reason string, since time.Time) {
 		s = StateDraining
 	}
 	return s, reason, since
+}
+
+// refusal is what is known of a member that did not do a kind of job which another member did then: it lacks the mechanism, say.
+// Jobs are given to it while nobody else can do them, and now and then, as tries elsewhere are bounded.
+type refusal struct {
+	times uint8 // in a row
+	until time.Time
+}
+
+// A kind of job is kept from a member that refused it for the first, then twice as long each time, up to the last.
+const (
+	refusedFirst = time.Second
+	refusedMost  = 6 // doublings
+)
+
+func (m *member) refuses(t *ticket, now time.Time) bool {
+	r := &m.refusals[t.class()]
+	return r.times > 0 && now.Before(r.until)
+}
+
+// refused notes that another member did what this one did not.
+func (m *member) refused(t *ticket, now time.Time) {
+	if r := &m.refusals[t.class()]; !now.Before(r.until) {
+		r.until = now.Add(refusedFirst << r.times)
+		r.times = min(r.times+1, refusedMost)
+	}
 }
 
 // named gives the error the member's name. The error may be shared, so a copy is made.

@@ -24,10 +24,13 @@ type Pool struct {
 	slow    []*ticket // jobs that may take seconds, for any member or for one
 	again   []*ticket // jobs for another try
 	room    int       // jobs that may wait
-	budget  int       // what retries may still cost
-	ids     uint64    // of tasks
-	turn    int       // of PinTarget
-	totals  Totals    // the counts of it
+
+	ownBefore bool // the last jobs were given out of a member's own queue
+
+	budget int    // what retries may still cost
+	ids    uint64 // of tasks
+	turn   int    // of PinTarget
+	totals Totals // the counts of it
 }
 
 const (
