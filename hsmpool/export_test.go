@@ -134,7 +134,7 @@ var (
 // SessionKeys counts the secret and private session objects on a member.
 func SessionKeys(p *Pool, name string) (n int, err error) {
 	err = withAnchor(p, name, func(l *login) error {
-		return l.inAnchor(func(s pkcs11.SessionHandle) error {
+		return l.inAnchor(nil, func(s pkcs11.SessionHandle) error {
 			for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
 				found, err := l.findObjects(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
 					pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)})
