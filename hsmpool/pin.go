@@ -83,6 +83,9 @@ const maxVague = 2
 // errUnknown says that nobody knows how a C_Login ended: the worker was gone before it told.
 var errUnknown = errors.New("the worker ended while it logged in")
 
+// errNotTried says that the worker was gone when its turn came.
+var errNotTried = errors.New("the worker ended before it logged in")
+
 // pinUntouched are the codes of C_Login that say that the token did not get to the PIN, so that it may be presented again.
 // vaguePIN may mean anything. All other codes, vendors' own among them, count as a refusal.
 var (

@@ -377,6 +377,9 @@ func (c *child) answers(body *cursor) error {
 // present gives the worker the PIN, as soon as it is its turn.
 func (c *child) present() {
 	err := c.pin.present(func(pin []byte) error {
+		if c.cause.Load() != nil || isClosed(c.dead) {
+			return errNotTried
+		}
 		c.send(framePIN, func(b []byte) []byte { return putOctets(b, pin) })
 		select {
 		case outcome := <-c.tried:

@@ -126,6 +126,22 @@ type slowPIN chan struct{}
 func (p slowPIN) present(func([]byte) error) error { <-p; return nil }
 func (p slowPIN) refuse(string) error              { <-p; return nil }
 
+// TestDeadWorkersGetNoPIN has workers end while they wait for their turn to log in: these are no tries.
+func TestDeadWorkersGetNoPIN(t *testing.T) {
+	g := newPINGuard(&MemberConfig{PIN: func() ([]byte, error) { return []byte("1234"), nil }})
+	for i := range 2 * maxVague {
+		c := testChild(t)
+		c.pin = g
+		if c.cause.Store(errStuck); i%2 == 0 {
+			close(c.dead)
+		}
+		c.present()
+	}
+	if why := g.wasRefused(); why != nil {
+		t.Error(why)
+	}
+}
+
 // TestWriterForgets: what can't be written any more does not stay in memory, nor does what has moved to a larger buffer.
 func TestWriterForgets(t *testing.T) {
 	conn, _ := socketPair(t)
