@@ -120,22 +120,27 @@ type refusal struct {
 	until time.Time
 }
 
-// A kind of job is kept from a member that refused it for the first, then twice as long each time, up to the last.
+// A kind of job is kept from a member that refused it so often in a row: for the first time, then twice as long each time, up to
+// the last.
 const (
+	refusedOften = 3
 	refusedFirst = time.Second
-	refusedMost  = 6 // doublings
+	refusedMost  = refusedOften + 6 // doublings
 )
 
 func (m *member) refuses(t *ticket, now time.Time) bool {
 	r := &m.refusals[t.class()]
-	return r.times > 0 && now.Before(r.until)
+	return r.times >= refusedOften && now.Before(r.until)
 }
 
 // refused notes that another member did what this one did not.
 func (m *member) refused(t *ticket, now time.Time) {
-	if r := &m.refusals[t.class()]; !now.Before(r.until) {
-		r.until = now.Add(refusedFirst << r.times)
-		r.times = min(r.times+1, refusedMost)
+	r := &m.refusals[t.class()]
+	if now.Before(r.until) {
+		return // it was given before
+	}
+	if r.times = min(r.times+1, refusedMost); r.times >= refusedOften {
+		r.until = now.Add(refusedFirst << (r.times - refusedOften))
 	}
 }
 
