@@ -59,6 +59,9 @@ func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
 		}
 		free := p.room - p.waiting()
 		for i, t := range tickets {
+			if t.only != nil {
+				t.only = t.only.inForce() // it may have been replaced since its name was looked up
+			}
 			if !p.hope(t) {
 				rest, reason = append(rest, t), p.nobody(t.only)
 				continue
@@ -67,7 +70,7 @@ func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
 			if t.only != nil {
 				q = &t.only.own
 			}
-			if free <= 0 || q.room(t.principal, free) == 0 {
+			if free <= 0 || q.room(t.principal, free) == 0 || t.slow() && len(p.slow) >= slowRoom(p.room) {
 				p.totals.Throttled += uint64(len(tickets) - i)
 				rest, reason = append(rest, tickets[i:]...), &Error{Kind: KindFull, fate: fateData, Detail: p.full(t, free)}
 				return
@@ -86,9 +89,15 @@ func (p *Pool) push(tickets []*ticket) (rest []*ticket, reason *Error) {
 	return rest, reason
 }
 
+// slowRoom is how much of the queue jobs may fill that take seconds.
+func slowRoom(room int) int { return max(room/4, 1) }
+
 func (p *Pool) full(t *ticket, free int) string {
-	if free <= 0 {
+	switch {
+	case free <= 0:
 		return "the queue is full"
+	case t.slow() && len(p.slow) >= slowRoom(p.room):
+		return "too many keys are being made"
 	}
 	return "the principal's part of the queue is full"
 }
@@ -125,10 +134,18 @@ func (p *Pool) dispatch(a *action) {
 	// Second tries first: they have waited longest. These lists are short.
 	p.again = p.giveList(a, p.again)
 	p.slow = p.giveList(a, p.slow)
-	for _, m := range p.members {
-		p.giveQueue(a, &m.own)
+	// Jobs of keys that one member has and those that any can do take turns, so that neither shuts the other out.
+	if p.ownBefore && p.giveQueue(a, &p.shared) {
+		p.ownBefore = false
 	}
-	p.giveQueue(a, &p.shared)
+	for _, m := range p.members {
+		if p.giveQueue(a, &m.own) {
+			p.ownBefore = true
+		}
+	}
+	if p.giveQueue(a, &p.shared) {
+		p.ownBefore = false
+	}
 	p.warm(a)
 }
 
@@ -149,19 +166,22 @@ func (p *Pool) giveList(a *action, list []*ticket) (rest []*ticket) {
 	return rest
 }
 
-func (p *Pool) giveQueue(a *action, q *fairQueue) {
+// giveQueue gives out what it can, and says whether that was anything.
+func (p *Pool) giveQueue(a *action, q *fairQueue) (gave bool) {
 	for q.n > 0 {
 		t := q.peek()
 		if t == nil {
-			return
+			break
 		}
 		w := p.choose(t, q.n)
 		if w == nil {
-			return
+			break
 		}
 		q.pop()
 		p.give(a, w, t)
+		gave = true
 	}
+	return gave
 }
 
 // strangerCost is what it is taken to cost to use a key where it is not loaded.
@@ -171,6 +191,9 @@ const strangerCost = 500 * time.Microsecond
 const crowdedFor = time.Minute
 
 func (m *member) crowdedAt(now time.Time) bool { return now.Before(m.crowded) }
+
+// refusedCost is more than any wait: who refuses a kind of job gets it if nobody else is there.
+const refusedCost = time.Hour
 
 // stale says whether what is known of a worker is so old that it should get a job although others seem faster: so it is noticed
 // when it no longer is slow, and no member forgets the keys that are in use. A job in so many is what that costs.
@@ -210,6 +233,8 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				continue
 			}
 			switch {
+			case t.only == nil && m.refuses(t, now):
+				wait += refusedCost
 			case len(w.inFlight) == 0 && w.stale(now):
 				wait = min(wait, bestWait) // what is known of it is old
 			case t.key != nil && !w.known.Contains(cacheID(t.key)):
@@ -226,7 +251,7 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 	// If those who are busy will be through with all that waits long before, it goes to one of them.
 	if best != nil && full > 0 && !t.slow() {
 		soon := fullWait/time.Duration(full) + best.othersTake(p)*time.Duration(behind)
-		if bestWait > 4*soon+10*time.Millisecond && !best.stale(now) {
+		if bestWait > 4*soon+10*time.Millisecond && (bestWait >= refusedCost || !best.stale(now)) {
 			return nil
 		}
 	}
@@ -350,8 +375,10 @@ func (p *Pool) answers(ev *epoch, tasks []*task, width int) {
 		for _, x := range tasks {
 			t := w.inFlight[x.id]
 			if t == nil {
+				// Each task is answered once. Who answers more hides from watch that it owes something.
 				clear(x.out)
-				continue
+				p.takeDown(a, w, w.m.named(errUnasked))
+				break
 			}
 			w.took(t)
 			p.settle(a, w, t, x, now)
@@ -362,6 +389,8 @@ func (p *Pool) answers(ev *epoch, tasks []*task, width int) {
 		w.m.quiet()
 	})
 }
+
+var errUnasked = &Error{Kind: KindInternal, fate: fateModule, Detail: "the worker answered what it was not asked"}
 
 // settle decides what becomes of a ticket that a worker has answered: its result, another try, or its error.
 func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
@@ -375,13 +404,21 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 		return
 	}
 	if !t.slow() && t.worker == nil {
-		w.window.add(x, now)
+		if x.err == nil { // one that fails at once says nothing of what others take
+			w.window.add(x, now)
+		}
 		m.latency.add(now.Sub(t.sent))
 	}
 	t.begun = t.begun || x.begun
 	if x.err == nil || x.err.fate == fateData {
 		m.done++
 		w.well()
+		if x.err == nil {
+			m.refusals[t.class()].times = 0
+			if n := len(t.runs); t.err != nil && t.err.fate == fateItem && n > 1 && t.runs[n-2] != m {
+				t.runs[n-2].refused(t, now)
+			}
+		}
 		t.out, t.count, t.err = x.out, x.count, m.named(x.err)
 		if x.pub != nil {
 			t.pub = x.pub
@@ -424,8 +461,8 @@ func plausible(t, x *task) bool {
 
 // retry queues a ticket once more, or ends it with the error that it has.
 func (p *Pool) retry(a *action, t *ticket) {
-	if t.only != nil && t.only.successor != nil {
-		t.only = t.only.successor
+	if t.only != nil {
+		t.only = t.only.inForce()
 	}
 	switch {
 	case t.worker != nil, !t.wanted(), !t.repeatable(), len(t.runs) >= maxAttempts, p.closed != nil, !p.hope(t):

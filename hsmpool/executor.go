@@ -35,7 +35,7 @@ type execLane struct {
 
 	// What watch reads while the lane works.
 	op    atomic.Uint32
-	began atomic.Int64 // nanoseconds since zeroTime; 0: idle
+	began atomic.Int64 // nanoseconds since zeroTime; 0: idle, or its task waits for others
 	limit atomic.Int64
 }
 
@@ -194,7 +194,9 @@ func (e *executor) work(l *execLane) {
 			l.op.Store(uint32(t.op))
 			l.limit.Store(int64(e.limits.of(t)))
 			l.began.Store(int64(start.Sub(zeroTime)))
+			t.lane = l
 			t.err = e.run(t)
+			t.lane = nil
 			l.began.Store(0)
 			end := time.Now()
 			t.took = end.Sub(start)

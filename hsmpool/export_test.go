@@ -1,6 +1,7 @@
 package hsmpool
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -133,7 +134,7 @@ var (
 // SessionKeys counts the secret and private session objects on a member.
 func SessionKeys(p *Pool, name string) (n int, err error) {
 	err = withAnchor(p, name, func(l *login) error {
-		return l.inAnchor(func(s pkcs11.SessionHandle) error {
+		return l.inAnchor(nil, func(s pkcs11.SessionHandle) error {
 			for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
 				found, err := l.findObjects(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
 					pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)})
@@ -181,4 +182,22 @@ func Direct(p *Pool, name string, f func(ctx *pkcs11.Ctx, s pkcs11.SessionHandle
 		defer l.closeSession(s)
 		return f(l.mod.ctx, s)
 	})
+}
+
+// OpenGivenUp opens a member in this process for somebody who has given up already, and says whether it stays open.
+func OpenGivenUp(cfg MemberConfig) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	o := newInProcess(&cfg, newPINGuard(&cfg))
+	for !o.token.gate.lock(time.Second) {
+	}
+	time.AfterFunc(10*time.Millisecond, o.token.gate.unlock)
+	if _, _, err := o.open(ctx, noEvents{}); err == nil {
+		return true
+	}
+	time.Sleep(200 * time.Millisecond)
+	for !o.token.gate.lock(time.Second) {
+	}
+	defer o.token.gate.unlock()
+	return o.token.login != nil
 }

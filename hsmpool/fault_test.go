@@ -269,3 +269,12 @@ func TestForeignGroup(t *testing.T) {
 		t.Errorf("Group %s, want %s", p.Group(), ra.Group)
 	}
 }
+
+// TestOpenGivenUp: a member that is no longer wanted while it is opened in this process leaves no session behind.
+func TestOpenGivenUp(t *testing.T) {
+	h := hsmtest.New(t, "a")
+	h.Ceremony(t)
+	if hsmpool.OpenGivenUp(h.Members()[0]) {
+		t.Error("it stays open")
+	}
+}

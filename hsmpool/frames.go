@@ -102,11 +102,19 @@ func newFrameWriter(conn *net.UnixConn) (*frameWriter, error) {
 // maxIdleBuffer is what an idle writer keeps for the next time.
 const maxIdleBuffer = 512 << 10
 
-// put adds what f appends.
+// put adds what f appends. f makes room for all of it at once if it is secret: what is left behind elsewhere is not wiped.
 func (w *frameWriter) put(f func(b []byte) []byte) {
 	w.mu.Lock()
-	w.pending = f(w.pending)
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	old := w.pending
+	w.pending = f(old)
+	if cap(w.pending) != cap(old) {
+		clear(old)
+	}
+	if w.failed != nil {
+		clear(w.pending)
+		w.pending = nil
+	}
 }
 
 // flush writes what was put. It does not wait.

@@ -13,7 +13,7 @@ const defaultCachedKeys = 4096
 // keyCache keeps the handles of one login epoch by key ID. A handle is valid in its epoch only, so the cache ends with it.
 type keyCache struct {
 	max     int
-	destroy func(pkcs11.ObjectHandle)
+	destroy func(t *task, h pkcs11.ObjectHandle)
 
 	mu   sync.Mutex
 	keys map[string]*cachedKey
@@ -33,19 +33,21 @@ type cachedKey struct {
 	owned bool          // a session object of ours, to be destroyed
 }
 
-func newKeyCache(max int, destroy func(pkcs11.ObjectHandle)) *keyCache {
+func newKeyCache(max int, destroy func(t *task, h pkcs11.ObjectHandle)) *keyCache {
 	return &keyCache{max: max, destroy: destroy, keys: map[string]*cachedKey{}}
 }
 
 // get gives the loaded key, and calls load if nobody has; who comes meanwhile waits for that. The caller must release
-// it. A failed load is not remembered.
-func (c *keyCache) get(id string, load func() (h pkcs11.ObjectHandle, owned bool, err *Error)) (*cachedKey, *Error) {
+// it. A failed load is not remembered. t is the task that it is for.
+func (c *keyCache) get(id string, t *task, load func() (h pkcs11.ObjectHandle, owned bool, err *Error)) (*cachedKey, *Error) {
 	c.mu.Lock()
 	if k := c.keys[id]; k != nil {
 		k.refs++
 		c.lru.MoveToFront(k.elem)
 		c.mu.Unlock()
-		<-k.ready
+		if !isClosed(k.ready) {
+			t.waits(func() { <-k.ready })
+		}
 		if k.err != nil {
 			c.release(k)
 			return nil, k.err
@@ -58,7 +60,7 @@ func (c *keyCache) get(id string, load func() (h pkcs11.ObjectHandle, owned bool
 	victims := c.evict()
 	c.mu.Unlock()
 	for _, h := range victims {
-		c.destroy(h)
+		c.destroy(t, h)
 	}
 
 	h, owned, err := load()
@@ -112,7 +114,7 @@ func (c *keyCache) release(k *cachedKey) {
 	}
 	c.mu.Unlock()
 	if last {
-		c.destroy(k.handle)
+		c.destroy(nil, k.handle)
 	}
 }
 

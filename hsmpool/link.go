@@ -77,7 +77,20 @@ func (o *inProcess) open(ctx context.Context, ev events) (link, *identity, error
 		}
 		return newLocalLink(o.token, r.id, ev), r.id, nil
 	case <-ctx.Done():
-		return nil, nil, errStuck // the next open waits for it at the gate
+	}
+	// Nobody wants it any more, but its sessions are not to stay.
+	ended := make(chan struct{})
+	go func() {
+		if r := <-done; r.err == nil {
+			_ = o.token.close() // nobody has begun a call
+		}
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil, nil, errClosed
+	case <-time.After(gateWait):
+		return nil, nil, errStuck
 	}
 }
 

@@ -34,11 +34,11 @@ type login struct {
 
 // oneByOne keeps two tasks from one session when there is no more than one: work in it and what is asked of the anchor would
 // meet there. It gives what ends the turn.
-func (l *login) oneByOne() (done func()) {
+func (l *login) oneByOne(t *task) (done func()) {
 	if !l.shared {
 		return func() {}
 	}
-	l.alone.Lock()
+	t.waits(l.alone.Lock)
 	return l.alone.Unlock
 }
 
@@ -141,16 +141,18 @@ func (l *login) end() {
 	l.closeSession(l.anchor)
 }
 
-// inAnchor runs f, one call or a few that are complete in themselves, in the anchor session.
-func (l *login) inAnchor(f func(s pkcs11.SessionHandle) error) error {
-	l.anchored.Lock()
+// inAnchor runs f, one call or a few that are complete in themselves, in the anchor session. t is the task that it is for, or nil.
+func (l *login) inAnchor(t *task, f func(s pkcs11.SessionHandle) error) error {
+	t.waits(l.anchored.Lock)
 	defer l.anchored.Unlock()
 	return f(l.anchor)
 }
 
 // inWork runs f in a work session, which is closed if f fails.
-func (l *login) inWork(f func(s pkcs11.SessionHandle) *Error) *Error {
-	s, err := l.work.get()
+func (l *login) inWork(f func(s pkcs11.SessionHandle) *Error) *Error { return l.inWorkFor(nil, f) }
+
+func (l *login) inWorkFor(t *task, f func(s pkcs11.SessionHandle) *Error) *Error {
+	s, err := l.workSession(t)
 	if err != nil {
 		return l.fail(err, fnOther, stageOther, "C_OpenSession")
 	}
@@ -171,7 +173,7 @@ func (l *login) dropSession(s pkcs11.SessionHandle) {
 
 // session gives an operation a session, and the caller gives it back to putSession or failSession. It may be the anchor, in which
 // calls are made with in.
-func (l *login) session() (pkcs11.SessionHandle, error) {
+func (l *login) session(t *task) (pkcs11.SessionHandle, error) {
 	if l.scarce {
 		if s, err, ok := l.work.tryGet(); ok {
 			return s, err
@@ -182,7 +184,16 @@ func (l *login) session() (pkcs11.SessionHandle, error) {
 		default:
 		}
 	}
-	return l.work.get()
+	return l.workSession(t)
+}
+
+// workSession gives a work session, and waits for one.
+func (l *login) workSession(t *task) (s pkcs11.SessionHandle, err error) {
+	s, err, ok := l.work.tryGet()
+	if !ok {
+		t.waits(func() { s, err = l.work.get() })
+	}
+	return s, err
 }
 
 func (l *login) isAnchor(s pkcs11.SessionHandle) bool { return s == l.anchor && !l.shared }
@@ -211,23 +222,23 @@ func (l *login) failSession(s pkcs11.SessionHandle, e *Error) {
 }
 
 // in makes a few calls in a session of an operation; in the anchor's case nobody else's come between.
-func (l *login) in(s pkcs11.SessionHandle, f func()) {
+func (l *login) in(t *task, s pkcs11.SessionHandle, f func()) {
 	if l.isAnchor(s) {
-		l.anchored.Lock()
+		t.waits(l.anchored.Lock)
 		defer l.anchored.Unlock()
 	}
 	f()
 }
 
-func (l *login) destroyLoaded(h pkcs11.ObjectHandle) {
+func (l *login) destroyLoaded(t *task, h pkcs11.ObjectHandle) {
 	// An object that can't be destroyed ends with its session.
-	_ = l.inAnchor(func(s pkcs11.SessionHandle) error { return l.mod.ctx.DestroyObject(s, h) })
+	_ = l.inAnchor(t, func(s pkcs11.SessionHandle) error { return l.mod.ctx.DestroyObject(s, h) })
 }
 
 // alive says whether the anchor session is open and logged in.
-func (l *login) alive() bool {
+func (l *login) alive(t *task) bool {
 	var info pkcs11.SessionInfo
-	err := l.inAnchor(func(s pkcs11.SessionHandle) (err error) {
+	err := l.inAnchor(t, func(s pkcs11.SessionHandle) (err error) {
 		info, err = l.mod.ctx.GetSessionInfo(s)
 		return err
 	})

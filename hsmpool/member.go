@@ -17,6 +17,8 @@ type member struct {
 	successor *member       // what is to take its place, or has
 	emptied   chan struct{} // closed when the last job of a member that takes none ends; nil: nobody waits for that
 
+	refusals [taskClasses]refusal // kinds of jobs that others had to do for it
+
 	token, serial string
 
 	done, failed, failovers, restarts uint64
@@ -31,6 +33,14 @@ func (p *Pool) newMember(cfg MemberConfig) *member {
 	m.own.shares = p.shared.shares
 	for i := range max(cfg.Workers, 1) {
 		m.workers = append(m.workers, p.newWorker(m, i))
+	}
+	return m
+}
+
+// inForce gives who stands for the member now: itself, or who has taken its place.
+func (m *member) inForce() *member {
+	for m.retired && m.successor != nil {
+		m = m.successor
 	}
 	return m
 }
@@ -103,6 +113,37 @@ func (m *member) state() (s State, reason string, since time.Time) {
 		s = StateDraining
 	}
 	return s, reason, since
+}
+
+// refusal is what is known of a member that did not do a kind of job which another member did then: it lacks the mechanism, say.
+// Jobs are given to it while nobody else can do them, and now and then, as tries elsewhere are bounded.
+type refusal struct {
+	times uint8 // in a row
+	until time.Time
+}
+
+// A kind of job is kept from a member that refused it so often in a row: for the first time, then twice as long each time, up to
+// the last.
+const (
+	refusedOften = 3
+	refusedFirst = time.Second
+	refusedMost  = refusedOften + 6 // doublings
+)
+
+func (m *member) refuses(t *ticket, now time.Time) bool {
+	r := &m.refusals[t.class()]
+	return r.times >= refusedOften && now.Before(r.until)
+}
+
+// refused notes that another member did what this one did not.
+func (m *member) refused(t *ticket, now time.Time) {
+	r := &m.refusals[t.class()]
+	if now.Before(r.until) {
+		return // it was given before
+	}
+	if r.times = min(r.times+1, refusedMost); r.times >= refusedOften {
+		r.until = now.Add(refusedFirst << (r.times - refusedOften))
+	}
 }
 
 // named gives the error the member's name. The error may be shared, so a copy is made.

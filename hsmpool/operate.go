@@ -9,7 +9,7 @@ import (
 // operate does a task that is one call on one key.
 func (l *login) operate(t *task, w *tokenWorker) *Error {
 	// The session comes before the key: a token that has one session loads keys in it too.
-	s, err := l.session()
+	s, err := l.session(t)
 	if err != nil {
 		return l.fail(err, fnOther, stageOther, "C_OpenSession")
 	}
@@ -23,7 +23,7 @@ func (l *login) operate(t *task, w *tokenWorker) *Error {
 
 // load brings a key in.
 func (l *login) load(t *task) *Error {
-	return l.inWork(func(s pkcs11.SessionHandle) *Error {
+	return l.inWorkFor(t, func(s pkcs11.SessionHandle) *Error {
 		k, e := l.loadKey(s, t)
 		if e == nil {
 			l.keys.release(k)
@@ -36,14 +36,14 @@ func (l *login) operateIn(s pkcs11.SessionHandle, t *task, w *tokenWorker) *Erro
 	switch t.op {
 	case opSealGCM, opOpenGCM:
 		var e *Error
-		l.in(s, func() { e = l.perform(s, l.seal, t, w) })
+		l.in(t, s, func() { e = l.perform(s, l.seal, t, w) })
 		return e
 	}
 	k, e := l.loadKey(s, t)
 	if e != nil {
 		return e
 	}
-	l.in(s, func() { e = l.perform(s, k.handle, t, w) })
+	l.in(t, s, func() { e = l.perform(s, k.handle, t, w) })
 	if e != nil && e.fate == fateLogin {
 		l.keys.forget(k)
 	}
@@ -134,13 +134,13 @@ func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 // loadKey gives the handle of a key, and brings the key in if it is not there yet. s is the caller's work session.
 func (l *login) loadKey(s pkcs11.SessionHandle, t *task) (*cachedKey, *Error) {
 	k := t.key
-	return l.keys.get(cacheID(k), func() (h pkcs11.ObjectHandle, owned bool, e *Error) {
+	return l.keys.get(cacheID(k), t, func() (h pkcs11.ObjectHandle, owned bool, e *Error) {
 		t.loaded = true
 		if k.Member != "" {
-			l.in(s, func() { h, e = l.findPinned(s, k) })
+			l.in(t, s, func() { h, e = l.findPinned(s, k) })
 			return h, false, e
 		}
-		h, e = l.unwrap(k)
+		h, e = l.unwrap(t)
 		return h, true, e
 	})
 }
@@ -156,15 +156,16 @@ func cacheID(k *Key) string {
 func pinnedCacheID(objectID []byte) string { return "\x00" + string(objectID) }
 
 // unwrap makes a wrapped key a session object of the anchor session.
-func (l *login) unwrap(k *Key) (h pkcs11.ObjectHandle, e *Error) {
+func (l *login) unwrap(t *task) (h pkcs11.ObjectHandle, e *Error) {
+	k := t.key
 	template := unwrapTemplate(keyTypes[k.Type], k.Usage, loaded)
-	err := l.inAnchor(func(s pkcs11.SessionHandle) (err error) {
+	err := l.inAnchor(t, func(s pkcs11.SessionHandle) (err error) {
 		h, err = l.mod.ctx.UnwrapKey(s, keyWrap(), l.wrap, k.Wrapped, template)
 		return err
 	})
 	if err != nil {
 		e = l.fail(err, fnUnwrap, stageOther, "C_UnwrapKey")
-		if e.fate == fateSession && !l.alive() {
+		if e.fate == fateSession && !l.alive(t) {
 			e.fate = fateLogin
 		}
 		return 0, e

@@ -109,6 +109,9 @@ func (p *Pool) Update(c Config) error {
 		}
 		for _, m := range old {
 			p.leave(m)
+			for _, t := range m.own.all() {
+				a.end(t, noMember(m.cfg.Name))
+			}
 		}
 		p.members = members
 		p.setQueue(c.Queue, c.Shares)
@@ -135,13 +138,13 @@ func (p *Pool) updated(m *member, cfg *MemberConfig) *member {
 	if m == nil {
 		return next
 	}
-	next.draining = m.draining
-	p.drop(m.successor)
-	m.successor = next
 	if m.promising() {
+		p.drop(m.successor)
+		m.successor = next
 		return m
 	}
-	p.leave(m)
+	p.leave(m) // and who was to succeed it before
+	m.successor = next
 	p.inherit(m, next)
 	return next
 }
@@ -170,6 +173,7 @@ func (p *Pool) replace(next *member) {
 	}
 	m := p.members[i]
 	p.members[i] = next
+	next.own.setShares(p.shared.shares)
 	m.retired = true
 	for _, w := range m.workers {
 		w.retire()
@@ -177,8 +181,9 @@ func (p *Pool) replace(next *member) {
 	p.inherit(m, next)
 }
 
-// inherit gives what waits for a member to its successor.
+// inherit gives what waits for a member to its successor, and what an operator wants of it.
 func (p *Pool) inherit(m, next *member) {
+	next.draining = m.draining
 	for _, t := range m.own.all() {
 		t.only, t.line = next, &next.own
 		next.own.push(t)

@@ -61,11 +61,13 @@ type pinGuard struct {
 	read    func() ([]byte, error) // its result is wiped; nil: there is no PIN
 	refused func() (string, error) // see MemberConfig.Refused; may be nil
 
-	mu       sync.Mutex // held while a PIN is presented
-	why      *Error     // why it is not presented any more
-	vague    int        // tries in a row of which nobody knows whether the token has looked at the PIN
+	turn     sync.Mutex // held while a PIN is presented, which may take for ever; taken before mu
 	key      []byte     // of accepted, random
-	accepted []byte     // keyed hash of the PIN that the token took last
+	accepted []byte     // keyed hash of the PIN that the token took last; guarded by turn
+
+	mu    sync.Mutex // held for moments only: the pool asks under its own lock
+	why   *Error     // why it is not presented any more; guarded by mu
+	vague int        // tries in a row of which nobody knows whether the token has looked at the PIN; guarded by mu
 }
 
 func newPINGuard(cfg *MemberConfig) *pinGuard {
@@ -81,6 +83,9 @@ const maxVague = 2
 // errUnknown says that nobody knows how a C_Login ended: the worker was gone before it told.
 var errUnknown = errors.New("the worker ended while it logged in")
 
+// errNotTried says that the worker was gone when its turn came.
+var errNotTried = errors.New("the worker ended before it logged in")
+
 // pinUntouched are the codes of C_Login that say that the token did not get to the PIN, so that it may be presented again.
 // vaguePIN may mean anything. All other codes, vendors' own among them, count as a refusal.
 var (
@@ -94,11 +99,16 @@ var (
 	vaguePIN = []pkcs11.Error{pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_DEVICE_ERROR}
 )
 
-// countsAsRefused says whether a failed C_Login must be taken for a refusal of the PIN, which the token is known to have taken
-// before or not. Caller holds mu.
-func (g *pinGuard) countsAsRefused(err error, known bool) bool {
+// counts notes how a C_Login ended, and says whether it must be taken for a refusal of the PIN, which the token is known to have
+// taken before or not.
+func (g *pinGuard) counts(err error, known bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var code pkcs11.Error
 	switch {
+	case err == nil:
+		g.vague = 0
+		return false
 	case errors.Is(err, errUnknown) || errors.As(err, &code) && slices.Contains(vaguePIN, code):
 		if known { // a right PIN locks nothing
 			return false
@@ -125,13 +135,13 @@ func (g *pinGuard) forgive() {
 }
 
 func (g *pinGuard) present(login func(pin []byte) error) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.why != nil {
-		return g.why
+	g.turn.Lock()
+	defer g.turn.Unlock()
+	if why := g.wasRefused(); why != nil {
+		return why
 	}
 	if g.read == nil {
-		return g.note("no PIN is configured")
+		return g.refuse("no PIN is configured")
 	}
 	pin, err := g.read()
 	defer clear(pin)
@@ -142,12 +152,14 @@ func (g *pinGuard) present(login func(pin []byte) error) error {
 	h.Write(pin)
 	sum := h.Sum(nil)
 	known := subtle.ConstantTimeCompare(sum, g.accepted) == 1
-	if err = login(pin); err == nil {
-		g.vague, g.accepted = 0, sum
+	err = login(pin)
+	refused := g.counts(err, known)
+	if err == nil {
+		g.accepted = sum
 		return nil
 	}
 	e := noQuirks.fail(err, fnLogin, stageOther, "C_Login")
-	if !g.countsAsRefused(err, known) {
+	if !refused {
 		return e
 	}
 	advice := "correct it before the pool is opened anew"
@@ -158,18 +170,17 @@ func (g *pinGuard) present(login func(pin []byte) error) error {
 		}
 		advice = words
 	}
-	g.note("the PIN was refused. It was tried once and is not tried again, because HSMs lock: " + advice)
-	g.why.Err = e.Err
-	return g.why
+	return g.note(&Error{Kind: KindUnavailable, fate: fateOperator, Err: e.Err,
+		Detail: "the PIN was refused. It was tried once and is not tried again, because HSMs lock: " + advice})
 }
 
 func (g *pinGuard) refuse(why string) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.note(why)
+	return g.note(&Error{Kind: KindUnavailable, fate: fateOperator, Detail: why})
 }
 
-func (g *pinGuard) note(why string) *Error {
-	g.why = &Error{Kind: KindUnavailable, fate: fateOperator, Detail: why}
-	return g.why
+func (g *pinGuard) note(why *Error) *Error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.why = why
+	return why
 }

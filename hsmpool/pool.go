@@ -24,10 +24,13 @@ type Pool struct {
 	slow    []*ticket // jobs that may take seconds, for any member or for one
 	again   []*ticket // jobs for another try
 	room    int       // jobs that may wait
-	budget  int       // what retries may still cost
-	ids     uint64    // of tasks
-	turn    int       // of PinTarget
-	totals  Totals    // the counts of it
+
+	ownBefore bool // the last jobs were given out of a member's own queue
+
+	budget int    // what retries may still cost
+	ids    uint64 // of tasks
+	turn   int    // of PinTarget
+	totals Totals // the counts of it
 }
 
 const (
@@ -111,15 +114,17 @@ func open(ctx context.Context, c Config, openWith func(*member) opener) (*Pool, 
 	for _, w := range workers {
 		select {
 		case <-w.tried:
-			if w.err == nil {
-				up++
-			} else {
-				errs = append(errs, w.err)
-			}
 		case <-ctx.Done():
+		}
+		switch {
+		case !isClosed(w.tried): // one that was tried counts, however late it is
 			e := contextError(ctx)
 			e.Member = w.m.cfg.Name
 			errs = append(errs, e)
+		case w.err == nil:
+			up++
+		default:
+			errs = append(errs, w.err)
 		}
 	}
 	if up == 0 {
@@ -236,7 +241,11 @@ func (p *Pool) memberNamed(name string) (*member, *Error) {
 			return m, nil
 		}
 	}
-	return nil, &Error{Kind: KindUnavailable, fate: fateData, Member: name, Detail: "the configuration has no such member"}
+	return nil, noMember(name)
+}
+
+func noMember(name string) *Error {
+	return &Error{Kind: KindUnavailable, fate: fateData, Member: name, Detail: "the configuration has no such member"}
 }
 
 // do queues a ticket and waits for it.

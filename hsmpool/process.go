@@ -32,8 +32,11 @@ const (
 	silence       = time.Second
 	aliveInterval = 200 * time.Millisecond
 
-	// closeWait is how long a worker gets to close its sessions.
+	// farewell is how long a worker gets to close its sessions.
 	farewell = 2 * time.Second
+
+	// leftovers is how long what a worker process has written is read when it has ended.
+	leftovers = 200 * time.Millisecond
 )
 
 // openTimeout bounds how long a worker may take to find its token and log in.
@@ -61,6 +64,7 @@ type child struct {
 	sessions atomic.Int64
 	keys     atomic.Int64
 	cause    atomic.Pointer[Error] // why it was killed
+	asking   atomic.Bool           // it has asked for the PIN, or refused it, and has no verdict yet
 	refused  atomic.Pointer[Error] // why the PIN was not presented, or what came of it
 
 	// The frame of tasks that is being filled. Guarded by out.mu.
@@ -111,6 +115,7 @@ func (o *workerProcess) spawn(ev events) (*child, error) {
 	c.cmd.Env = environment(o.cfg.Environment)
 	c.cmd.ExtraFiles = []*os.File{theirs}
 	c.cmd.Stderr = &c.said
+	c.cmd.WaitDelay = leftovers // somebody else may have its standard error
 	c.cmd.Dir = "/"
 	// An interrupt from the terminal is for the daemon, which ends its workers when they are no longer needed.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -198,14 +203,19 @@ func (o *workerProcess) start(ctx context.Context, ev events, enrol *enrolFrame)
 
 // life reads until the process is gone, and buries it.
 func (c *child) life() {
+	ended := make(chan error, 1)
+	go func() {
+		err := c.cmd.Wait()
+		// What it sent is read, but not for longer: somebody that its library has started may have its socket too.
+		_ = c.conn.SetReadDeadline(time.Now().Add(leftovers)) // it may be closed already
+		ended <- err
+	}()
 	readErr := c.read()
 	if readErr == errWire {
 		c.kill(wireError("what no worker sends"))
 	}
 	// Whoever closed the socket: without it the process ends, and if it is too sick for that it is ended.
 	c.conn.Close()
-	ended := make(chan error, 1)
-	go func() { ended <- c.cmd.Wait() }()
 	var err error
 	select {
 	case err = <-ended:
@@ -229,7 +239,7 @@ func (c *child) epitaph(err error) string {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 			how = "by the signal " + unix.SignalName(status.Signal())
 		}
-	} else if err != nil {
+	} else if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		how = "in a way that is not known: " + err.Error()
 	}
 	if words := c.said.String(); words != "" {
@@ -304,22 +314,22 @@ func (c *child) handle(kind frameKind, body *cursor) error {
 		}
 		return c.result(openResult{err: e})
 	case frameNeedPIN:
-		if err := body.end(); err != nil {
-			return err
+		if err := body.end(); err != nil || c.asking.Swap(true) {
+			return errWire
 		}
 		go c.present()
 		return nil
 	case frameRefuse:
 		why := body.text()
-		if err := body.end(); err != nil {
-			return err
+		if err := body.end(); err != nil || c.asking.Swap(true) {
+			return errWire
 		}
-		go c.verdict(c.pin.refuse(why))
+		go func() { c.verdict(c.pin.refuse(why)) }()
 		return nil
 	case frameTried:
 		e := body.error()
-		if err := body.end(); err != nil {
-			return err
+		if err := body.end(); err != nil || !c.asking.Load() {
+			return errWire
 		}
 		var outcome error
 		if e != nil {
@@ -356,6 +366,10 @@ func (c *child) answers(body *cursor) error {
 	c.waiting.Add(-int64(len(tasks)))
 	if !c.over.Load() {
 		c.ev.answers(tasks, int(c.width.Load()))
+		return nil
+	}
+	for _, t := range tasks {
+		clear(t.out) // nobody waits for it
 	}
 	return nil
 }
@@ -363,11 +377,10 @@ func (c *child) answers(body *cursor) error {
 // present gives the worker the PIN, as soon as it is its turn.
 func (c *child) present() {
 	err := c.pin.present(func(pin []byte) error {
-		c.out.put(func(b []byte) []byte {
-			b, start := beginFrame(b, framePIN)
-			return endFrame(putOctets(b, pin), start)
-		})
-		c.out.flush()
+		if c.cause.Load() != nil || isClosed(c.dead) {
+			return errNotTried
+		}
+		c.send(framePIN, func(b []byte) []byte { return putOctets(b, pin) })
 		select {
 		case outcome := <-c.tried:
 			return outcome
@@ -385,11 +398,8 @@ func (c *child) verdict(err error) {
 		e = &Error{Kind: KindUnavailable, fate: fateOperator, Err: err}
 	}
 	c.refused.Store(e)
-	c.out.put(func(b []byte) []byte {
-		b, start := beginFrame(b, frameVerdict)
-		return endFrame(putError(b, e), start)
-	})
-	c.out.flush()
+	c.asking.Store(false)
+	c.send(frameVerdict, func(b []byte) []byte { return putError(b, e) })
 }
 
 // watch ends the process when it has work and is silent. It ends with the process.
@@ -436,23 +446,25 @@ func (c *child) post(t *task, slot uint32, tell bool) {
 
 func (c *child) flush() { c.out.flush() }
 
-func (c *child) cancel(id uint64) {
+// send writes a frame of its own.
+func (c *child) send(kind frameKind, body func([]byte) []byte) {
 	c.out.put(func(b []byte) []byte {
-		b, start := beginFrame(b, frameCancel)
-		return endFrame(putID(b, id), start)
+		c.filling = false // what comes next can't be added to the tasks before it
+		b, start := beginFrame(b, kind)
+		return endFrame(body(b), start)
 	})
 	c.out.flush()
+}
+
+func (c *child) cancel(id uint64) {
+	c.send(frameCancel, func(b []byte) []byte { return putID(b, id) })
 }
 
 // close may be called while others post or flush: that goes nowhere then.
 func (c *child) close(gently bool) error {
 	c.over.Store(true)
 	if gently {
-		c.out.put(func(b []byte) []byte {
-			b, start := beginFrame(b, frameClose)
-			return endFrame(b, start)
-		})
-		c.out.flush()
+		c.send(frameClose, func(b []byte) []byte { return b })
 		select {
 		case <-c.dead:
 			return nil

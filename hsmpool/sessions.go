@@ -97,12 +97,15 @@ func (s *sessionStack) drop(h pkcs11.SessionHandle) {
 // closeIdle closes the idle sessions: all, if nobody has one.
 func (s *sessionStack) closeIdle() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, h := range s.idle {
-		s.close(h)
-	}
-	s.count -= len(s.idle)
+	idle := s.idle
 	s.idle = nil
+	s.mu.Unlock()
+	for _, h := range idle {
+		s.close(h) // without the lock: status asks for the count, and this may take
+	}
+	s.mu.Lock()
+	s.count -= len(idle)
+	s.mu.Unlock()
 }
 
 // open sessions, for status.

@@ -174,3 +174,32 @@ func TestGate(t *testing.T) {
 		t.Errorf("%d owners of 200", shared)
 	}
 }
+
+// TestSessionStackClosing: how many sessions there are can be asked while closing one hangs.
+func TestSessionStackClosing(t *testing.T) {
+	hold, closing := make(chan struct{}), make(chan struct{})
+	s := newSessionStack(2, func() (pkcs11.SessionHandle, error) { return 1, nil }, func(pkcs11.SessionHandle) {
+		close(closing)
+		<-hold
+	})
+	h, err := s.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put(h)
+	ended := make(chan struct{})
+	go func() { s.closeIdle(); close(ended) }()
+	<-closing
+	asked := make(chan int, 1)
+	go func() { asked <- s.size() }()
+	select {
+	case <-asked:
+	case <-time.After(time.Second):
+		t.Error("it waits")
+	}
+	close(hold)
+	<-ended
+	if n := s.size(); n != 0 {
+		t.Errorf("%d sessions are left", n)
+	}
+}

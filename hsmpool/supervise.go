@@ -57,7 +57,10 @@ func (p *Pool) live(w *worker, ev *epoch, turn <-chan struct{}) error {
 	}
 	w.wasTried(nil)
 	gently := p.serve(w, ev)
-	if err := l.close(gently); err != nil {
+	giveUp := time.AfterFunc(revival, func() { p.giveUp(w) })
+	err = l.close(gently)
+	giveUp.Stop()
+	if err != nil {
 		e := w.m.named(err)
 		p.act(func(a *action) { p.setDown(a, w, e.Error()) })
 		return e
@@ -70,6 +73,10 @@ func (p *Pool) admit(w *worker, ev *epoch, l link, id *identity) (err error) {
 	p.act(func(a *action) {
 		if p.closed != nil {
 			err = p.closed
+			return
+		}
+		if ev.lost != nil {
+			err = ev.lost
 			return
 		}
 		if p.group == "" {

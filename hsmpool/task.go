@@ -22,6 +22,20 @@ type task struct {
 	ahead  int
 	took   time.Duration
 	loaded bool
+
+	lane *execLane // that runs it; nil: nobody looks how long it takes
+}
+
+// waits runs f, in which the task waits for others of its worker. That is not a call that does not return: theirs may be. t may be
+// nil.
+func (t *task) waits(f func()) {
+	if t == nil || t.lane == nil {
+		f()
+		return
+	}
+	t.lane.began.Store(0)
+	f()
+	t.lane.began.Store(sinceEpoch())
 }
 
 // repeatable says whether the task may be run again after it failed half-way. Making a token object may not once it has begun:

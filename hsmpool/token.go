@@ -177,7 +177,7 @@ func (w *tokenWorker) do(t *task) *Error {
 	switch err.fate {
 	case fateSession:
 		// If not one session but all are gone, whoever closed them took the login along.
-		if !w.goesOn(l) {
+		if !w.goesOn(l, t) {
 			if e := w.renew(l); e != nil {
 				return e
 			}
@@ -197,14 +197,14 @@ func (w *tokenWorker) do(t *task) *Error {
 
 // goesOn says whether a login of which a session failed still holds, and makes the next task in it begin in a new session:
 // what ended one may have ended those that are idle.
-func (w *tokenWorker) goesOn(l *login) bool {
+func (w *tokenWorker) goesOn(l *login, t *task) bool {
 	w.gate.enter()
 	defer w.gate.leave()
 	if w.login != l {
 		return true // another login has begun: no need for a third
 	}
-	defer l.oneByOne()()
-	if !l.alive() {
+	defer l.oneByOne(t)()
+	if !l.alive(t) {
 		return false
 	}
 	l.work.closeIdle()
@@ -223,7 +223,7 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 		}
 		return nil, errClosed
 	}
-	defer l.oneByOne()()
+	defer l.oneByOne(t)()
 	switch t.op {
 	case opGenerate:
 		return l, l.generate(t)
@@ -234,7 +234,7 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 	case opDestroyPinned:
 		return l, l.destroyPinned(t)
 	case opCheck:
-		return l, l.check()
+		return l, l.check(t)
 	case opLoad:
 		return l, l.load(t)
 	}
@@ -250,7 +250,7 @@ func (w *tokenWorker) renew(l *login) *Error {
 	if w.login != l {
 		return nil
 	}
-	if l.alive() && l.masterKeysUsable() {
+	if l.alive(nil) && l.masterKeysUsable() {
 		return nil // one key's handle was bad, and is out of the cache
 	}
 	if time.Since(w.renewed) < renewAtLeast {
@@ -301,11 +301,11 @@ func (l *login) masterKeysUsable() bool {
 
 // check finds out whether the member can serve: its login, and its master keys by their check values, which a token
 // that was initialised anew or swapped does not have.
-func (l *login) check() *Error {
-	if !l.alive() {
+func (l *login) check(t *task) *Error {
+	if !l.alive(t) {
 		return errorf(KindUnavailable, fateLogin, "the anchor session is gone or logged out")
 	}
-	return l.inWork(func(s pkcs11.SessionHandle) *Error {
+	return l.inWorkFor(t, func(s pkcs11.SessionHandle) *Error {
 		// A module may go on with what it has in memory, so the token itself is asked.
 		found, err := l.findObjects(s, secretKeyLabelled(labelSeal))
 		if err != nil {

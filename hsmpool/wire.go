@@ -184,6 +184,7 @@ type enrolFrame struct {
 }
 
 func putEnrol(b []byte, f *enrolFrame) []byte {
+	b = slices.Grow(b, len(f.key)+len(f.group)+len(f.wrapped[0])+len(f.wrapped[1])+16)
 	b = putOctets(b, f.key)
 	b = putText(b, f.group)
 	b = putOctets(b, f.wrapped[0])
@@ -277,6 +278,7 @@ func (c *cursor) key() *Key {
 // putTask adds a task. Its key is what the worker knows under slot, or is told now if tell is set; with noSlot it comes along and
 // is not kept.
 func putTask(b []byte, t *task, slot uint32, tell bool) []byte {
+	b = slices.Grow(b, len(t.in)+len(t.nonce)+len(t.aad)+len(t.pub)+64) // the key is public
 	b = binary.BigEndian.AppendUint64(b, t.id)
 	b = append(b, byte(t.op))
 	tell = tell && t.key != nil
@@ -371,6 +373,7 @@ func putAnswer(b []byte, t *task) []byte {
 	if t.err != nil {
 		return b
 	}
+	b = slices.Grow(b, len(t.out)+len(t.pub)+12)
 	b = binary.BigEndian.AppendUint32(b, uint32(t.count))
 	b = putOctets(b, t.out)
 	return putOctets(b, t.pub)

@@ -78,6 +78,8 @@ type knownKey struct {
 type epoch struct {
 	p *Pool
 	w *worker
+
+	lost *Error // why it is of no use, if that came while it was not admitted; guarded by Pool.mu
 }
 
 func (ev *epoch) answers(tasks []*task, width int) { ev.p.answers(ev, tasks, width) }
@@ -92,6 +94,8 @@ func (ev *epoch) failed(e *Error) {
 	ev.p.act(func(a *action) {
 		if ev.w.epoch == ev {
 			ev.p.takeDown(a, ev.w, ev.w.m.named(e))
+		} else {
+			ev.lost = e // it comes once: admit must know
 		}
 	})
 }
