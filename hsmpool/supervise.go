@@ -72,6 +72,10 @@ func (p *Pool) admit(w *worker, ev *epoch, l link, id *identity) (err error) {
 			err = p.closed
 			return
 		}
+		if ev.gone != nil { // it ended while it waited for its turn
+			err = ev.gone
+			return
+		}
 		if p.group == "" {
 			p.group = id.Group
 		}

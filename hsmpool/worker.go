@@ -76,8 +76,9 @@ type knownKey struct {
 
 // epoch is one life of a worker. It carries what its link tells to the pool, which knows by it what comes late.
 type epoch struct {
-	p *Pool
-	w *worker
+	p    *Pool
+	w    *worker
+	gone *Error // what it failed for before it was admitted; guarded by Pool.mu
 }
 
 func (ev *epoch) answers(tasks []*task, width int) { ev.p.answers(ev, tasks, width) }
@@ -92,6 +93,8 @@ func (ev *epoch) failed(e *Error) {
 	ev.p.act(func(a *action) {
 		if ev.w.epoch == ev {
 			ev.p.takeDown(a, ev.w, ev.w.m.named(e))
+		} else {
+			ev.gone = e
 		}
 	})
 }
