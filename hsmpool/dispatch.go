@@ -337,7 +337,8 @@ func (p *Pool) answers(ev *epoch, tasks []*task, width int) {
 			t := w.inFlight[x.id]
 			if t == nil {
 				clear(x.out)
-				continue
+				p.takeDown(a, w, w.m.named(wireError("an answer to what it was not asked")))
+				break
 			}
 			w.took(t)
 			p.settle(a, w, t, x, now)

@@ -52,6 +52,8 @@ type child struct {
 	dead   chan struct{}   // closed when the process is gone and read has ended
 	why    *Error          // of the end; may be read when dead is closed
 
+	resulted bool         // opened has got its one; of read
+	asking   atomic.Bool  // the worker waits for a verdict
 	over     atomic.Bool  // the owner has closed it: nothing is told any more
 	told     atomic.Bool  // failed was
 	waiting  atomic.Int64 // tasks that are not answered
@@ -303,15 +305,15 @@ func (c *child) handle(kind frameKind, body *cursor) error {
 		}
 		return c.result(openResult{err: e})
 	case frameNeedPIN:
-		if err := body.end(); err != nil {
-			return err
+		if err := body.end(); err != nil || c.asking.Swap(true) {
+			return errWire
 		}
 		go c.present()
 		return nil
 	case frameRefuse:
 		why := body.text()
-		if err := body.end(); err != nil {
-			return err
+		if err := body.end(); err != nil || c.asking.Swap(true) {
+			return errWire
 		}
 		go c.verdict(c.pin.refuse(why))
 		return nil
@@ -335,12 +337,12 @@ func (c *child) handle(kind frameKind, body *cursor) error {
 }
 
 func (c *child) result(r openResult) error {
-	select {
-	case c.opened <- r:
-		return nil
-	default:
-		return errWire // it was told already
+	if c.resulted {
+		return errWire
 	}
+	c.resulted = true
+	c.opened <- r
+	return nil
 }
 
 func (c *child) answers(body *cursor) error {
@@ -352,7 +354,9 @@ func (c *child) answers(body *cursor) error {
 		}
 		tasks = append(tasks, t)
 	}
-	c.waiting.Add(-int64(len(tasks)))
+	if c.waiting.Add(-int64(len(tasks))) < 0 {
+		return errWire // more than it has
+	}
 	if !c.over.Load() {
 		c.ev.answers(tasks, int(c.width.Load()))
 	}
@@ -384,6 +388,7 @@ func (c *child) verdict(err error) {
 		e = &Error{Kind: KindUnavailable, fate: fateOperator, Err: err}
 	}
 	c.refused.Store(e)
+	c.asking.Store(false) // with the verdict it may ask again
 	c.out.put(func(b []byte) []byte {
 		b, start := beginFrame(b, frameVerdict)
 		return endFrame(putError(b, e), start)
