@@ -102,11 +102,13 @@ func newFrameWriter(conn *net.UnixConn) (*frameWriter, error) {
 // maxIdleBuffer is what an idle writer keeps for the next time.
 const maxIdleBuffer = 512 << 10
 
-// put adds what f appends.
+// put adds what f appends, unless nothing can be written any more: it would stay here.
 func (w *frameWriter) put(f func(b []byte) []byte) {
 	w.mu.Lock()
-	w.pending = f(w.pending)
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	if w.failed == nil {
+		w.pending = f(w.pending)
+	}
 }
 
 // flush writes what was put. It does not wait.
