@@ -362,7 +362,7 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 		return
 	}
 	if !t.slow() && t.worker == nil {
-		w.window.done(x, now)
+		w.window.done(x)
 		m.latency.add(now.Sub(t.sent))
 	}
 	t.begun = t.begun || x.begun

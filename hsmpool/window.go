@@ -15,9 +15,10 @@ type window struct {
 	size int
 	most int // size never exceeds it
 
-	lanes   int           // sessions that may be at work at the same time
-	took    time.Duration // what a job takes, as a moving average
-	fastest [taskClasses]fastest
+	lanes int           // sessions that may be at work at the same time
+	took  time.Duration // what a job takes, as a moving average
+	paces [taskClasses]pace
+	alone int // jobs in a row that had no other beside them
 
 	// This round, which ends with as many jobs as the window has.
 	jobs    int
@@ -26,18 +27,13 @@ type window struct {
 	least   time.Duration
 }
 
-// fastest is the least that tasks of a class have taken: of late, and in the time before.
-type fastest struct {
-	now, before time.Duration
-	since       time.Time
-}
+// pace is what tasks of a class take, as a moving average, and the least that this has been: single tasks may be fast for reasons of
+// their own, as those with bad data are.
+type pace struct{ usual, least time.Duration }
 
 const (
 	// patience is how long a job may wait at a worker for the sake of throughput, at least: several jobs travel together.
 	patience = 2 * time.Millisecond
-
-	// forgetAfter is how long a fast job counts: an HSM that has become slow must not be measured by what it did once.
-	forgetAfter = 15 * time.Second
 
 	// jobsPerLane bounds a window.
 	jobsPerLane = 128
@@ -57,28 +53,28 @@ func (w *window) setLanes(lanes int) {
 }
 
 // done counts a job that the worker has answered. One that had to load its key says nothing of the others.
-func (w *window) done(t *task, now time.Time) {
+func (w *window) done(t *task) {
 	if t.loaded {
 		return
 	}
-	f := &w.fastest[t.class()]
-	if now.Sub(f.since) > forgetAfter {
-		f.before, f.now, f.since = f.now, 0, now
+	// An HSM that has become slow must not be measured by what it did once. What it does now shows only where nothing of ours waits,
+	// and there the waiting brings the window: a job that is measured among others teaches it to take the queue for the HSM.
+	if w.alone++; w.size > 1 {
+		w.alone = 0
 	}
-	if f.now == 0 || t.took < f.now {
-		f.now = t.took
+	p := &w.paces[t.class()]
+	if p.usual == 0 || w.alone > 1 { // the first may have begun among others
+		*p = pace{t.took, t.took}
 	}
-	least := f.now
-	if f.before > 0 && f.before < least {
-		least = f.before
-	}
+	p.usual += (t.took - p.usual) / 32
+	p.least = min(p.least, p.usual)
 	if w.took == 0 {
 		w.took = t.took
 	}
 	w.took += (t.took - w.took) / 8
 	w.jobs++
-	w.least += least
-	w.over += w.took*time.Duration(t.ahead)/time.Duration(w.lanes) + t.took - least
+	w.least += p.least
+	w.over += w.took*time.Duration(t.ahead)/time.Duration(w.lanes) + t.took - p.least
 	if w.jobs < w.size {
 		return
 	}
