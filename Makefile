@@ -10,7 +10,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc curl
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run tour test check bench faulty fuzz clean
+.PHONY: help deps build run tour test check bench faults faulty fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ test: deps check ## run every test with the race detector, and the long ones onc
 
 bench: deps build ## Go benchmarks, one short round each
 	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
+
+faults: deps ## at least 200 faults of HSMs under load: a minute or two
+	KEYWARD_TEST_FAULTS=208 $(GO) test -timeout 20m -v -run TestFaults ./hsmpool
 
 faulty: deps ## build modules that wrap SoftHSM2 and fail on order, for bench --fault; never to be installed
 	$(GO) run ./hsmpool/hsmtest/faulty/build -dir bin/faulty faulty east west

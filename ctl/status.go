@@ -15,7 +15,8 @@ func (c *cli) statusCmd() *cobra.Command {
 		Use:   "status",
 		Short: "Tell how keyward is",
 		Long: `Tell how keyward is: who you are to it, the store, the instances and the HSM members.
-The exit code is 0 when all is well, 7 when it serves but needs a person, 6 when no HSM member is up.`,
+The exit code is 0 when all is well, 7 when it serves but needs a person,
+6 when no HSM member is up and there is no software instance whose keys go on.`,
 		Example: "  keywardctl status\n  keywardctl status -o json | jq .state",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

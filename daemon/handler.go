@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/daemon/admin"
+	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmsapi"
@@ -141,8 +142,10 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		Store:   admin.Store{Keys: health.Keys, Sequence: health.Sequence, Problem: health.Problem, Damaged: health.Damaged},
 		Members: s.members(), Instances: []admin.Instance{},
 	}
+	software := false // keys that need no HSM once the daemon runs
 	for _, in := range c.Instances {
 		st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		software = software || in.Type == config.Software
 	}
 	if why := s.refused.Load(); why != nil {
 		st.Problems = append(st.Problems, "the configuration was changed, but is not in force: "+*why)
@@ -164,8 +167,11 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 			st.Problems = append(st.Problems, "member "+m.Name+": "+m.Reason)
 		}
 	}
+	if up == 0 && software {
+		st.Problems = append(st.Problems, "no HSM member is up: hardware keys don't work, and software keys go on")
+	}
 	switch {
-	case up == 0:
+	case up == 0 && !software:
 		st.State = admin.Unavailable
 	case len(st.Problems) > 0:
 		st.State = admin.Degraded
@@ -190,10 +196,11 @@ func wireMember(m *hsmpool.Status) admin.Member {
 		Name: m.Name, Token: m.Token, Serial: m.Serial, Module: m.Module,
 		State: admin.MemberState(m.State), Reason: plain(m.Reason), Since: m.Since,
 		Sessions: m.Sessions, Lanes: m.Lanes, Window: m.Window, InFlight: m.InFlight, Keys: m.Keys, Queue: m.Queue,
-		Done: m.Done, Failed: m.Failed, Failovers: m.Failovers, Restarts: m.Restarts, Codes: map[string]uint64{},
+		Done: m.Done, Failed: m.Failed, Failovers: m.Failovers, Restarts: m.Restarts, Codes: map[string]uint64{}, Endings: map[string]uint64{},
 		Latency: admin.Latency{Count: count, P50: micro(0.5), P99: micro(0.99)}, Workers: []admin.Worker{},
 	}
 	maps.Copy(out.Codes, m.Codes)
+	maps.Copy(out.Endings, m.Endings)
 	for _, w := range m.Workers {
 		out.Workers = append(out.Workers, admin.Worker{
 			PID: w.PID, State: admin.MemberState(w.State), Reason: plain(w.Reason), Sessions: w.Sessions, Lanes: w.Lanes,

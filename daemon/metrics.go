@@ -62,6 +62,14 @@ var metrics = []metric{
 		}, nil},
 	countOfMembers("keyward_hsm_failovers_total", "Jobs that the HSM member could not do and another was given.", func(m *hsmpool.Status) uint64 { return m.Failovers }),
 	countOfMembers("keyward_hsm_worker_restarts_total", "Worker processes of the HSM member that were started again.", func(m *hsmpool.Status) uint64 { return m.Restarts }),
+	{"keyward_hsm_worker_ends_total", "Ends of workers of the HSM member: calls failed, the process crashed, a call was stuck, the process was silent, what it sent was garbled.",
+		prometheus.CounterValue, []string{"member", "reason"}, func(o *observation, put func(float64, ...string)) {
+			for _, m := range o.members {
+				for reason, n := range m.Endings {
+					put(float64(n), m.Name, reason)
+				}
+			}
+		}, nil},
 	{"keyward_hsm_errors_total", "PKCS#11 errors of the HSM member, those included that a second try mended.", prometheus.CounterValue, []string{"member", "code"},
 		func(o *observation, put func(float64, ...string)) {
 			for _, m := range o.members {

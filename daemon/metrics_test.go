@@ -22,7 +22,7 @@ func full() observation {
 	return observation{
 		members: []hsmpool.Status{{
 			Name: "a", State: hsmpool.StateHalfOpen, Sessions: 1, Lanes: 2, Window: 3, InFlight: 4, Keys: 5, Queue: 6, Done: 7, Failed: 8, Failovers: 9, Restarts: 10,
-			Codes:   map[string]uint64{"CKR_DEVICE_ERROR": 11},
+			Codes: map[string]uint64{"CKR_DEVICE_ERROR": 11}, Endings: map[string]uint64{"crashed": 22},
 			Latency: hsmpool.Histogram{Bounds: []time.Duration{time.Millisecond, time.Second}, Counts: []uint64{1, 2, 3}, Sum: 12 * time.Second},
 		}},
 		totals: hsmpool.Totals{Waiting: 13, Room: 14, Principals: 15, Throttled: 16, Retries: 17, NoBudget: 18, Abandoned: 19},
@@ -54,7 +54,7 @@ func TestMetrics(t *testing.T) {
 		`keyward_hsm_sessions{member="a"} 1`, `keyward_hsm_lanes{member="a"} 2`, `keyward_hsm_window{member="a"} 3`, `keyward_hsm_in_flight{member="a"} 4`,
 		`keyward_hsm_keys_loaded{member="a"} 5`, `keyward_hsm_queue{member="a"} 6`, `keyward_hsm_operations_total{member="a",result="done"} 7`,
 		`keyward_hsm_operations_total{member="a",result="failed"} 8`, `keyward_hsm_failovers_total{member="a"} 9`, `keyward_hsm_worker_restarts_total{member="a"} 10`,
-		`keyward_hsm_errors_total{code="CKR_DEVICE_ERROR",member="a"} 11`,
+		`keyward_hsm_worker_ends_total{member="a",reason="crashed"} 22`, `keyward_hsm_errors_total{code="CKR_DEVICE_ERROR",member="a"} 11`,
 		`keyward_hsm_operation_seconds_bucket{member="a",le="0.001"} 1`, `keyward_hsm_operation_seconds_bucket{member="a",le="1"} 3`,
 		`keyward_hsm_operation_seconds_bucket{member="a",le="+Inf"} 6`, `keyward_hsm_operation_seconds_sum{member="a"} 12`,
 		`keyward_pool_waiting 13`, `keyward_pool_room 14`, `keyward_pool_principals 15`, `keyward_pool_throttled_total 16`, `keyward_pool_retries_total 17`,

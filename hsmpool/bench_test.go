@@ -7,11 +7,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/hsmpool/hsmtest"
+	"github.com/keyward/keyward/hsmpool/hsmtest/faulty"
 )
 
 // benchOps are the operations that the targets are about.
@@ -182,5 +184,45 @@ func benchPool(b *testing.B, p *hsmpool.Pool, name string) {
 			}
 			wg.Wait()
 		})
+	}
+}
+
+// BenchmarkLatency has members that take 2 ms a call and have 16 sessions each: 8,000 calls a second for each member are the most
+// that is possible. The figure of-limit is the part of that which is reached.
+func BenchmarkLatency(b *testing.B) {
+	for _, c := range []struct{ members, workers int }{{1, 0}, {1, 1}, {2, 1}} {
+		h := hsmtest.New(b, []string{"a", "b"}[:c.members]...)
+		h.Ceremony(b)
+		name, config := "isolation=none", h.Config()
+		if c.workers > 0 {
+			name, config = fmt.Sprintf("workers=%d", c.workers), h.Isolated(c.workers)
+		}
+		for i := range config.Members {
+			m := faulty.New(b, hsmtest.Module)
+			m.SessionLimit(16)
+			m.Delay("C_Sign", 2*time.Millisecond, 0)
+			config.Members[i].Module = m.Path
+		}
+		p := hsmtest.OpenConfig(b, config)
+		k, _ := wrappedKey(b, p, hsmpool.P256, hsmpool.UseSign)
+		b.Run(fmt.Sprintf("members=%d/%s", c.members, name), func(b *testing.B) {
+			b.SetParallelism(64)
+			b.RunParallel(func(pb *testing.PB) {
+				j := &hsmpool.Job{Op: hsmpool.SignECDSA, Key: k, In: make([]byte, 32)}
+				for pb.Next() {
+					if err := p.Do(context.Background(), j); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/float64(8000*c.members), "of-limit")
+			for _, s := range p.Status() {
+				b.ReportMetric(float64(s.Window), "window-"+s.Name)
+			}
+		})
+		if err := p.Close(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

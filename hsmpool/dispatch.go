@@ -1,8 +1,11 @@
 package hsmpool
 
 import (
+	"errors"
 	"slices"
 	"time"
+
+	"github.com/miekg/pkcs11"
 )
 
 // Who does a job is decided here, at three moments: when it comes, when an answer makes room, and when a worker comes or goes. All
@@ -164,6 +167,11 @@ func (p *Pool) giveQueue(a *action, q *fairQueue) {
 // strangerCost is what it is taken to cost to use a key where it is not loaded.
 const strangerCost = 500 * time.Microsecond
 
+// crowdedFor is how long a member whose memory is full gets no new keys, if others can take them.
+const crowdedFor = time.Minute
+
+func (m *member) crowdedAt(now time.Time) bool { return now.Before(m.crowded) }
+
 // stale says whether what is known of a worker is so old that it should get a job although others seem faster: so it is noticed
 // when it no longer is slow, and no member forgets the keys that are in use. A job in so many is what that costs.
 func (w *worker) stale(now time.Time) bool { return now.Sub(w.given) > 32*w.window.took }
@@ -188,7 +196,8 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				continue
 			}
 			if t.slow() {
-				if w.long == 0 && (best == nil || len(w.inFlight) < len(best.inFlight)) {
+				if w.long == 0 && (best == nil || m.crowdedAt(now) == best.m.crowdedAt(now) && len(w.inFlight) < len(best.inFlight) ||
+					best.m.crowdedAt(now) && !m.crowdedAt(now)) {
 					best = w
 				}
 				continue
@@ -205,6 +214,9 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 				wait = min(wait, bestWait) // what is known of it is old
 			case t.key != nil && !w.known.Contains(cacheID(t.key)):
 				wait += strangerCost
+				if m.crowdedAt(now) {
+					wait += crowdedFor
+				}
 			}
 			if best == nil || clearly(wait, bestWait) || !clearly(bestWait, wait) && w.given.Before(best.given) {
 				best, bestWait = w, wait
@@ -213,7 +225,7 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 	}
 	// If those who are busy will be through with all that waits long before, it goes to one of them.
 	if best != nil && full > 0 && !t.slow() {
-		soon := fullWait/time.Duration(full) + best.fastest(p)*time.Duration(behind)
+		soon := fullWait/time.Duration(full) + best.othersTake(p)*time.Duration(behind)
 		if bestWait > 4*soon+10*time.Millisecond && !best.stale(now) {
 			return nil
 		}
@@ -225,8 +237,8 @@ func (p *Pool) choose(t *ticket, behind int) *worker {
 // taken, so that one caller after the other keeps every member warm.
 func clearly(a, b time.Duration) bool { return a+a/4+20*time.Microsecond < b }
 
-// fastest is what a job costs the pool's other workers together, at their rate.
-func (w *worker) fastest(p *Pool) time.Duration {
+// othersTake is what a job costs the pool's other workers together, at their rate.
+func (w *worker) othersTake(p *Pool) time.Duration {
 	rate := 0.0 // jobs a second
 	for _, m := range p.members {
 		for _, x := range m.workers {
@@ -250,12 +262,12 @@ func (p *Pool) may(t *ticket, m *member) bool {
 			if other == m || !other.takes() || !other.promising() {
 				continue
 			}
-			if m == t.avoid && (!t.hasRun(other) || t.err != nil && t.err.fate == fateItem) || m != t.avoid && other != t.avoid && !t.hasRun(other) {
+			if m == t.avoid && (!t.hasRun(other) || t.err.wontHelp()) || m != t.avoid && other != t.avoid && !t.hasRun(other) {
 				return false
 			}
 		}
 	}
-	return !ran || t.ran(m) < 2 && t.err != nil && t.err.fate != fateItem
+	return !ran || t.ran(m) < 2 && !t.err.wontHelp()
 }
 
 // hope says whether there is anybody who can do a ticket, now or soon.
@@ -280,9 +292,11 @@ func (p *Pool) give(a *action, w *worker, t *ticket) {
 	}
 	t.runs = append(t.runs, w.m)
 	w.inFlight[t.id] = t
-	w.given = t.sent
-	if t.slow() {
+	switch {
+	case t.slow():
 		w.long++
+	case t.worker == nil:
+		w.given = t.sent
 	}
 	slot, tell := w.slotOf(t)
 	w.link.post(&t.task, slot, tell)
@@ -362,7 +376,7 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 		return
 	}
 	if !t.slow() && t.worker == nil {
-		w.window.done(x)
+		w.window.add(x, now)
 		m.latency.add(now.Sub(t.sent))
 	}
 	t.begun = t.begun || x.begun
@@ -378,6 +392,9 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 	}
 	m.failed++
 	t.err = m.named(x.err)
+	if errors.Is(x.err.Err, pkcs11.Error(pkcs11.CKR_DEVICE_MEMORY)) && (x.loaded || t.slow()) {
+		m.crowded = now.Add(crowdedFor)
+	}
 	if x.err.Kind == KindKeyMissing || x.err.fate >= fateLogin {
 		w.forget(t.key)
 	}

@@ -33,8 +33,23 @@ type Error struct {
 	Detail string // what happened and, where somebody can help, what to do
 	Err    error  // the cause: a pkcs11.Error or a context's error
 
-	fate fate // what the pool does next
+	fate   fate   // what the pool does next
+	ending ending // how a worker ended, if that is what the error says
 }
+
+// ending is how a worker's life ended, for the metrics.
+type ending uint8
+
+// The endings.
+const (
+	endFailed  ending = iota // calls of the library failed
+	endCrashed               // its process ended by itself
+	endStuck                 // a call did not return
+	endSilent                // its process was stopped, or hung
+	endGarbled               // it sent what no worker sends
+)
+
+var endingNames = [...]string{"failed", "crashed", "stuck", "silent", "garbled"}
 
 // Error renders the error for the log.
 func (e *Error) Error() string {
@@ -69,6 +84,9 @@ func KindOf(err error) Kind {
 	}
 	return KindInternal
 }
+
+// wontHelp says that trying the same again where it failed gives the same.
+func (e *Error) wontHelp() bool { return e != nil && e.fate == fateItem && e.Kind != KindUnavailable }
 
 // fateOf tells what the pool does about an error.
 func fateOf(err error) fate {

@@ -328,6 +328,6 @@ func startLimit(t *task) time.Duration {
 }
 
 func stuckError(op Op, d time.Duration) *Error {
-	return &Error{Kind: KindUnavailable, fate: fateModule,
+	return &Error{Kind: KindUnavailable, fate: fateModule, ending: endStuck,
 		Detail: fmt.Sprintf("a call into the library (%s) has not returned for %v", op, d.Round(100*time.Millisecond))}
 }

@@ -175,6 +175,7 @@ type Status struct {
 	Failed    uint64            // jobs that it could not do
 	Failovers uint64            // of these, jobs that were given to another member
 	Restarts  uint64            // workers that were started again
+	Endings   map[string]uint64 // ends of workers by their reason: failed, crashed, stuck, silent, garbled
 	Codes     map[string]uint64 // PKCS#11 errors by name, such as CKR_DEVICE_ERROR, those included that a second try mended
 	Latency   Histogram         // of its calls
 	Workers   []WorkerStatus

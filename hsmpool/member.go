@@ -20,6 +20,8 @@ type member struct {
 	token, serial string
 
 	done, failed, failovers, restarts uint64
+	endings                           [len(endingNames)]uint64 // of workers' lives
+	crowded                           time.Time                // until then its memory counts as full
 	latency                           histogram
 	codes                             codeCount // has its own lock
 }
@@ -165,6 +167,10 @@ func (p *Pool) Status() []Status {
 		s := Status{Name: m.cfg.Name, Token: m.token, Serial: m.serial, Module: m.cfg.Module, Queue: shared + m.own.waiting(),
 			Done: m.done, Failed: m.failed, Failovers: m.failovers, Restarts: m.restarts, Codes: m.codes.names(), Latency: m.latency.public()}
 		s.State, s.Reason, s.Since = m.state()
+		s.Endings = make(map[string]uint64, len(endingNames))
+		for i, name := range endingNames {
+			s.Endings[name] = m.endings[i]
+		}
 		if next := m.successor; next != nil {
 			_, why, _ := next.state()
 			s.Reason = "its new configuration is not in force, as the member can't serve with it: " + why

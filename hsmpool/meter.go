@@ -4,64 +4,60 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // meter finds out whether a token computes on this machine's processors (SoftHSM) or whether calls wait for it. In the first case
-// more sessions at work than processors are only idle threads; in the second they are what fills the pipe.
+// more sessions at work than processors are only idle threads; in the second they are what fills the pipe. A thread that waits for
+// a processor counts as computing: this machine is busy then, not the token.
 type meter struct {
-	calls     atomic.Uint32
-	wall, cpu atomic.Int64 // ns, of the calls that were measured
-	measured  atomic.Int32
+	calls    atomic.Uint32
+	long     atomic.Bool // calls take so long that measuring each costs nothing
+	measured atomic.Int32
+	blocked  atomic.Int32 // of these, calls that were blocked nearly all the time
 }
 
 const (
-	// meterEvery is how many calls there are to one that is measured: a look at a thread's processor time is a system call.
-	meterEvery = 16
+	// meterEvery is how many calls there are to one that is measured, which costs some 10 µs.
+	meterEvery = 64
+	meterLong  = 500 * time.Microsecond
 
-	// meterEnough is how many measured calls are needed for a judgement.
-	meterEnough = 16
+	// meterEnough is how many measured calls a judgement is made of. Two threads that wait for each other (SoftHSM locks its tokens)
+	// are blocked in every second call.
+	meterEnough = 32
+	meterMost   = 28
 
-	// waitsBelow is the part of a call's time spent computing below which it counts as waiting, and waitsAbove how long it takes
-	// at least. Threads that wait for each other or for a processor reach no tenth with as few lanes as processors.
-	waitsBelow = 10 // percent
-	waitsAbove = 200 * time.Microsecond
+	// A call that waits is blocked for so much of its time, in percent, and takes so long at least.
+	waitsAbove = 80
+	waitsFor   = 200 * time.Microsecond
 )
 
-func (m *meter) due() bool { return m.calls.Add(1)%meterEvery == 0 }
+func (m *meter) due() bool { return m.calls.Add(1)%meterEvery == 0 || m.long.Load() }
 
-func (m *meter) add(wall, cpu int64) {
-	m.wall.Add(wall)
-	m.cpu.Add(cpu)
+// add counts a call: how long it took, and for how much of that it was computing or waiting for a processor.
+func (m *meter) add(wall, busy time.Duration) {
+	m.long.Store(wall > meterLong)
+	if wall > waitsFor && (wall-busy)*100 > wall*waitsAbove {
+		m.blocked.Add(1)
+	}
 	m.measured.Add(1)
 }
 
-// waits says whether calls wait for the token, as far as is known, and begins anew.
+// waits says whether calls wait for the token, as far as is known.
 func (m *meter) waits() bool {
-	n := m.measured.Load()
-	if n < meterEnough {
+	if m.measured.Load() < meterEnough {
 		return false
 	}
 	m.measured.Store(0)
-	wall, cpu := m.wall.Swap(0), m.cpu.Swap(0)
-	return time.Duration(wall/int64(n)) > waitsAbove && cpu*100 < wall*waitsBelow
+	return m.blocked.Swap(0) >= meterMost
 }
 
-// computes says whether f spends most of its time computing.
+// computes says whether f spends most of its time computing, or waiting for a processor.
 func computes(f func() error) (bool, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cpu := func() time.Duration {
-		var t unix.Timespec
-		if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
-			return 0
-		}
-		return time.Duration(t.Nano())
-	}
-	wall, used := time.Now(), cpu()
+	began, before := time.Now(), threadBusy()
 	if err := f(); err != nil {
 		return false, err
 	}
-	return (cpu()-used)*2 > time.Since(wall), nil
+	return (threadBusy()-before)*2 > time.Since(began), nil
 }

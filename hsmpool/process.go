@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,7 +217,7 @@ func (c *child) life() {
 	}
 	c.out.close()
 	if c.why = c.cause.Load(); c.why == nil {
-		c.why = &Error{Kind: KindUnavailable, fate: fateModule, Detail: c.epitaph(err)}
+		c.why = &Error{Kind: KindUnavailable, fate: fateModule, ending: endCrashed, Detail: c.epitaph(err)}
 	}
 	close(c.dead)
 	c.tell(c.why)
@@ -415,6 +416,7 @@ func (c *child) watch() {
 		}
 		if c.waiting.Load() > 0 && now-c.heard.Load() > int64(silence) {
 			e := errorf(KindUnavailable, fateModule, "the worker process has work and has told nothing for %v: it was ended", silence)
+			e.ending = endSilent
 			c.kill(e)
 			c.tell(e)
 			return
@@ -479,15 +481,22 @@ type lastWords struct {
 
 const mostWords = 4 << 10
 
+// registers is a line of the dump of a crash in C: what is in them may be a part of a key.
+var registers = regexp.MustCompile(`(?m)^(r[a-z0-9]{1,3}|rflags|[cefgs][sp]|lr|pc|pstate|fault)\s+0x[0-9a-f]+\n?`)
+
 // Write takes what the process wrote.
 func (w *lastWords) Write(p []byte) (int, error) {
+	shown := registers.ReplaceAll(p, nil)
 	w.mu.Lock()
-	w.text = append(w.text, p...)
+	w.text = append(w.text, shown...)
 	if n := len(w.text) - mostWords; n > 0 {
 		w.text = append(w.text[:0], w.text[n:]...)
 	}
 	w.mu.Unlock()
-	return os.Stderr.Write(p)
+	if _, err := os.Stderr.Write(shown); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // String gives the line that says most.

@@ -195,6 +195,9 @@ const (
 // starts it again. The first reason stays: what fails afterwards fails because of it.
 func (p *Pool) takeDown(a *action, w *worker, e *Error) {
 	inFlight := w.inFlight
+	if p.closed == nil && !w.m.retired {
+		w.m.endings[e.ending]++
+	}
 	w.backoff = min(max(2*w.backoff, p.probe/20), p.probe)
 	if time.Since(w.admitted) >= p.probe {
 		w.backoff = 0

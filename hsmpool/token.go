@@ -161,7 +161,11 @@ func (w *tokenWorker) load() (sessions, keys int) {
 	if w.login == nil {
 		return 0, 0
 	}
-	return w.login.work.size() + 1, w.login.keys.size()
+	sessions = w.login.work.size() + 1
+	if w.login.shared {
+		sessions = 1
+	}
+	return sessions, w.login.keys.size()
 }
 
 // do does one task, a second time in a new session, or after logging in again, if that can help.

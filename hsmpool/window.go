@@ -3,89 +3,174 @@ package hsmpool
 import "time"
 
 // window bounds how many jobs a worker may have in its hands. Too few, and its sessions wait for the next one; too many, and jobs
-// wait where they can't be given to anybody else. What is right depends on the HSM, so it is found out. A job waits for others at
-// the worker, as long as those take that were before it, and in the HSM, as long as it takes more than the least that jobs of its
-// kind have taken. While that is little the jobs that were added have gone through beside the others, so throughput grows with the
-// window, and it may grow; where only the waiting grows it must shrink. (TCP Vegas does this for packets.) Waiting for one of this
-// machine's processors is not counted: a smaller window would not shorten it. It is guarded by Pool.mu.
+// wait where they can't be given to anybody else. What is right depends on the HSM, so it is found out, in two parts.
 //
-// A token that does one operation in 100 ms ends up with two jobs, one of them waiting; one with 16 sessions of 2 ms each with
-// some 30; SoftHSM, where an operation takes 60 µs, with as many as take two milliseconds.
+// Jobs beyond the sessions that may be at work wait at the worker. That is good while it is no longer than a job takes, or
+// patience: several jobs then travel together, and a session never waits for one. So the window grows while jobs wait for it and
+// not at the worker, and shrinks when they wait there for longer.
+//
+// Whether as many sessions are worth having at work, only a trial can tell: when jobs take much longer than the least that they
+// have taken, they may be waiting for each other in the HSM, or this machine may be busy. Half of them are tried; if the rate
+// stays, the others only waited. (A trial is made under full load only, takes a tenth of a second or some jobs, and comes rarer
+// each time that it changes nothing.)
+//
+// A token that does one operation in 100 ms ends up with two or three jobs; one with 16 sessions of 2 ms each with some 30; SoftHSM,
+// where an operation takes 60 µs, with as many as take two milliseconds. It is guarded by Pool.mu.
 type window struct {
-	size int
-	most int // size never exceeds it
-
+	size  int
 	lanes int           // sessions that may be at work at the same time
 	took  time.Duration // what a job takes, as a moving average
-	paces [taskClasses]pace
-	alone int // jobs in a row that had no other beside them
+
+	fastest [taskClasses]fastest
 
 	// This round, which ends with as many jobs as the window has.
 	jobs    int
 	limited bool // a job waited because the window was full
-	over    time.Duration
+	waited  time.Duration
+	taken   time.Duration
 	least   time.Duration
+
+	// This period, which a rate is measured over.
+	began    time.Time
+	done     int
+	saturate bool // every round of it was limited
+	trial    trial
+	rest     time.Duration // between trials
+	next     time.Time     // no trial before that
 }
 
-// pace is what tasks of a class take, as a moving average, and the least that this has been: single tasks may be fast for reasons of
-// their own, as those with bad data are.
-type pace struct{ usual, least time.Duration }
+// trial is a change of the window on probation.
+type trial struct {
+	from int     // size before; 0: there is none
+	rate float64 // before, in jobs a second
+}
+
+// fastest is the least that tasks of a class have taken: of late, and in the time before.
+type fastest struct {
+	now, before time.Duration
+	since       time.Time
+}
 
 const (
-	// patience is how long a job may wait at a worker for the sake of throughput, at least: several jobs travel together.
 	patience = 2 * time.Millisecond
+
+	// forgetAfter is how long a fast job counts: an HSM that has become slow must not be measured by what it did once.
+	forgetAfter = 15 * time.Second
 
 	// jobsPerLane bounds a window.
 	jobsPerLane = 128
 	maxWindow   = jobsPerLane * maxSessions
+
+	// firstSize is where a window begins, if there are as many sessions.
+	firstSize = 4
+
+	// trialLanes is how many sessions are so few that it does not matter if they wait for each other.
+	trialLanes = 4
+
+	trialSpan  = 100 * time.Millisecond
+	trialJobs  = 16
+	firstRest  = 10 * time.Second
+	longestGap = 5 * time.Minute
+
+	// A window is halved for good if so much of the rate stays, and made larger for good if it grows by so much.
+	rateKept  = 0.75
+	rateGrown = 1.15
 )
 
 func newWindow(lanes int) window {
-	return window{size: lanes, lanes: lanes, most: lanes * jobsPerLane}
+	return window{size: min(lanes, firstSize), lanes: lanes, rest: firstRest}
 }
 
 // setLanes notes how many sessions may be at work.
-func (w *window) setLanes(lanes int) {
-	if lanes != w.lanes {
-		w.lanes, w.most = lanes, lanes*jobsPerLane
-		w.size = min(max(w.size, lanes), w.most)
-	}
-}
+func (w *window) setLanes(lanes int) { w.lanes = lanes }
 
-// done counts a job that the worker has answered. One that had to load its key says nothing of the others.
-func (w *window) done(t *task) {
+// add counts a job that the worker has answered. One that had to load its key says nothing of the others.
+func (w *window) add(t *task, now time.Time) {
 	if t.loaded {
 		return
 	}
-	// An HSM that has become slow must not be measured by what it did once. What it does now shows only where nothing of ours waits,
-	// and there the waiting brings the window: a job that is measured among others teaches it to take the queue for the HSM.
-	if w.alone++; w.size > 1 {
-		w.alone = 0
-	}
-	p := &w.paces[t.class()]
-	if p.usual == 0 || w.alone > 1 { // the first may have begun among others
-		*p = pace{t.took, t.took}
-	}
-	p.usual += (t.took - p.usual) / 32
-	p.least = min(p.least, p.usual)
 	if w.took == 0 {
 		w.took = t.took
 	}
 	w.took += (t.took - w.took) / 8
 	w.jobs++
-	w.least += p.least
-	w.over += w.took*time.Duration(t.ahead)/time.Duration(w.lanes) + t.took - p.least
+	w.done++
+	w.taken += t.took
+	w.least += w.fastest[t.class()].least(t.took, now)
+	w.waited += w.took * time.Duration(t.ahead) / time.Duration(w.lanes)
 	if w.jobs < w.size {
 		return
 	}
-	over, tolerated := w.over/time.Duration(w.jobs), max(w.least/time.Duration(w.jobs), patience)
-	switch {
-	case over > tolerated:
-		w.size = max(w.size-max(w.size/8, 1), 1)
-	case w.limited && over < tolerated/2:
-		w.size = min(w.size+max(w.size/4, 1), w.most)
+	n := time.Duration(w.jobs)
+	waited, taken, least, limited := w.waited/n, w.taken/n, w.least/n, w.limited
+	w.jobs, w.waited, w.taken, w.least, w.limited = 0, 0, 0, 0, false
+	w.saturate = w.saturate && limited
+	if w.trial.from == 0 {
+		w.adjust(waited, taken, least, limited)
 	}
-	w.jobs, w.over, w.least, w.limited = 0, 0, 0, false
+	w.endPeriod(taken, least, now)
+}
+
+// adjust ends a round.
+func (w *window) adjust(waited, taken, least time.Duration, limited bool) {
+	tolerated := max(taken, patience)
+	switch {
+	case w.size > w.lanes && waited > 2*tolerated: // another kind of job, or the HSM has become slow
+		w.size = max(w.size/2, w.lanes)
+	case w.size > w.lanes && waited > tolerated:
+		w.size = max(w.size-max(w.size/8, 1), w.lanes)
+	case limited && w.size >= w.lanes && waited < tolerated/2:
+		w.size = min(w.size+max(w.size/4, 1), w.lanes*jobsPerLane)
+	case limited && w.size < w.lanes && taken < least+least/2:
+		w.size = min(w.size+max(w.size/4, 1), w.lanes)
+	}
+}
+
+// endPeriod begins and ends trials.
+func (w *window) endPeriod(taken, least time.Duration, now time.Time) {
+	span := now.Sub(w.began)
+	if w.done < trialJobs || span < trialSpan {
+		return
+	}
+	rate, saturated := float64(w.done)/span.Seconds(), w.saturate
+	w.began, w.done, w.saturate = now, 0, true
+	if t := w.trial; t.from != 0 {
+		w.trial = trial{}
+		if good := w.size < t.from && rate >= rateKept*t.rate || w.size > t.from && rate >= rateGrown*t.rate; good {
+			w.rest = firstRest
+			return
+		}
+		w.size = t.from
+		w.rest = min(2*w.rest, longestGap)
+		w.next = now.Add(w.rest)
+		return
+	}
+	if !saturated || w.lanes <= trialLanes || now.Before(w.next) {
+		return
+	}
+	at := min(w.size, w.lanes)
+	switch {
+	case taken > 2*least && at > 1:
+		w.trial = trial{w.size, rate}
+		w.size = at / 2
+	case w.size < w.lanes && taken >= least+least/2:
+		w.trial = trial{w.size, rate}
+		w.size = min(at+at/2+1, w.lanes)
+	}
+}
+
+// least notes what a task has taken, and gives the least that one of its class has.
+func (f *fastest) least(took time.Duration, now time.Time) time.Duration {
+	if now.Sub(f.since) > forgetAfter {
+		f.before, f.now, f.since = f.now, 0, now
+	}
+	if f.now == 0 || took < f.now {
+		f.now = took
+	}
+	if f.before > 0 && f.before < f.now {
+		return f.before
+	}
+	return f.now
 }
 
 // wait is how long a job would take, from now to its end, with so many before it.

@@ -438,5 +438,5 @@ func (c *cursor) stuck() *Error {
 }
 
 func wireError(what string) *Error {
-	return &Error{Kind: KindUnavailable, fate: fateModule, Detail: fmt.Sprintf("the worker process sent %s", what)}
+	return &Error{Kind: KindUnavailable, fate: fateModule, ending: endGarbled, Detail: fmt.Sprintf("the worker process sent %s", what)}
 }

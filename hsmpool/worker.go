@@ -52,7 +52,7 @@ type workerState uint8
 
 const (
 	workerDown     workerState = iota
-	workerReviving             // it was well, and is being started again: jobs wait for it for a moment
+	workerReviving             // it is new, or was well and is being started again: jobs wait for it for a moment
 	workerTrying               // half-open: one job at a time
 	workerUp
 )
@@ -100,7 +100,7 @@ func (ev *epoch) failed(e *Error) {
 }
 
 func (p *Pool) newWorker(m *member, i int) *worker {
-	w := &worker{m: m, since: time.Now(), reason: "it has not answered yet", kick: make(chan bool, 1), again: make(chan struct{}, 1),
+	w := &worker{m: m, state: workerReviving, since: time.Now(), reason: "it has not answered yet", kick: make(chan bool, 1), again: make(chan struct{}, 1),
 		ended: make(chan struct{}), tried: make(chan struct{})}
 	w.life, w.retire = context.WithCancel(context.Background())
 	w.opener = p.newOpener(m)

@@ -58,7 +58,7 @@ type State string
 const (
 	OK          State = "ok"          // everything works
 	Degraded    State = "degraded"    // it serves, but something needs a person
-	Unavailable State = "unavailable" // no HSM member is up or half open: hardware keys don't work
+	Unavailable State = "unavailable" // no HSM member is up or half open, and there are no software keys that would go on
 )
 
 // Store is how the key store is.
@@ -102,6 +102,7 @@ type Member struct {
 	Failed    uint64            `json:"failed"`           // jobs that it could not do
 	Failovers uint64            `json:"failovers"`        // of these, jobs that were given to another member
 	Restarts  uint64            `json:"restarts"`         // workers that were started again
+	Endings   map[string]uint64 `json:"endings"`          // ends of workers by reason: failed, crashed, stuck, silent, garbled
 	Codes     map[string]uint64 `json:"codes"`            // PKCS#11 errors by name
 	Latency   Latency           `json:"latency"`          // of its calls
 	Workers   []Worker          `json:"workers"`
