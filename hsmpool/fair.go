@@ -122,6 +122,9 @@ func (q *fairQueue) drop(i int) {
 	q.spare = q.turn[i]
 	delete(q.lines, q.spare.principal)
 	q.turn = append(q.turn[:i], q.turn[i+1:]...)
+	if i < q.at {
+		q.at-- // whose turn it is has moved up
+	}
 	if q.at >= len(q.turn) {
 		q.at = 0
 	}

@@ -166,7 +166,7 @@ func (c *MemberConfig) sessionsOfEach() int {
 	if c.MaxSessions == 0 {
 		return 0
 	}
-	return max(1, c.MaxSessions/max(c.Workers, 1))
+	return min(max(1, c.MaxSessions/max(c.Workers, 1)), maxSessions)
 }
 
 // histogram counts how long jobs took. The zero histogram is empty.

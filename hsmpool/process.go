@@ -56,6 +56,7 @@ type child struct {
 	dead   chan struct{}   // closed when the process is gone and read has ended
 	why    *Error          // of the end; may be read when dead is closed
 
+	resulted bool         // opened has got its one; of read
 	over     atomic.Bool  // the owner has closed it: nothing is told any more
 	told     atomic.Bool  // failed was
 	waiting  atomic.Int64 // tasks that are not answered
@@ -346,12 +347,12 @@ func (c *child) handle(kind frameKind, body *cursor) error {
 }
 
 func (c *child) result(r openResult) error {
-	select {
-	case c.opened <- r:
-		return nil
-	default:
-		return errWire // it was told already
+	if c.resulted {
+		return errWire
 	}
+	c.resulted = true
+	c.opened <- r
+	return nil
 }
 
 func (c *child) answers(body *cursor) error {
@@ -363,7 +364,9 @@ func (c *child) answers(body *cursor) error {
 		}
 		tasks = append(tasks, t)
 	}
-	c.waiting.Add(-int64(len(tasks)))
+	if c.waiting.Add(-int64(len(tasks))) < 0 {
+		return errWire // more than it has
+	}
 	if !c.over.Load() {
 		c.ev.answers(tasks, int(c.width.Load()))
 		return nil

@@ -21,7 +21,8 @@ type window struct {
 	lanes int           // sessions that may be at work at the same time
 	took  time.Duration // what a job takes, as a moving average
 
-	fastest [taskClasses]fastest
+	paces [taskClasses]pace
+	alone int // jobs in a row that had no other beside them
 
 	// This round, which ends with as many jobs as the window has.
 	jobs    int
@@ -37,6 +38,7 @@ type window struct {
 	trial    trial
 	rest     time.Duration // between trials
 	next     time.Time     // no trial before that
+	failed   bool          // the last was to halve it, and cost too much: more may be worth it
 }
 
 // trial is a change of the window on probation.
@@ -45,17 +47,13 @@ type trial struct {
 	rate float64 // before, in jobs a second
 }
 
-// fastest is the least that tasks of a class have taken: of late, and in the time before.
-type fastest struct {
-	now, before time.Duration
-	since       time.Time
-}
+// pace is what tasks of a class take, as a moving average, and the least that this has been: single tasks may be fast for reasons of
+// their own, as those with bad data are. It is forgotten only where a job was alone: one that is measured among others teaches the
+// window to take its own queue for the HSM.
+type pace struct{ usual, lowest time.Duration }
 
 const (
 	patience = 2 * time.Millisecond
-
-	// forgetAfter is how long a fast job counts: an HSM that has become slow must not be measured by what it did once.
-	forgetAfter = 15 * time.Second
 
 	// jobsPerLane bounds a window.
 	jobsPerLane = 128
@@ -96,7 +94,10 @@ func (w *window) add(t *task, now time.Time) {
 	w.jobs++
 	w.done++
 	w.taken += t.took
-	w.least += w.fastest[t.class()].least(t.took, now)
+	if w.alone++; w.size > 1 {
+		w.alone = 0
+	}
+	w.least += w.paces[t.class()].least(t.took, w.alone > 1) // the first may have begun among others
 	w.waited += w.took * time.Duration(t.ahead) / time.Duration(w.lanes)
 	if w.jobs < w.size {
 		return
@@ -136,10 +137,12 @@ func (w *window) endPeriod(taken, least time.Duration, now time.Time) {
 	w.began, w.done, w.saturate = now, 0, true
 	if t := w.trial; t.from != 0 {
 		w.trial = trial{}
+		w.failed = false
 		if good := w.size < t.from && rate >= rateKept*t.rate || w.size > t.from && rate >= rateGrown*t.rate; good {
 			w.rest = firstRest
 			return
 		}
+		w.failed = w.size < t.from
 		w.size = t.from
 		w.rest = min(2*w.rest, longestGap)
 		w.next = now.Add(w.rest)
@@ -150,7 +153,7 @@ func (w *window) endPeriod(taken, least time.Duration, now time.Time) {
 	}
 	at := min(w.size, w.lanes)
 	switch {
-	case taken > 2*least && at > 1:
+	case taken > 2*least && at > 1 && (w.size >= w.lanes || !w.failed):
 		w.trial = trial{w.size, rate}
 		w.size = at / 2
 	case w.size < w.lanes && taken >= least+least/2:
@@ -159,18 +162,14 @@ func (w *window) endPeriod(taken, least time.Duration, now time.Time) {
 	}
 }
 
-// least notes what a task has taken, and gives the least that one of its class has.
-func (f *fastest) least(took time.Duration, now time.Time) time.Duration {
-	if now.Sub(f.since) > forgetAfter {
-		f.before, f.now, f.since = f.now, 0, now
+// least notes what a task has taken, and gives the best pace of its class.
+func (p *pace) least(took time.Duration, anew bool) time.Duration {
+	if p.usual == 0 || anew {
+		*p = pace{took, took}
 	}
-	if f.now == 0 || took < f.now {
-		f.now = took
-	}
-	if f.before > 0 && f.before < f.now {
-		return f.before
-	}
-	return f.now
+	p.usual += (took - p.usual) / 32
+	p.lowest = min(p.lowest, p.usual)
+	return p.lowest
 }
 
 // wait is how long a job would take, from now to its end, with so many before it.

@@ -333,6 +333,9 @@ func (c *cursor) task(slots *keySlots) *task {
 func (t *task) check() *Error {
 	switch t.op {
 	case opCheck:
+		if t.key != nil {
+			return badInput("a look with a key")
+		}
 		return nil
 	case opSealGCM, opOpenGCM:
 		if r := ops[t.op]; t.key != nil || len(t.in) < r.min || len(t.in) > r.max || len(t.nonce) != gcmNonce || len(t.aad) > maxGCMAAD {
@@ -345,7 +348,7 @@ func (t *task) check() *Error {
 		}
 		return checkNew(t.key)
 	case opDestroyPinned:
-		if t.key == nil || len(t.key.ObjectID) == 0 || len(t.key.ObjectID) > maxObjectID {
+		if t.key == nil || len(t.key.ObjectID) == 0 || len(t.key.ObjectID) > maxObjectID || int(t.key.Type) >= keyTypesCount {
 			return badInput("a task without an object ID")
 		}
 		return nil

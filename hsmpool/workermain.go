@@ -127,6 +127,9 @@ func (s *workerServer) handle(kind frameKind, body []byte) error {
 			return errWire
 		}
 	case frameClose:
+		if err := c.end(); err != nil {
+			return err
+		}
 		return s.do(func() {
 			if e := s.executor(); e != nil {
 				e.close()
