@@ -608,6 +608,10 @@ func TestHostileFromWorker(t *testing.T) {
 		}
 	}
 	c = newTestChild(nil)
+	if err := c.handle(frameTried, &cursor{b: putError(nil, nil)}); err != errWire {
+		t.Errorf("the outcome of a try that nobody made: %v", err)
+	}
+	c.asking.Store(true)
 	if err := c.handle(frameTried, &cursor{b: putError(nil, nil)}); err != nil {
 		t.Fatal(err)
 	}
