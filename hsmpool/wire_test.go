@@ -791,6 +791,7 @@ func FuzzDaemonFrames(f *testing.F) {
 		kept := &keptEvents{}
 		ch := newTestChild(kept)
 		ch.waiting.Store(1 << 30)
+		ch.asking.Store(true)
 		if err := ch.handle(frameKind(kind), &cursor{b: slices.Clone(body)}); (err == nil) != ok {
 			t.Errorf("the handler says %v", err)
 		}
