@@ -238,7 +238,8 @@ func TestCKREverywhere(t *testing.T) {
 				prepare(m, at.fn)
 				m.Fail(at.fn, code, faulty.Before, faulty.Always)
 			}
-			if err := at.do(r, ctx); err == nil || hsmpool.KindOf(err) != kind {
+			// Where a look has the work session the operation takes the anchor, and then the work session is there for the next try.
+			if err := at.do(r, ctx); !(err == nil && at.fn == "C_OpenSession") && (err == nil || hsmpool.KindOf(err) != kind) {
 				t.Errorf("%s: %v, want %v", what, err, kind)
 			}
 			for _, m := range r.modules {

@@ -14,6 +14,7 @@ type member struct {
 
 	draining  bool          // an operator wants no more jobs on it
 	retired   bool          // it is no longer configured
+	leaving   bool          // it is no longer configured, and serves until another member does
 	successor *member       // what is to take its place, or has
 	emptied   chan struct{} // closed when the last job of a member that takes none ends; nil: nobody waits for that
 
@@ -215,6 +216,9 @@ func (p *Pool) Status() []Status {
 		if next := m.successor; next != nil {
 			_, why, _ := next.state()
 			s.Reason = "its new configuration is not in force, as the member can't serve with it: " + why
+		}
+		if m.leaving {
+			s.Reason = "it is no longer configured, and serves until another member does"
 		}
 		for _, w := range m.workers {
 			ws := WorkerStatus{State: w.state.public(), Reason: w.reason, InFlight: len(w.inFlight), Restarts: w.restarts}

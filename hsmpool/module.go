@@ -97,14 +97,7 @@ const crypto11Wait = 30 * time.Second
 func (m *module) attach(cfg *MemberConfig) (a *attachment, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c11, err := configure(&crypto11.Config{
-		Path:              m.path,
-		TokenLabel:        cfg.TokenLabel,
-		TokenSerial:       cfg.TokenSerial,
-		LoginNotSupported: true,
-		MaxSessions:       2, // the one it keeps, and one to work in
-		PoolWaitTimeout:   crypto11Wait,
-	})
+	c11, err := m.find(cfg)
 	if err != nil && err != errOneSession {
 		return nil, &Error{Kind: KindUnavailable, fate: fateDown, Err: err,
 			Detail: fmt.Sprintf("no token with %s in %s: insert or initialise it, or correct the configuration", cfg.token(), m.path)}
@@ -139,6 +132,34 @@ func (m *module) attach(cfg *MemberConfig) (a *attachment, err error) {
 		return nil, errorf(KindUnavailable, fateOperator, "%d tokens with %s in %s: name it by serial", found, cfg.token(), m.path)
 	}
 	return a, nil
+}
+
+// findTries is how often a token is looked for, with findPause between. One slot that fails hides the tokens behind it, and a SoftHSM
+// token fails for a moment while another process logs in to it.
+const (
+	findTries = 3
+	findPause = 30 * time.Millisecond
+)
+
+// find has crypto11 start the library if nobody has, and find the token.
+func (m *module) find(cfg *MemberConfig) (c11 *crypto11.Context, err error) {
+	for try := range findTries {
+		if try > 0 {
+			time.Sleep(findPause)
+		}
+		c11, err = configure(&crypto11.Config{
+			Path:              m.path,
+			TokenLabel:        cfg.TokenLabel,
+			TokenSerial:       cfg.TokenSerial,
+			LoginNotSupported: true,
+			MaxSessions:       2, // the one it keeps, and one to work in
+			PoolWaitTimeout:   crypto11Wait,
+		})
+		if err == nil || err == errOneSession {
+			break
+		}
+	}
+	return c11, err
 }
 
 // detach lets go. Sessions of ours must be closed and no call may be on its way.

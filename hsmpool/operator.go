@@ -83,7 +83,7 @@ func (m *member) tryNow() {
 }
 
 // Update takes over another configuration while jobs go on: new members are opened, those that are no longer there finish
-// what they have and are closed, and one that is configured otherwise is replaced as soon as the new one serves. A member
+// what they have and are closed (as soon as another can serve), and one that is configured otherwise is replaced as soon as the new one serves. A member
 // that is down because its PIN was refused is tried again: Update is an operator's act. Group, Probe and Worker stay as they
 // were. An error means that nothing was changed.
 func (p *Pool) Update(c Config) error {
@@ -107,10 +107,16 @@ func (p *Pool) Update(c Config) error {
 			delete(old, c.Members[i].Name)
 			members = append(members, p.updated(m, &c.Members[i]))
 		}
-		for _, m := range old {
-			p.leave(m)
-			for _, t := range m.own.all() {
-				a.end(t, noMember(m.cfg.Name))
+		// If nobody who stays can serve now, those who leave stay until somebody can.
+		alone := !slices.ContainsFunc(members, func(m *member) bool { return m.takes() && m.usable() })
+		for _, m := range p.members {
+			if old[m.cfg.Name] == nil {
+				continue
+			}
+			if m.leaving = alone && m.usable(); m.leaving {
+				members = append(members, m)
+			} else {
+				p.dismiss(a, m)
 			}
 		}
 		p.members = members
@@ -123,6 +129,7 @@ func (p *Pool) Update(c Config) error {
 // updated gives what stands for a member from now on: itself, if nothing has changed or if it goes on until its successor serves.
 func (p *Pool) updated(m *member, cfg *MemberConfig) *member {
 	if m != nil && m.cfg.same(cfg) {
+		m.leaving = false
 		p.drop(m.successor)
 		m.successor = nil
 		if m.pin.wasRefused() != nil {
@@ -154,6 +161,25 @@ func (p *Pool) drop(m *member) {
 	if m != nil {
 		p.leave(m)
 	}
+}
+
+// dismiss lets a member go that is no longer configured.
+func (p *Pool) dismiss(a *action, m *member) {
+	p.leave(m)
+	for _, t := range m.own.all() {
+		a.end(t, noMember(m.cfg.Name))
+	}
+}
+
+// relieve lets those go who stayed until somebody else could serve.
+func (p *Pool) relieve(a *action, by *member) {
+	p.members = slices.DeleteFunc(p.members, func(m *member) bool {
+		if !m.leaving || m == by {
+			return false
+		}
+		p.dismiss(a, m)
+		return true
+	})
 }
 
 // leave lets a member finish what it has, and closes it.

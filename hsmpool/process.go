@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -162,7 +163,13 @@ func (o *workerProcess) start(ctx context.Context, ev events, enrol *enrolFrame)
 	if err != nil {
 		return nil, nil, &Error{Kind: KindUnavailable, fate: fateDown, Err: err}
 	}
-	f := &openFrame{module: o.cfg.Module, label: o.cfg.TokenLabel, serial: o.cfg.TokenSerial, callTimeout: o.cfg.CallTimeout,
+	module := o.cfg.Module
+	if strings.Contains(module, "/") { // else the loader looks for it
+		if module, err = filepath.Abs(module); err != nil {
+			module = o.cfg.Module
+		}
+	}
+	f := &openFrame{module: module, label: o.cfg.TokenLabel, serial: o.cfg.TokenSerial, callTimeout: o.cfg.CallTimeout,
 		maxSessions: o.cfg.sessionsOfEach()}
 	c.out.put(func(b []byte) []byte {
 		kind := frameOpen

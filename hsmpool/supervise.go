@@ -104,6 +104,9 @@ func (p *Pool) admit(w *worker, ev *epoch, l link, id *identity) (err error) {
 		default:
 		}
 		p.replace(w.m)
+		if w.m.takes() && !w.m.leaving {
+			p.relieve(a, w.m)
+		}
 	})
 	return err
 }
