@@ -34,9 +34,9 @@ func underLoad(t *testing.T, p *hsmpool.Pool, keys []*hsmpool.Key, f func(done *
 			}
 		})
 	}
+	defer wg.Wait() // also if f ends the test
+	defer stop()
 	f(&done)
-	stop()
-	wg.Wait()
 }
 
 // progress waits until so many more calls are done.
