@@ -143,6 +143,7 @@ func prepare(m *faulty.Module, fn string) {
 // recovered waits until every member is up, has served, and is up still: a look at it that met the fault may end late. It
 // finds no session too many.
 func (r *rig) recovered(ctx context.Context, sessions int) error {
+	hsmpool.ForgetRefusals(r.p) // the next fault is to be met, too
 	before := r.p.Status()
 	for served := false; !served || !r.allUp(); time.Sleep(200 * time.Microsecond) {
 		if ctx.Err() != nil {

@@ -201,3 +201,12 @@ func OpenGivenUp(cfg MemberConfig) bool {
 	defer o.token.gate.unlock()
 	return o.token.login != nil
 }
+
+// ForgetRefusals makes the pool forget which members did not do a kind of job that others did.
+func ForgetRefusals(p *Pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.members {
+		clear(m.refusals[:])
+	}
+}

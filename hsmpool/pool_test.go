@@ -240,12 +240,12 @@ func testFull(t *testing.T, p *hsmpool.Pool) {
 	}
 }
 
-// drained waits until the lanes have taken what their callers gave up.
+// drained waits until what callers gave up has been taken and ended.
 func drained(t *testing.T, p *hsmpool.Pool) {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		waiting := 0
 		for _, s := range p.Status() {
-			waiting += s.Queue
+			waiting += s.Queue + s.InFlight
 		}
 		if waiting == 0 {
 			return
