@@ -170,7 +170,7 @@ func (o *workerProcess) start(ctx context.Context, ev events, enrol *enrolFrame)
 		}
 	}
 	f := &openFrame{module: module, label: o.cfg.TokenLabel, serial: o.cfg.TokenSerial, callTimeout: o.cfg.CallTimeout,
-		maxSessions: o.cfg.sessionsOfEach()}
+		maxSessions: o.cfg.sessionsOfEach(), workers: o.cfg.Workers}
 	c.out.put(func(b []byte) []byte {
 		kind := frameOpen
 		if enrol != nil {

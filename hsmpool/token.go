@@ -111,7 +111,7 @@ func (w *tokenWorker) begin(a *attachment, group string) error {
 			return err
 		}
 		if here {
-			l.width = min(l.lanes, runtime.GOMAXPROCS(0))
+			l.width = min(l.lanes, max(1, runtime.NumCPU()/max(w.cfg.Workers, 1)))
 		}
 	}
 	w.login, w.lost = l, nil

@@ -155,6 +155,7 @@ type openFrame struct {
 	label       string
 	serial      string
 	maxSessions int
+	workers     int // of the member
 	callTimeout time.Duration
 }
 
@@ -164,6 +165,7 @@ func putOpen(b []byte, f *openFrame) []byte {
 	b = putText(b, f.label)
 	b = putText(b, f.serial)
 	b = binary.BigEndian.AppendUint32(b, uint32(f.maxSessions))
+	b = binary.BigEndian.AppendUint32(b, uint32(f.workers))
 	return binary.BigEndian.AppendUint64(b, uint64(f.callTimeout))
 }
 
@@ -171,8 +173,9 @@ func (c *cursor) open() *openFrame {
 	if c.u8() != wireVersion {
 		c.bad = true
 	}
-	f := &openFrame{module: c.text(), label: c.text(), serial: c.text(), maxSessions: int(c.u32()), callTimeout: time.Duration(c.u64())}
-	c.bad = c.bad || f.maxSessions > maxSessions || f.callTimeout < 0
+	f := &openFrame{module: c.text(), label: c.text(), serial: c.text(), maxSessions: int(c.u32()),
+		workers: int(c.u32()), callTimeout: time.Duration(c.u64())}
+	c.bad = c.bad || f.maxSessions > maxSessions || f.workers > maxWorkers || f.callTimeout < 0
 	return f
 }
 

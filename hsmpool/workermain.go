@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -180,7 +181,7 @@ func (s *workerServer) tasks(c *cursor) error {
 // open logs in, or enrols the token.
 func (s *workerServer) open(f *openFrame, enrol *enrolFrame) {
 	if s.token == nil {
-		cfg := &MemberConfig{Module: f.module, TokenLabel: f.label, TokenSerial: f.serial, MaxSessions: f.maxSessions, CallTimeout: f.callTimeout}
+		cfg := &MemberConfig{Module: f.module, TokenLabel: f.label, TokenSerial: f.serial, MaxSessions: f.maxSessions, Workers: f.workers, CallTimeout: f.callTimeout}
 		s.token = &tokenWorker{cfg: cfg, pin: &pinByWire{s}}
 	}
 	if enrol != nil {
@@ -198,6 +199,9 @@ func (s *workerServer) open(f *openFrame, enrol *enrolFrame) {
 		s.failed(err)
 		return
 	}
+	// A goroutine keeps its processor, in Go's sense, for a while after it has gone into the library: with as many as sessions none
+	// waits for one.
+	runtime.GOMAXPROCS(runtime.NumCPU() + id.Lanes)
 	s.mu.Lock()
 	s.exec = executorOf(s.token, id, s.answer, func(op Op, d time.Duration) {
 		s.send(frameStuck, func(b []byte) []byte { return putStuck(b, op, d) })
