@@ -9,12 +9,12 @@ func (p *Pool) supervise(w *worker, turn <-chan struct{}) {
 	for {
 		err := p.live(w, &epoch{p: p, w: w}, turn)
 		turn = nil
-		wait := p.probe
-		if err == nil {
-			p.mu.Lock()
-			wait = w.backoff
-			p.mu.Unlock()
+		p.mu.Lock()
+		if err != nil {
+			w.backoff = min(max(2*w.backoff, p.probe/20), p.probe)
 		}
+		wait := w.backoff
+		p.mu.Unlock()
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
