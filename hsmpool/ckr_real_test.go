@@ -419,6 +419,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 		}
 		m := r.modules[i%2]
 		at := places[i%6]
+		hsmpool.ForgetRefusals(r.p) // else it gets no such job for a while
 		m.FailEvery(at.fn, code, bothTimes[i%2], 5)
 		settled()
 		fired += m.Fired(at.fn)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -80,15 +81,17 @@ type openResult struct {
 	err error
 }
 
-// environment is what a worker process gets of ours: nothing that systemd or the caller meant for the daemon alone.
+// notForWorkers are the variables of our environment, by how they begin, that systemd, the caller or Go's tools meant for this process
+// alone. All others may be something that a library reads.
+var notForWorkers = []string{"NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_", "CREDENTIALS_DIRECTORY=", "JOURNAL_STREAM=", "INVOCATION_ID=", "MAINPID=",
+	"MEMORY_PRESSURE_", "KEYWARD_", "GOTRACEBACK=", "GODEBUG="}
+
+// environment is what a worker process gets. No PIN is in it, ever.
 func environment(extra map[string]string) []string {
-	var env []string
-	for _, name := range []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR", "GOCOVERDIR"} {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
-		}
-	}
-	// A crash shows its signal and nothing of memory.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return slices.ContainsFunc(notForWorkers, func(prefix string) bool { return strings.HasPrefix(v, prefix) })
+	})
+	// A crash shows no more than it must.
 	env = append(env, "GOTRACEBACK=none")
 	for name, v := range extra {
 		env = append(env, name+"="+v)

@@ -12,7 +12,7 @@ import (
 var errReplan = errors.New("keystore: the store changed meanwhile")
 
 // commitTries bounds how often a change is planned anew because somebody else committed first.
-const commitTries = 32
+const commitTries = 256
 
 // plan is what a commit will write: records as they are, and as they shall be. It is made and used under
 // DB.committing.
