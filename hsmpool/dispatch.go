@@ -400,8 +400,11 @@ func (p *Pool) settle(a *action, w *worker, t *ticket, x *task, now time.Time) {
 		x.err = errImpossible
 	}
 	if x.err != nil && x.err.Kind == KindCanceled {
-		a.end(t, x.err) // nobody waits for it
-		return
+		if !t.wanted() {
+			a.end(t, x.err)
+			return
+		}
+		x.err = errUnasked
 	}
 	if !t.slow() && t.worker == nil {
 		if x.err == nil { // one that fails at once says nothing of what others take
