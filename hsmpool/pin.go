@@ -117,6 +117,9 @@ func (g *pinGuard) counts(err error, known bool) bool {
 		return g.vague > maxVague
 	case code == 0 || slices.Contains(pinUntouched, code):
 		return false
+	case known && code == pkcs11.CKR_USER_PIN_NOT_INITIALIZED:
+		// There is nothing that could lock, and there was a PIN: SoftHSM says so while another process logs in.
+		return false
 	}
 	return true
 }

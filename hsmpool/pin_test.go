@@ -102,8 +102,8 @@ func TestPINOutcomes(t *testing.T) {
 		{pkcs11.Error(pkcs11.CKR_PIN_LOCKED), false, false},
 		{pkcs11.Error(pkcs11.CKR_PIN_EXPIRED), false, false},
 		{pkcs11.Error(pkcs11.CKR_PIN_LEN_RANGE), false, false},
-		{pkcs11.Error(pkcs11.CKR_USER_PIN_NOT_INITIALIZED), false, false},
-		{pkcs11.Error(0x80000123), false, false}, // a vendor's own
+		{pkcs11.Error(pkcs11.CKR_USER_PIN_NOT_INITIALIZED), true, false}, // nothing that could lock
+		{pkcs11.Error(0x80000123), false, false},                         // a vendor's own
 		{errUnknown, true, false},
 		{fmt.Errorf("x: %w", errUnknown), true, false},
 		{errors.New("no code at all"), true, true},
