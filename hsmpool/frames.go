@@ -19,7 +19,7 @@ type frameReader struct {
 
 func newFrameReader(r io.Reader) *frameReader { return &frameReader{r: r, buf: make([]byte, 64<<10)} }
 
-// next gives the next frame's kind and body, which is good until the following call. more says that another one is here already.
+// next gives the next frame's kind and body, which is good until the following call.
 func (f *frameReader) next() (kind frameKind, body []byte, err error) {
 	if err := f.fill(headSize); err != nil {
 		return 0, nil, err

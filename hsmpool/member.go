@@ -162,7 +162,7 @@ func (m *member) named(err error) *Error {
 	return e
 }
 
-// workersOf is how many sessions each worker of a member may open.
+// sessionsOfEach is how many sessions each worker of a member may open.
 func (c *MemberConfig) sessionsOfEach() int {
 	if c.MaxSessions == 0 {
 		return 0

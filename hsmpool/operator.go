@@ -83,7 +83,8 @@ func (m *member) tryNow() {
 }
 
 // Update takes over another configuration while jobs go on: new members are opened, those that are no longer there finish
-// what they have and are closed (as soon as another can serve), and one that is configured otherwise is replaced as soon as the new one serves. A member
+// what they have and are closed (as soon as another can serve), and one that is configured otherwise is replaced as soon as
+// the new one serves. A member
 // that is down is tried again, also if its PIN was refused: Update is an operator's act. Group, Probe and Worker stay as they
 // were. An error means that nothing was changed.
 func (p *Pool) Update(c Config) error {

@@ -204,44 +204,37 @@ func TestEnroll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, isolated := range []bool{true, false} {
-		c := h.Config()
-		if isolated {
-			c = h.Isolated(1)
-		}
-		c.Group = r.Group
-		c.Members = c.Members[:3]
-		if i > 0 {
-			continue // c has them now; enrolment in this process is Recover, which has its own tests
-		}
-		p := hsmtest.OpenConfig(t, c)
-		keys := loadKeys(t, p)
-		if s, reason := state(p, "c"); s != "down" || !strings.Contains(reason, "no master keys") {
-			t.Errorf("a member without master keys is %s: %s", s, reason)
-		}
-		underLoad(t, p, keys, func(done *atomic.Int64) {
-			if _, err := p.Enroll(ctx, "c", foreign.Recovery, foreign.Shares); hsmpool.KindOf(err) != hsmpool.KindBadData {
-				t.Errorf("enrolled with another group's recovery data: %v", err)
-			}
-			if _, err := p.Enroll(ctx, "c", r.Recovery, r.Shares[:1]); err == nil {
-				t.Error("enrolled with one share of two")
-			}
-			if _, err := p.Enroll(ctx, "a", r.Recovery, r.Shares[:2]); err == nil {
-				t.Error("enrolled a member that has master keys")
-			}
-			group, err := p.Enroll(ctx, "c", r.Recovery, r.Shares[1:])
-			if err != nil || group != r.Group {
-				t.Fatalf("enrol: %s, %v", group, err)
-			}
-			await(t, p, "c", "up")
-			before := p.Status()[2].Latency.Sum
-			for end := time.Now().Add(10 * time.Second); p.Status()[2].Latency.Sum == before; time.Sleep(time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatal("the new member does not work")
-				}
-			}
-		})
+	// In this process enrolment is Recover, which has its own tests.
+	c := h.Isolated(1)
+	c.Group = r.Group
+	c.Members = c.Members[:3]
+	p := hsmtest.OpenConfig(t, c)
+	keys := loadKeys(t, p)
+	if s, reason := state(p, "c"); s != "down" || !strings.Contains(reason, "no master keys") {
+		t.Errorf("a member without master keys is %s: %s", s, reason)
 	}
+	underLoad(t, p, keys, func(done *atomic.Int64) {
+		if _, err := p.Enroll(ctx, "c", foreign.Recovery, foreign.Shares); hsmpool.KindOf(err) != hsmpool.KindBadData {
+			t.Errorf("enrolled with another group's recovery data: %v", err)
+		}
+		if _, err := p.Enroll(ctx, "c", r.Recovery, r.Shares[:1]); err == nil {
+			t.Error("enrolled with one share of two")
+		}
+		if _, err := p.Enroll(ctx, "a", r.Recovery, r.Shares[:2]); err == nil {
+			t.Error("enrolled a member that has master keys")
+		}
+		group, err := p.Enroll(ctx, "c", r.Recovery, r.Shares[1:])
+		if err != nil || group != r.Group {
+			t.Fatalf("enrol: %s, %v", group, err)
+		}
+		await(t, p, "c", "up")
+		before := p.Status()[2].Latency.Sum
+		for end := time.Now().Add(10 * time.Second); p.Status()[2].Latency.Sum == before; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the new member does not work")
+			}
+		}
+	})
 }
 
 // TestAllGone kills both members' workers while their tokens are away: a clear error at once, and recovery alone.
