@@ -12,7 +12,8 @@ import (
 	"fmt"
 )
 
-const formatVersion = 1
+// formatVersion is what this version reads and writes.
+const formatVersion = 2
 
 // bootstrap is the one record that is read before the store key is open. It is plain; the sealed key in it is bound to
 // ID and group, and Sum tells a flipped bit from another group. It is kept twice and never changes.

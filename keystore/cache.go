@@ -9,9 +9,11 @@ import (
 
 // Bounds of what DB keeps in memory, in octets as stored plus cacheOverhead each.
 const (
-	cacheKeys     = 48 << 20
-	cacheVersions = 48 << 20
-	cacheAliases  = 16 << 20
+	cacheKeys       = 48 << 20
+	cacheVersions   = 48 << 20
+	cacheAliases    = 16 << 20
+	cachePrincipals = 16 << 20
+	cacheAccessKeys = 4 << 20
 
 	cacheOverhead = 400 // of an entry: struct, strings, map
 	cacheShards   = 32

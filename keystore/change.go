@@ -13,11 +13,18 @@ import (
 type Change struct {
 	db     *DB
 	urgent bool
+	now    time.Time
 	ops    []func(*plan) error
 }
 
 // Change begins one.
 func (db *DB) Change() *Change { return &Change{db: db} }
+
+// At says what time it is, for what a change notes by itself; else it is the machine's.
+func (c *Change) At(now time.Time) *Change {
+	c.now = now
+	return c
+}
 
 func (c *Change) note(op func(*plan) error) *Change {
 	c.ops = append(c.ops, op)
@@ -51,24 +58,30 @@ func (c *Change) CreateKey(k *Key) *Change {
 		if created.Sequence, err = p.append(keysOf(key.Account), key.ID); err != nil {
 			return err
 		}
-		return p.create(nameKey(key.ID), created)
+		if err := p.create(nameKey(key.ID), created); err != nil {
+			return err
+		}
+		return p.reindex(nil, &created)
 	})
 }
 
-// UpdateKey replaces old, which DB handed out, by k. Commit gives ErrConflict when old is not the newest. ID, Account and
-// Sequence stay as they are.
+// UpdateKey replaces old, which DB handed out, by k. Commit gives ErrConflict when old is not the newest. ID, Account,
+// Instance, Role and Sequence stay as they are.
 func (c *Change) UpdateKey(old, k *Key) *Change {
 	was, key := *old, *k
 	return c.note(func(p *plan) error {
-		if key.ID != was.ID || key.Account != was.Account {
-			return fmt.Errorf("keystore: ID or account of the key %q cannot change", was.ID)
+		if key.ID != was.ID || key.Account != was.Account || key.Instance != was.Instance || key.Role != was.Role {
+			return fmt.Errorf("keystore: ID, account, instance and role of the key %q cannot change", was.ID)
 		}
 		if err := p.expect(nameKey(was.ID), was.record); err != nil {
 			return err
 		}
 		updated := key
 		updated.Sequence = was.Sequence
-		return p.put(nameKey(was.ID), updated)
+		if err := p.put(nameKey(was.ID), updated); err != nil {
+			return err
+		}
+		return p.reindex(&was, &updated)
 	})
 }
 
@@ -113,14 +126,20 @@ func (c *Change) DeleteKey(old *Key, deleted time.Time) *Change {
 				return err
 			}
 		}
-		for _, name := range []string{all.rows + row, nameKey(was.ID)} {
+		if err := p.reindex(&was, nil); err != nil {
+			return err
+		}
+		if err := p.removeAll(nameUse(was.ID, ""), nil); err != nil {
+			return err
+		}
+		for _, name := range []string{all.rows + row, nameKey(was.ID), nameCheck(was.ID)} {
 			if err := p.remove(name); err != nil {
 				return err
 			}
 		}
 		return p.create(nameGone(was.ID), Tombstone{
 			ID: was.ID, Account: was.Account, Creator: was.Creator, Instance: was.Instance, Spec: was.Spec,
-			Created: was.Created, Deleted: deleted.UTC(),
+			Created: was.Created, Deleted: deleted.UTC(), ScheduledBy: was.ScheduledBy, Fingerprint: was.Fingerprint,
 		})
 	})
 }
@@ -142,6 +161,22 @@ func (c *Change) CreateVersion(v *Version) *Change {
 			return err
 		}
 		return p.create(nameVer(version.KeyID, version.ID), version)
+	})
+}
+
+// UpdateVersion replaces the material of old, which DB handed out: by other material, or by none. Everything else of v must
+// be as in old.
+func (c *Change) UpdateVersion(old, v *Version) *Change {
+	was, version := *old, *v
+	return c.note(func(p *plan) error {
+		if version.ID != was.ID || version.KeyID != was.KeyID || !version.Created.Equal(was.Created) {
+			return fmt.Errorf("keystore: only the material of the version %q can change", was.ID)
+		}
+		name := nameVer(was.KeyID, was.ID)
+		if err := p.expect(name, was.record); err != nil {
+			return err
+		}
+		return p.put(name, version)
 	})
 }
 
@@ -265,6 +300,9 @@ func (c *Change) DeleteIntent(i *Intent) *Change {
 // those of ctx, the change may have happened or not. ctx bounds the wait for other commits.
 func (c *Change) Commit(ctx context.Context) error {
 	return c.db.commit(ctx, c.urgent, func(p *plan) error {
+		if p.now = c.now; p.now.IsZero() {
+			p.now = time.Now()
+		}
 		for _, op := range c.ops {
 			if err := op(p); err != nil {
 				return err

@@ -30,6 +30,7 @@ type secrets struct {
 	tags    keyedHash // over records
 	census  keyedHash // over tags, see census
 	pads    keyedHash // hides the census in the root record
+	prints  keyedHash // fingerprints, see DB.Fingerprint
 
 	mu    sync.RWMutex
 	seal  []byte // material; a key per version is derived from it. Guarded by mu, nil when wiped
@@ -46,6 +47,7 @@ func newSecrets(storeID string, storeKey []byte) (*secrets, error) {
 		{"keyward record tag v1", func(k []byte) { s.tags.key = k }},
 		{"keyward record census v1", func(k []byte) { s.census.key = k }},
 		{"keyward census pad v1", func(k []byte) { s.pads.key = k }},
+		{"keyward fingerprint v1", func(k []byte) { s.prints.key = k }},
 		{"keyward material v1", func(k []byte) { s.seal = k }},
 	} {
 		key, err := hkdf.Key(sha256.New, storeKey, []byte(storeID), d.purpose, keySize)
@@ -66,6 +68,7 @@ func (s *secrets) wipe() {
 	s.tags.wipe()
 	s.census.wipe()
 	s.pads.wipe()
+	s.prints.wipe()
 }
 
 // keyedHash is HMAC-SHA-256 under one key, with its states kept for use again.
@@ -225,15 +228,15 @@ func (s *secrets) reveal(nonce, hidden []byte) (census, error) {
 	return toCensus(clear), nil
 }
 
-// material returns AES-256-GCM under the key of one version. Nonces are random and of 96 bits, so one version may be
-// sealed 2^32 times (SP 800-38D); it is sealed once, or a few times when the store key changes.
-func (s *secrets) material(versionID string) (cipher.AEAD, error) {
+// sealing returns AES-256-GCM under the key of one purpose: a version, or a secret with a name. Nonces are random and of 96
+// bits, so one purpose may be sealed 2^32 times (SP 800-38D); a version is sealed once, or a few times when the store key changes.
+func (s *secrets) sealing(purpose string) (cipher.AEAD, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.wiped {
 		return nil, ErrClosed
 	}
-	key, err := hkdf.Expand(sha256.New, s.seal, "version "+versionID, keySize)
+	key, err := hkdf.Expand(sha256.New, s.seal, purpose, keySize)
 	if err != nil {
 		return nil, err
 	}
@@ -245,33 +248,65 @@ func (s *secrets) material(versionID string) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// Seal encrypts material for the version called versionID, which is bound to it.
-func (db *DB) Seal(versionID string, material []byte) ([]byte, error) {
-	if versionID == "" {
-		return nil, fmt.Errorf("keystore: material without a version")
+// What purposes begin with, so that no secret can be taken for the material of a version.
+const (
+	forVersion = "version "
+	forSecret  = "secret "
+)
+
+func (s *secrets) sealFor(kind, name string, secret []byte) ([]byte, error) {
+	if name == "" {
+		return nil, fmt.Errorf("keystore: a secret without a name")
 	}
-	aead, err := db.secrets.material(versionID)
+	aead, err := s.sealing(kind + name)
 	if err != nil {
 		return nil, err
 	}
-	sealed := make([]byte, 1+sealNonce, 1+sealNonce+len(material)+aead.Overhead())
+	sealed := make([]byte, 1+sealNonce, 1+sealNonce+len(secret)+aead.Overhead())
 	sealed[0] = sealVersion
 	rand.Read(sealed[1:])
-	return aead.Seal(sealed, sealed[1:], material, []byte(versionID)), nil
+	return aead.Seal(sealed, sealed[1:], secret, []byte(name)), nil
+}
+
+func (s *secrets) openFor(kind, name string, sealed []byte) ([]byte, error) {
+	if len(sealed) < 1+sealNonce || sealed[0] != sealVersion {
+		return nil, fmt.Errorf("%w: the secret of %q is malformed", ErrDamaged, name)
+	}
+	aead, err := s.sealing(kind + name)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := aead.Open(nil, sealed[1:1+sealNonce], sealed[1+sealNonce:], []byte(name))
+	if err != nil {
+		return nil, fmt.Errorf("%w: the secret of %q fails its check", ErrDamaged, name)
+	}
+	return secret, nil
+}
+
+// Seal encrypts material for the version called versionID, which is bound to it.
+func (db *DB) Seal(versionID string, material []byte) ([]byte, error) {
+	return db.secrets.sealFor(forVersion, versionID, material)
 }
 
 // Unseal undoes Seal for v.Sealed. The caller wipes the result. ErrDamaged when it was not sealed for v in this store.
 func (db *DB) Unseal(v *Version) ([]byte, error) {
-	if len(v.Sealed) < 1+sealNonce || v.Sealed[0] != sealVersion {
-		return nil, fmt.Errorf("%w: the material of %q is malformed", ErrDamaged, v.ID)
-	}
-	aead, err := db.secrets.material(v.ID)
-	if err != nil {
-		return nil, err
-	}
-	material, err := aead.Open(nil, v.Sealed[1:1+sealNonce], v.Sealed[1+sealNonce:], []byte(v.ID))
-	if err != nil {
-		return nil, fmt.Errorf("%w: the material of %q fails its check", ErrDamaged, v.ID)
-	}
-	return material, nil
+	return db.secrets.openFor(forVersion, v.ID, v.Sealed)
+}
+
+// SealSecret encrypts a secret that is no material, such as that of an access key, and binds it to name.
+func (db *DB) SealSecret(name string, secret []byte) ([]byte, error) {
+	return db.secrets.sealFor(forSecret, name, secret)
+}
+
+// OpenSecret undoes SealSecret. The caller wipes the result. ErrDamaged when it was not sealed under that name in this store.
+func (db *DB) OpenSecret(name string, sealed []byte) ([]byte, error) {
+	return db.secrets.openFor(forSecret, name, sealed)
+}
+
+// Fingerprint is a keyed hash of parts, 32 octets, by which something can be known again that is not kept, such as imported
+// material. Only this store can make it.
+func (db *DB) Fingerprint(purpose string, parts ...[]byte) ([]byte, error) {
+	var sum [tagSize]byte
+	err := db.secrets.prints.sum(&sum, append([][]byte{[]byte(purpose)}, parts...)...)
+	return sum[:], err
 }

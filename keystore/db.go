@@ -41,6 +41,8 @@ type DB struct {
 	keys     *cache[string, Key]        // by ID
 	versions *cache[string, Version]    // by ID
 	aliases  *cache[aliasOf, Alias]     // by account and name
+	people   *cache[string, Principal]  // by ARN; also those that have no record
+	access   *cache[string, AccessKey]  // by ID
 	closed   atomic.Bool                // Close was called
 	ctx      context.Context            // of the tasks; ended by Close
 	cancel   context.CancelFunc         //
@@ -95,6 +97,8 @@ func open(ctx context.Context, store Store, sealer Sealer, scanNow uint64) (*DB,
 		aliases: newCache[aliasOf, Alias](cacheAliases, func(a aliasOf) uint64 {
 			return maphash.String(seed, a.account)*31 + maphash.String(seed, a.name)
 		}),
+		people:     newCache[string, Principal](cachePrincipals, byID),
+		access:     newCache[string, AccessKey](cacheAccessKeys, byID),
 		committing: make(chan struct{}, 1), looked: make(chan struct{}),
 	}
 	db.committing <- struct{}{}
@@ -191,6 +195,8 @@ func (db *DB) purge(off bool) {
 	db.keys.purge(off)
 	db.versions.purge(off)
 	db.aliases.purge(off)
+	db.people.purge(off)
+	db.access.purge(off)
 }
 
 func (db *DB) follow(events <-chan Event) {

@@ -21,6 +21,9 @@ var RecordKinds = []func() any{
 	func() any { return new(Intent) }, func() any { return new(Tombstone) }, func() any { return new(callCount) },
 	func() any { return new(listHead) }, func() any { return new(listRow) }, func() any { return new(aliasRow) },
 	func() any { return new(rootRecord) }, func() any { return new(bootstrap) },
+	func() any { return new(roleRow) }, func() any { return new(dueRow) }, func() any { return new(InstanceUse) },
+	func() any { return new(Principal) }, func() any { return new(AccessKey) }, func() any { return new(Usage) },
+	func() any { return new(AssociationCheck) }, func() any { return new(ClientToken) }, func() any { return new(Clock) },
 }
 
 // Forget evicts a record.

@@ -20,6 +20,17 @@ const (
 	prefixCalls  = "calls/"  // + version: callCount
 	prefixIntent = "intent/" // + id: Intent
 	prefixGone   = "gone/"   // + id: Tombstone
+
+	prefixDefault   = "default/"   // + account: roleRow
+	prefixService   = "service/"   // + account/service code: roleRow
+	prefixDue       = "due/"       // + kind/time/key: dueRow
+	prefixInstance  = "instance/"  // + id: InstanceUse
+	prefixPrincipal = "principal/" // + account/kind/name: Principal
+	prefixAccess    = "access/"    // + id: AccessKey
+	prefixToken     = "token/"     // + account/hash: ClientToken
+	prefixUse       = "use/"       // + key/caller: Usage
+	prefixCheck     = "check/"     // + key: AssociationCheck
+	nameClock       = "clock"      // Clock
 )
 
 func nameKey(id string) string              { return prefixKey + id }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // errReplan says that somebody else committed while a plan was being made.
@@ -22,6 +23,7 @@ type plan struct {
 	slots map[string]*slot
 	heads map[string]*listHead // decoded heads of lists, which are ahead of their slots until encodeHeads
 	root  rootState            // to commit on
+	now   time.Time
 }
 
 // slot is one record in a plan.

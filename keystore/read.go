@@ -151,6 +151,10 @@ func (db *DB) evict(name string) {
 		if account, alias, ok := strings.Cut(both, "/"); ok {
 			db.aliases.evict(aliasOf{account, alias})
 		}
+	} else if arn, ok := principalOfName(name); ok {
+		db.people.evict(arn)
+	} else if id, ok := strings.CutPrefix(name, prefixAccess); ok {
+		db.access.evict(id)
 	}
 }
 
