@@ -28,32 +28,55 @@ var actions = map[string]any{
 	"BatchGenerateDataKey":            &kmswire.BatchGenerateDataKeyRequest{},
 	"BatchSign":                       &kmswire.BatchSignRequest{},
 	"BatchVerify":                     &kmswire.BatchVerifyRequest{},
+	"CancelKeyDeletion":               &kmswire.CancelKeyDeletionRequest{},
 	"CreateAlias":                     &kmswire.CreateAliasRequest{},
 	"CreateKey":                       &kmswire.CreateKeyRequest{},
 	"CreateKeyVersion":                &kmswire.CreateKeyVersionRequest{},
 	"Decrypt":                         &kmswire.DecryptRequest{},
 	"DeleteAlias":                     &kmswire.DeleteAliasRequest{},
+	"DeleteKeyMaterial":               &kmswire.DeleteKeyMaterialRequest{},
+	"DescribeAccountKmsStatus":        &kmswire.DescribeAccountKmsStatusRequest{},
 	"DescribeKey":                     &kmswire.DescribeKeyRequest{},
 	"DescribeKeyVersion":              &kmswire.DescribeKeyVersionRequest{},
 	"DescribeRegions":                 &kmswire.DescribeRegionsRequest{},
 	"DisableKey":                      &kmswire.DisableKeyRequest{},
+	"EnableDefaultKey":                &kmswire.EnableDefaultKeyRequest{},
 	"EnableKey":                       &kmswire.EnableKeyRequest{},
 	"Encrypt":                         &kmswire.EncryptRequest{},
 	"ExportDataKey":                   &kmswire.ExportDataKeyRequest{},
 	"GenerateAndExportDataKey":        &kmswire.GenerateAndExportDataKeyRequest{},
+	"GenerateCsr":                     &kmswire.GenerateCsrRequest{},
 	"GenerateDataKey":                 &kmswire.GenerateDataKeyRequest{},
 	"GenerateDataKeyWithoutPlaintext": &kmswire.GenerateDataKeyWithoutPlaintextRequest{},
+	"GetDefaultKmsInstance":           &kmswire.GetDefaultKmsInstanceRequest{},
+	"GetKeyPolicy":                    &kmswire.GetKeyPolicyRequest{},
+	"GetKmsInstance":                  &kmswire.GetKmsInstanceRequest{},
+	"GetKmsInstanceQuotaInfos":        &kmswire.GetKmsInstanceQuotaInfosRequest{},
+	"GetParametersForImport":          &kmswire.GetParametersForImportRequest{},
 	"GetPublicKey":                    &kmswire.GetPublicKeyRequest{},
 	"GetRandomPassword":               &kmswire.GetRandomPasswordRequest{},
+	"ImportKeyMaterial":               &kmswire.ImportKeyMaterialRequest{},
 	"ListAliases":                     &kmswire.ListAliasesRequest{},
 	"ListAliasesByKeyId":              &kmswire.ListAliasesByKeyIDRequest{},
+	"ListKeyAssociations":             &kmswire.ListKeyAssociationsRequest{},
 	"ListKeyVersions":                 &kmswire.ListKeyVersionsRequest{},
 	"ListKeys":                        &kmswire.ListKeysRequest{},
 	"ListKmsInstances":                &kmswire.ListKmsInstancesRequest{},
 	"ListResourceTags":                &kmswire.ListResourceTagsRequest{},
+	"ListTagResources":                &kmswire.ListTagResourcesRequest{},
+	"OpenKmsService":                  &kmswire.OpenKmsServiceRequest{},
 	"ReEncrypt":                       &kmswire.ReEncryptRequest{},
+	"ScheduleKeyDeletion":             &kmswire.ScheduleKeyDeletionRequest{},
+	"SetDeletionProtection":           &kmswire.SetDeletionProtectionRequest{},
+	"SetKeyPolicy":                    &kmswire.SetKeyPolicyRequest{},
+	"StartKeyAssociationCheck":        &kmswire.StartKeyAssociationCheckRequest{},
+	"TagResource":                     &kmswire.TagResourceRequest{},
+	"TagResources":                    &kmswire.TagResourcesRequest{},
+	"UntagResource":                   &kmswire.UntagResourceRequest{},
+	"UntagResources":                  &kmswire.UntagResourcesRequest{},
 	"UpdateAlias":                     &kmswire.UpdateAliasRequest{},
 	"UpdateKeyDescription":            &kmswire.UpdateKeyDescriptionRequest{},
+	"UpdateRotationPolicy":            &kmswire.UpdateRotationPolicyRequest{},
 }
 
 func (c *cli) apiCmd() *cobra.Command {
@@ -164,7 +187,8 @@ func (c *cli) checkParams(action string, params url.Values) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(params)) {
-		if !slices.ContainsFunc(known, func(p kmswire.Parameter) bool { return p.Name == name }) {
+		list, _, _ := strings.Cut(name, ".") // Tag.1.Key is a part of Tag
+		if !slices.ContainsFunc(known, func(p kmswire.Parameter) bool { return p.Name == name || p.Name == list && p.Type == "list" }) {
 			c.say("note: %s has no parameter %s that this keywardctl knows of, and keywardd passes over what it does not know; keywardctl api list shows the parameters", action, name)
 		}
 	}

@@ -102,6 +102,9 @@ var apiCodes = map[string]struct {
 	"InvalidVersion":                 {exitFailure, ""},
 	"InvalidAction.NotFound":         {exitUsage, "keywardctl api list shows the actions"},
 	"Forbidden.BrowserRequest":       {exitDenied, ""},
+	"InvalidKeyMaterial":             {exitFailure, ""},
+	"InvalidImportToken":             {exitFailure, "give the token that came with the key to wrap with"},
+	"ExpiredImportToken":             {exitFailure, "keywardctl api GetParametersForImport gives another"},
 	"InternalFailure":                {exitFailure, "the daemon's log says more: journalctl -u keywardd"},
 }
 

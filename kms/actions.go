@@ -42,11 +42,12 @@ func (r stateRow) check(state kmswire.KeyState) Code {
 }
 
 var (
-	anyState   = stateRow{pass, pass, pass, pass}
-	useOfKey   = stateRow{pass, KeyDisabled, KeyPendingDeletion, KeyPendingImport}
-	changeName = stateRow{pass, pass, KeyPendingDeletion, pass}
-	onOff      = stateRow{pass, pass, StateNotAllowed, StateNotAllowed}
-	newAlias   = stateRow{pass, pass, StateNotAllowed, pass}
+	anyState            = stateRow{pass, pass, pass, pass}
+	useOfKey            = stateRow{pass, KeyDisabled, KeyPendingDeletion, KeyPendingImport}
+	editRecord          = stateRow{pass, pass, KeyPendingDeletion, pass}
+	onOff               = stateRow{pass, pass, StateNotAllowed, StateNotAllowed}
+	notPendingDeletion  = stateRow{pass, pass, StateNotAllowed, pass}
+	onlyPendingDeletion = stateRow{StateNotAllowed, StateNotAllowed, pass, StateNotAllowed}
 )
 
 // The actions. Every method of Service has its row; a test says so. The permission of an action is "kms:" and its name,
@@ -55,17 +56,36 @@ var (
 	actCreateKey            = row("CreateKey", kindContainer, anyState)
 	actDescribeKey          = row("DescribeKey", kindRead, anyState)
 	actListKeys             = row("ListKeys", kindRead, anyState)
-	actUpdateKeyDescription = row("UpdateKeyDescription", kindManage, changeName)
+	actUpdateKeyDescription = row("UpdateKeyDescription", kindManage, editRecord)
 	actEnableKey            = row("EnableKey", kindManage, onOff)
 	actDisableKey           = row("DisableKey", kindManage, onOff)
-	actListResourceTags     = row("ListResourceTags", kindRead, anyState)
 
-	actCreateKeyVersion   = row("CreateKeyVersion", kindManage, useOfKey)
-	actDescribeKeyVersion = row("DescribeKeyVersion", kindRead, anyState)
-	actListKeyVersions    = row("ListKeyVersions", kindRead, anyState)
+	actScheduleKeyDeletion   = row("ScheduleKeyDeletion", kindManage, notPendingDeletion)
+	actCancelKeyDeletion     = row("CancelKeyDeletion", kindManage, onlyPendingDeletion)
+	actSetDeletionProtection = row("SetDeletionProtection", kindManage, editRecord)
+	actEnableDefaultKey      = row("EnableDefaultKey", kindContainer, anyState)
 
-	actCreateAlias        = row("CreateAlias", kindManage, newAlias)
-	actUpdateAlias        = row("UpdateAlias", kindManage, changeName)
+	actGetParametersForImport = row("GetParametersForImport", kindManage, anyState)
+	actImportKeyMaterial      = row("ImportKeyMaterial", kindManage, notPendingDeletion)
+	actDeleteKeyMaterial      = row("DeleteKeyMaterial", kindManage, anyState)
+
+	actSetKeyPolicy = row("SetKeyPolicy", kindManage, editRecord)
+	actGetKeyPolicy = row("GetKeyPolicy", kindRead, anyState)
+
+	actTagResource      = row("TagResource", kindManage, editRecord)
+	actUntagResource    = row("UntagResource", kindManage, editRecord)
+	actListResourceTags = row("ListResourceTags", kindRead, anyState)
+	actTagResources     = row("TagResources", kindManage, editRecord)
+	actUntagResources   = row("UntagResources", kindManage, editRecord)
+	actListTagResources = row("ListTagResources", kindRead, anyState)
+
+	actCreateKeyVersion     = row("CreateKeyVersion", kindManage, useOfKey)
+	actDescribeKeyVersion   = row("DescribeKeyVersion", kindRead, anyState)
+	actListKeyVersions      = row("ListKeyVersions", kindRead, anyState)
+	actUpdateRotationPolicy = row("UpdateRotationPolicy", kindManage, useOfKey)
+
+	actCreateAlias        = row("CreateAlias", kindManage, notPendingDeletion)
+	actUpdateAlias        = row("UpdateAlias", kindManage, editRecord)
 	actDeleteAlias        = row("DeleteAlias", kindManage, anyState)
 	actListAliases        = row("ListAliases", kindRead, anyState)
 	actListAliasesByKeyID = row("ListAliasesByKeyId", kindRead, anyState)
@@ -85,10 +105,20 @@ var (
 	actAsymmetricSign    = row("AsymmetricSign", kindCrypto, useOfKey)
 	actAsymmetricVerify  = row("AsymmetricVerify", kindCrypto, useOfKey)
 	actGetPublicKey      = row("GetPublicKey", kindCrypto, useOfKey)
+	actGenerateCsr       = row("GenerateCsr", kindCrypto, useOfKey)
+
+	actStartKeyAssociationCheck = row("StartKeyAssociationCheck", kindRead, anyState)
+	actListKeyAssociations      = row("ListKeyAssociations", kindRead, anyState)
 
 	actGetRandomPassword = row("GetRandomPassword", kindRead, anyState)
-	actListKmsInstances  = row("ListKmsInstances", kindRead, anyState)
-	actDescribeRegions   = row("DescribeRegions", kindRead, anyState)
+
+	actListKmsInstances         = row("ListKmsInstances", kindRead, anyState)
+	actGetKmsInstance           = row("GetKmsInstance", kindRead, anyState)
+	actGetDefaultKmsInstance    = row("GetDefaultKmsInstance", kindRead, anyState)
+	actGetKmsInstanceQuotaInfos = row("GetKmsInstanceQuotaInfos", kindRead, anyState)
+	actDescribeRegions          = row("DescribeRegions", kindRead, anyState)
+	actOpenKmsService           = row("OpenKmsService", kindContainer, anyState)
+	actDescribeAccountKmsStatus = row("DescribeAccountKmsStatus", kindRead, anyState)
 )
 
 // actions collects the rows, for tests.
@@ -101,4 +131,9 @@ func row(name string, kind actionKind, states stateRow) *action {
 	}
 	actions[name] = a
 	return a
+}
+
+// notAvailable refuses an action that the API knows and this version of keyward does not do.
+func notAvailable[T any](c *call) (*T, error) {
+	return nil, Errorf(UnsupportedOperation, "%s is not available in this version", c.action.name)
 }

@@ -25,12 +25,16 @@ const (
 	KeyPendingImport                  // the key is PendingImport
 	KeyUnavailable                    // the key's material can't be reached or failed its integrity check
 	StateNotAllowed                   // the wanted change of state is not one that the key's state allows
+	KeyProtected                      // the deletion protection of the key, or of its instance, is on
 	LimitExceeded                     // a quota of things that may exist
 	AliasExists                       // the alias is taken
 	UnsupportedAlias                  // an alias was given where only a key ID or ARN is accepted
 	UnsupportedOrigin                 // the key's Origin does not fit the action
 	UnsupportedProtection             // the instance has no such protection level
 	UnsupportedOperation              // keyward does not do this, at all or for this kind of key
+	InvalidKeyMaterial                // imported material is of the wrong size, badly wrapped, or not what was imported first
+	InvalidImportToken                // an import token is damaged, or another key's
+	ExpiredImportToken                // an import token is too old
 	OperationRejected                 // the key's type, usage, algorithm or version forbids it
 	Throttled                         // a queue or rate limit is full; nothing was done; try again later
 	HSMUnavailable                    // no HSM could serve the call in time; try again later
@@ -69,12 +73,16 @@ var codeNames = [numCodes]string{
 	KeyPendingImport:      "key is pending import",
 	KeyUnavailable:        "key material unavailable",
 	StateNotAllowed:       "change of state not allowed",
+	KeyProtected:          "deletion protection is on",
 	LimitExceeded:         "limit exceeded",
 	AliasExists:           "alias exists",
 	UnsupportedAlias:      "alias not accepted here",
 	UnsupportedOrigin:     "origin does not fit",
 	UnsupportedProtection: "protection level not available",
 	UnsupportedOperation:  "unsupported operation",
+	InvalidKeyMaterial:    "invalid key material",
+	InvalidImportToken:    "invalid import token",
+	ExpiredImportToken:    "expired import token",
 	OperationRejected:     "operation does not fit the key",
 	Throttled:             "throttled",
 	HSMUnavailable:        "HSM unavailable",

@@ -150,22 +150,6 @@ func (s *Service) DisableKey(ctx context.Context, actor *Actor, req *kmswire.Dis
 	})
 }
 
-// ListResourceTags lists a key's tags.
-func (s *Service) ListResourceTags(ctx context.Context, actor *Actor, req *kmswire.ListResourceTagsRequest) (*kmswire.ListResourceTagsResponse, error) {
-	return audited(s, ctx, actor, actListResourceTags, false, func(c *call) (*kmswire.ListResourceTagsResponse, error) {
-		g, err := c.authorizeManage(req.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		out := &kmswire.ListResourceTagsResponse{}
-		out.Tags.Tag = make([]kmswire.ResourceTag, 0, len(g.key.Tags))
-		for _, t := range g.key.Tags {
-			out.Tags.Tag = append(out.Tags.Tag, kmswire.ResourceTag{KeyID: g.key.ID, TagKey: t.Key, TagValue: t.Value})
-		}
-		return out, nil
-	})
-}
-
 func versionInfo(v *keystore.Version) kmswire.KeyVersion {
 	return kmswire.KeyVersion{KeyID: v.KeyID, KeyVersionID: v.ID, CreationDate: formatTime(v.Created)}
 }

@@ -39,34 +39,83 @@ func TestEveryActionHasARow(t *testing.T) {
 	}
 }
 
-// The state table of reference section 5.2, written out once more, by hand.
-func TestStateTable(t *testing.T) {
-	states := []kmswire.KeyState{kmswire.Enabled, kmswire.Disabled, kmswire.PendingDeletion, kmswire.PendingImport}
-	want := map[string][4]Code{}
-	for _, n := range strings.Fields(`CreateKey ListKeys DescribeKey ListAliases DeleteAlias ListAliasesByKeyId ListResourceTags
-		DescribeKeyVersion ListKeyVersions ListKmsInstances DescribeRegions GetRandomPassword`) {
-		want[n] = [4]Code{pass, pass, pass, pass}
-	}
-	for _, n := range strings.Fields(`Encrypt Decrypt GenerateDataKey GenerateDataKeyWithoutPlaintext ReEncrypt ReEncryptFrom ReEncryptTo
-		ExportDataKey GenerateAndExportDataKey AsymmetricEncrypt AsymmetricDecrypt AsymmetricSign AsymmetricVerify GetPublicKey
-		CreateKeyVersion`) {
-		want[n] = [4]Code{pass, KeyDisabled, KeyPendingDeletion, KeyPendingImport}
-	}
-	want["UpdateKeyDescription"] = [4]Code{pass, pass, KeyPendingDeletion, pass}
-	want["UpdateAlias"] = [4]Code{pass, pass, KeyPendingDeletion, pass}
-	want["CreateAlias"] = [4]Code{pass, pass, StateNotAllowed, pass}
-	want["EnableKey"] = [4]Code{pass, pass, StateNotAllowed, StateNotAllowed}
-	want["DisableKey"] = [4]Code{pass, pass, StateNotAllowed, StateNotAllowed}
+// The state table of reference section 5.2, written out once more, by hand: the action in Enabled, Disabled,
+// PendingDeletion and PendingImport.
+const stateTable = `
+	DescribeKey                      ok  ok  ok  ok
+	UpdateKeyDescription             ok  ok  PD  ok
+	EnableKey                        ok  ok  SMF SMF
+	DisableKey                       ok  ok  SMF SMF
+	ScheduleKeyDeletion              ok  ok  SMF ok
+	CancelKeyDeletion                SMF SMF ok  SMF
+	SetDeletionProtection            ok  ok  PD  ok
+	GetParametersForImport           ok  ok  ok  ok
+	ImportKeyMaterial                ok  ok  SMF ok
+	DeleteKeyMaterial                ok  ok  ok  ok
+	SetKeyPolicy                     ok  ok  PD  ok
+	GetKeyPolicy                     ok  ok  ok  ok
+	TagResource                      ok  ok  PD  ok
+	UntagResource                    ok  ok  PD  ok
+	TagResources                     ok  ok  PD  ok
+	UntagResources                   ok  ok  PD  ok
+	ListResourceTags                 ok  ok  ok  ok
+	ListTagResources                 ok  ok  ok  ok
+	CreateAlias                      ok  ok  SMF ok
+	UpdateAlias                      ok  ok  PD  ok
+	DeleteAlias                      ok  ok  ok  ok
+	ListAliasesByKeyId               ok  ok  ok  ok
+	CreateKeyVersion                 ok  D   PD  PI
+	DescribeKeyVersion               ok  ok  ok  ok
+	ListKeyVersions                  ok  ok  ok  ok
+	UpdateRotationPolicy             ok  D   PD  PI
+	Encrypt                          ok  D   PD  PI
+	Decrypt                          ok  D   PD  PI
+	ReEncrypt                        ok  D   PD  PI
+	ReEncryptFrom                    ok  D   PD  PI
+	ReEncryptTo                      ok  D   PD  PI
+	GenerateDataKey                  ok  D   PD  PI
+	GenerateDataKeyWithoutPlaintext  ok  D   PD  PI
+	GenerateAndExportDataKey         ok  D   PD  PI
+	ExportDataKey                    ok  D   PD  PI
+	AsymmetricEncrypt                ok  D   PD  PI
+	AsymmetricDecrypt                ok  D   PD  PI
+	AsymmetricSign                   ok  D   PD  PI
+	AsymmetricVerify                 ok  D   PD  PI
+	GetPublicKey                     ok  D   PD  PI
+	GenerateCsr                      ok  D   PD  PI
+	StartKeyAssociationCheck         ok  ok  ok  ok
+	ListKeyAssociations              ok  ok  ok  ok`
 
+// aboutNoKey are the actions that no key's state can stand in the way of.
+const aboutNoKey = `CreateKey EnableDefaultKey ListKeys ListAliases GetRandomPassword ListKmsInstances GetKmsInstance GetDefaultKmsInstance
+	GetKmsInstanceQuotaInfos DescribeRegions OpenKmsService DescribeAccountKmsStatus`
+
+func TestStateTable(t *testing.T) {
+	codes := map[string]Code{"ok": pass, "D": KeyDisabled, "PD": KeyPendingDeletion, "PI": KeyPendingImport, "SMF": StateNotAllowed}
+	states := []kmswire.KeyState{kmswire.Enabled, kmswire.Disabled, kmswire.PendingDeletion, kmswire.PendingImport}
+	want := map[string][]string{}
+	for line := range strings.Lines(strings.TrimSpace(stateTable)) {
+		cells := strings.Fields(line)
+		want[cells[0]] = cells[1:]
+	}
+	for _, name := range strings.Fields(aboutNoKey) {
+		want[name] = []string{"ok", "ok", "ok", "ok"}
+	}
+	for name := range want {
+		if actions[name] == nil {
+			t.Errorf("%s has no row in actions", name)
+		}
+	}
 	for name, act := range actions {
 		row, ok := want[name]
-		if !ok {
-			t.Errorf("%s is not in this test", name)
+		if !ok || len(row) != len(states) {
+			t.Errorf("%s is not in this test with %d states", name, len(states))
 			continue
 		}
 		for i, state := range states {
-			if got := act.states.check(state); got != row[i] {
-				t.Errorf("%s in %s: got %d, want %d", name, state, got, row[i])
+			code, ok := codes[row[i]]
+			if got := act.states.check(state); !ok || got != code {
+				t.Errorf("%s in %s: got %d, want %s", name, state, got, row[i])
 			}
 		}
 		if got := act.states.check("SomethingNew"); got != KeyUnavailable {

@@ -9,9 +9,10 @@
 //	[]byte             standard base64 with padding; ASCII white space is dropped first (see DecodeBase64)
 //	*int               decimal
 //	int                decimal, and not 0, which a field has that was not given
-//	bool               "true" or "false"
+//	bool               "true" or "false"; false counts as given where it is required
 //	map[string]string  one JSON object of strings
-//	[]T                Name.1, Name.2 ... (T a string or a struct, whose fields follow after another dot)
+//	[]T                Name.1, Name.2 ... (T a string or a struct, whose fields follow after another dot), or all of
+//	                   them as one JSON array of strings or of objects of strings
 //	json.RawMessage    JSON text, checked to be well formed
 //
 // Encode and Decode do that binding.
@@ -102,6 +103,21 @@ type Answer struct {
 
 // SetRequestID is called by the door once, before the answer is rendered.
 func (a *Answer) SetRequestID(id string) { a.RequestID = id }
+
+// EmptyResponse is the answer of actions that only say that they worked.
+type EmptyResponse struct {
+	Answer
+}
+
+// ErrorBody is the body of every error answer (reference section 1.10).
+type ErrorBody struct {
+	RequestID  string `json:"RequestId"`
+	HostID     string `json:"HostId"`
+	Code       string
+	Message    string
+	Recommend  string
+	HTTPStatus int `json:"HttpStatus"`
+}
 
 // KeyMetadata describes a key (reference section 4.1). All values are strings on the wire; an empty one means that the
 // field does not apply.

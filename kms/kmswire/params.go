@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/keyward/keyward/kms/kmswire/flatjson"
 )
 
 // Encode gives the wire parameters of req, a request struct or a pointer to one. Fields with a zero value are left out,
@@ -304,6 +306,9 @@ func (p *plan) encode(values url.Values, prefix string, v reflect.Value, all boo
 		if err != nil {
 			return invalid(name, err)
 		}
+		if text == "" && f.required && f.kind == boolKind {
+			text = "false" // a choice that must be made, not one that was left out
+		}
 		if text != "" || all || f.present {
 			values.Set(name, text)
 		}
@@ -353,8 +358,64 @@ func (p *plan) decode(values url.Values, prefix string, v reflect.Value) error {
 	return nil
 }
 
-// decode reads Name.1, Name.2 and so on into list, a slice. There is no more room made than parameters are there.
+// numbered gives the parameters Name.1, Name.2 and so on that the JSON text of a list stands for.
+func numbered(name string, text []byte) (url.Values, error) {
+	s := flatjson.NewScanner(text)
+	if err := s.Take('['); err != nil {
+		return nil, err
+	}
+	values := make(url.Values)
+	for n := 1; ; n++ {
+		more, err := s.More(']', n == 1)
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			return values, s.End()
+		}
+		at := name + "." + strconv.Itoa(n)
+		if s.Peek() == '"' {
+			element, err := s.Text()
+			if err != nil {
+				return nil, err
+			}
+			values.Set(at, string(element))
+			continue
+		}
+		object, err := s.Value()
+		if err != nil {
+			return nil, err
+		}
+		members, err := flatjson.Strings(object)
+		if err != nil {
+			return nil, err
+		}
+		if len(members) == 0 {
+			return nil, errors.New("an object in it is empty")
+		}
+		for member, value := range members {
+			values.Set(at+"."+member, value)
+		}
+	}
+}
+
+// decode reads Name.1, Name.2 and so on into list, a slice, or all of it from the JSON array Name. There is no more
+// room made than parameters are there.
 func (e *element) decode(values url.Values, name string, list reflect.Value) error {
+	text, _, err := one(values, name)
+	if err != nil {
+		return err
+	}
+	if text != "" {
+		for other := range values {
+			if strings.HasPrefix(other, name+".") {
+				return &ParamError{Param: name, Reason: "it is given twice, as JSON and numbered"}
+			}
+		}
+		if values, err = numbered(name, []byte(text)); err != nil {
+			return &ParamError{Param: name, Reason: "it is not a JSON array of strings, or of objects of strings: " + err.Error()}
+		}
+	}
 	count, highest := 0, 0
 	seen := make(map[int]bool)
 	for key := range values {

@@ -151,6 +151,66 @@ func TestPresentMayBeEmpty(t *testing.T) {
 	}
 }
 
+// A switch that was forgotten must not be taken for one that is off.
+func TestRequiredBoolean(t *testing.T) {
+	for _, on := range []bool{true, false} {
+		values, err := Encode(&SetDeletionProtectionRequest{KeyID: "k", EnableDeletionProtection: on})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var req SetDeletionProtectionRequest
+		if err := Decode(values, &req); err != nil || req.EnableDeletionProtection != on {
+			t.Errorf("%v: %v, %v", values, req, err)
+		}
+	}
+	for _, values := range []url.Values{{"KeyId": {"k"}}, {"KeyId": {"k"}, "EnableDeletionProtection": {""}}} {
+		var pe *ParamError
+		if err := Decode(values, &SetDeletionProtectionRequest{}); !errors.As(err, &pe) || pe.Param != "EnableDeletionProtection" || !pe.Missing {
+			t.Errorf("%v: %v", values, err)
+		}
+	}
+}
+
+// Lists come numbered or as JSON.
+func TestListsAsJSON(t *testing.T) {
+	for query, want := range map[string]everything{
+		`Name=["a","","\u00e9"]`: {Names: []string{"a", "", "é"}},
+		`Name= [ ] `:             {},
+		`Name=`:                  {},
+		`Name=&Name.1=a`:         {Names: []string{"a"}},
+		`Tag=[{"Key":"a","Value":"b"},{"Value":"","Key":"c","Other":"x"}]`: {Tags: []labelled{{Key: "a", Value: "b"}, {Key: "c"}}},
+		`Tag=[{"Key":"a","N":"3","Data":"AQ=="}]`:                          {Tags: []labelled{{Key: "a", N: ptr(3), Data: []byte{1}}}},
+	} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got everything
+		if err := Decode(values, &got); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v", query, got, err)
+		}
+	}
+	for query, param := range map[string]string{
+		`Name=a`: "Name", `Name="a"`: "Name", `Name=["a"]x`: "Name", `Name=["a",]`: "Name", `Name=[1]`: "Name", `Name=[null]`: "Name", `Name=["a"`: "Name",
+		`Name=[["a"]]`: "Name", `Name=[{"Key":"a"}]`: "Name", `Name=["a"]&Name.2=b`: "Name", `Name=["a"]&Name=["b"]`: "Name", `Name=["\u0000"]`: "Name.1",
+		`Tag=["a"]`: "Tag", `Tag=[{}]`: "Tag", `Tag=[{"Key":1}]`: "Tag", `Tag=[{"Key":"a","Key":"b"}]`: "Tag", `Tag=[{"Value":"a"}]`: "Tag.1.Key",
+		`Tag=[{"Key":"a"},{"Key":"b","N":"x"}]`: "Tag.2.N", `Tag={"Key":"a"}`: "Tag",
+	} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pe *ParamError
+		if err := Decode(values, &everything{}); !errors.As(err, &pe) || pe.Param != param {
+			t.Errorf("%s: got %v", query, err)
+		}
+	}
+	var pe *ParamError
+	if err := Decode(url.Values{"RegionId": {"r"}, "ResourceType": {"key"}, "ResourceId": {"[]"}}, &TagResourcesRequest{}); !errors.As(err, &pe) || pe.Param != "ResourceId" || !pe.Missing {
+		t.Errorf("an empty list that is required: %v", err)
+	}
+}
+
 func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	for _, bad := range []everything{
 		{Text: "\xff"}, {Spec: "a\x00"}, {Names: []string{"\x00"}}, {Policy: json.RawMessage("{")},
@@ -247,6 +307,7 @@ func FuzzRoundTrip(f *testing.F) {
 // What any query decodes to must survive being encoded again.
 func FuzzDecode(f *testing.F) {
 	f.Add("KeyId=k&Plaintext=aGk%3D&EncryptionContext={\"a\":\"b\"}&DryRun=true&NumberOfBytes=3&Tag.1.Key=a&Name.1=b&Text=x&Data=AA==&Policy=1")
+	f.Add(`Name=["a","b"]&Tag=[{"Key":"a","Value":"b"}]`)
 	f.Fuzz(func(t *testing.T, query string) {
 		values, err := url.ParseQuery(query)
 		if err != nil {

@@ -1,0 +1,194 @@
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/softkey"
+)
+
+// Kinds of intent.
+const (
+	intentCreateKey     = "create-key"
+	intentCreateVersion = "create-version"
+)
+
+// recoverEvery is how often unfinished work is looked at again while an HSM that it needs is away.
+const recoverEvery = 10 * time.Second
+
+// makeVersion makes the material of a new version of k and commits it together with what add puts into the change. Work
+// in an HSM is announced by an intent that the same commit removes (two phases: what a crash leaves is undone at the
+// next start).
+func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*keystore.Change, *keystore.Version)) (*keystore.Version, error) {
+	v := &keystore.Version{ID: newVersionID(k.ID), KeyID: k.ID, Created: k.LastRotation}
+	if k.Protection == kmswire.ProtectionSoftware {
+		if err := c.softwareMaterial(v, sp); err != nil {
+			return nil, err
+		}
+		ch := c.store.Change()
+		add(ch, v)
+		return v, commitError(ch.Commit(c.ctx))
+	}
+
+	intent := &keystore.Intent{ID: newIntentID(), Kind: kind, KeyID: k.ID, Version: v.ID, Started: c.now().UTC()}
+	if k.Storage == kmswire.HsmInternal {
+		member, err := c.pool.PinTarget()
+		if err != nil {
+			return nil, poolError(err, nil)
+		}
+		intent.Member = member
+	}
+	if err := c.store.Change().PutIntent(intent).Commit(c.ctx); err != nil {
+		return nil, storeError(err)
+	}
+	// From here on the caller's going away must not leave half the work: only its deadline for the HSM counts.
+	if err := c.hardwareMaterial(v, k, sp, intent); err != nil {
+		c.abandon(intent)
+		return nil, err
+	}
+	ch := c.store.Change()
+	add(ch, v)
+	if err := ch.DeleteIntent(intent).Commit(context.WithoutCancel(c.ctx)); err != nil {
+		// After any other error the commit may have happened all the same. The next start knows: it happened exactly if
+		// the intent is gone.
+		if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrFull) {
+			c.abandon(intent)
+		}
+		return nil, commitError(err)
+	}
+	return v, nil
+}
+
+// commitError leaves ErrConflict to the caller, who knows what it means.
+func commitError(err error) error {
+	if err == nil || errors.Is(err, keystore.ErrConflict) {
+		return err
+	}
+	return storeError(err)
+}
+
+func (s *Service) softwareMaterial(v *keystore.Version, sp *spec) error {
+	var secret []byte
+	if sp.symmetric() {
+		secret = make([]byte, sp.aesBytes)
+		rand.Read(secret) // never fails
+	} else {
+		private, err := softkey.GenerateKey(sp.name)
+		if err != nil {
+			return &Error{Code: Internal, Err: err}
+		}
+		defer private.Close()
+		if secret, err = private.Marshal(); err != nil {
+			return &Error{Code: Internal, Err: err}
+		}
+		v.PublicKey = private.Public().Marshal()
+	}
+	defer clear(secret)
+	var err error
+	if v.Sealed, err = s.store.Seal(v.ID, secret); err != nil {
+		return storeError(err)
+	}
+	return nil
+}
+
+func (c *call) hardwareMaterial(v *keystore.Version, k *keystore.Key, sp *spec, intent *keystore.Intent) error {
+	usage := hsmUsage(kmswire.KeyUsage(k.Usage))
+	var made *hsmpool.Generated
+	var err error
+	if intent.Member != "" {
+		made, err = c.pool.GeneratePinned(c.ctx, sp.hsm, usage, intentObjectID(intent), intent.Member)
+	} else {
+		made, err = c.pool.Generate(c.ctx, sp.hsm, usage)
+	}
+	if err != nil {
+		return poolError(err, nil)
+	}
+	v.Wrapped, v.Member, v.ObjectID, v.PublicKey = made.Wrapped, made.Member, made.ObjectID, made.PublicKey
+	return nil
+}
+
+// abandon undoes what an intent announced, now if it can be done, in the background otherwise.
+func (s *Service) abandon(intent *keystore.Intent) {
+	ctx, cancel := context.WithTimeout(context.Background(), recoverEvery)
+	defer cancel()
+	if err := s.undo(ctx, intent); err != nil {
+		s.log.Warn().Err(err).Str("intent", intent.ID).Str("key", intent.KeyID).
+			Msg("unfinished work could not be undone now; it will be at the next start")
+	}
+}
+
+// undo removes what an unfinished intent may have left: nothing for a wrapped key, a token object for a pinned one.
+func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
+	if intent.Member != "" {
+		n, err := s.pool.DestroyPinned(ctx, intent.Member, intentObjectID(intent))
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			s.log.Info().Str("intent", intent.ID).Str("member", intent.Member).Int("objects", n).
+				Msg("objects of an unfinished key destroyed")
+		}
+	}
+	err := s.store.Change().DeleteIntent(intent).Commit(ctx)
+	if errors.Is(err, keystore.ErrConflict) {
+		return nil // somebody else ended it
+	}
+	return err
+}
+
+// recover undoes what an earlier process left. Nobody was told that it had worked.
+func (s *Service) recover(ctx, background context.Context) error {
+	intents, err := s.store.Intents(ctx)
+	if err != nil {
+		return fmt.Errorf("kms: reading unfinished work: %w", err)
+	}
+	rest := s.undoAll(ctx, intents)
+	if len(rest) == 0 {
+		return nil
+	}
+	s.done.Go(func() {
+		tick := time.NewTicker(recoverEvery)
+		defer tick.Stop()
+		for len(rest) > 0 {
+			select {
+			case <-background.Done():
+				return
+			case <-tick.C:
+				rest = s.undoAll(background, rest)
+			}
+		}
+	})
+	return nil
+}
+
+func (s *Service) undoAll(ctx context.Context, intents []*keystore.Intent) (rest []*keystore.Intent) {
+	for _, i := range intents {
+		if err := s.undo(ctx, i); err != nil {
+			s.log.Warn().Err(err).Str("intent", i.ID).Str("member", i.Member).Msg("unfinished work can't be undone yet")
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+func newIntentID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// intentObjectID is the CKA_ID of what an intent makes. An ID that is no hexadecimal names nothing.
+func intentObjectID(i *keystore.Intent) []byte {
+	b, err := hex.DecodeString(i.ID)
+	if err != nil {
+		return []byte(i.ID)
+	}
+	return b
+}
