@@ -12,117 +12,189 @@ import (
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
+// draft is a key that is about to be made: the parameters of CreateKey, checked and turned into records.
+type draft struct {
+	key      *keystore.Key
+	spec     *spec
+	instance Instance              // where; zero for keys that are in none
+	alias    *keystore.Alias       // or nil
+	token    *keystore.ClientToken // or nil
+}
+
+// draftSteps check the parameters of CreateKey, each its own, and add to the draft what they mean. A step may rely on what
+// those before it have set.
+var draftSteps = []func(*call, *draft, *kmswire.CreateKeyRequest) error{
+	(*call).draftPlace,
+	(*call).draftSpec,
+	(*call).draftUsage,
+	(*call).draftStorage,
+	(*call).draftOrigin,
+	(*call).draftExternal,
+	(*call).draftRotation,
+	(*call).draftDescription,
+	(*call).draftTags,
+	(*call).draftPolicy,
+	(*call).draftAlias,
+	(*call).draftToken,
+}
+
 // CreateKey makes a key with its first version, and its alias if one is given: all of it or nothing.
 func (s *Service) CreateKey(ctx context.Context, actor *Actor, req *kmswire.CreateKeyRequest) (*kmswire.CreateKeyResponse, error) {
 	return audited(s, ctx, actor, actCreateKey, false, func(c *call) (*kmswire.CreateKeyResponse, error) {
 		if err := c.authorizeContainer(); err != nil {
 			return nil, err
 		}
-		k, sp, err := c.newKey(req)
+		d, err := c.draft(req)
 		if err != nil {
 			return nil, err
-		}
-		c.event.KeyID = k.ID
-		var alias *keystore.Alias
-		if req.AliasName != "" {
-			c.event.Detail = req.AliasName
-			alias = &keystore.Alias{Account: k.Account, Name: req.AliasName, KeyID: k.ID, Created: k.Created}
-			if _, err := s.store.Alias(ctx, k.Account, req.AliasName); err == nil {
-				return nil, aliasExists(req.AliasName)
-			} else if !errors.Is(err, keystore.ErrNotFound) {
-				return nil, storeError(err)
-			}
 		}
 		if err := c.begun(); err != nil {
 			return nil, err
 		}
-		v, err := c.makeVersion(k, sp, intentCreateKey, func(ch *keystore.Change, v *keystore.Version) {
-			if sp.symmetric() {
-				k.Primary = v.ID
-			}
-			ch.CreateKey(k).CreateVersion(v)
-			if alias != nil {
-				ch.CreateAlias(alias)
-			}
-		})
-		if errors.Is(err, keystore.ErrConflict) && alias != nil {
-			return nil, aliasExists(req.AliasName) // taken meanwhile: a key ID can't be
-		} else if err != nil {
+		if err := c.create(d); err != nil {
 			return nil, err
 		}
-		c.event.VersionID = v.ID
-		return &kmswire.CreateKeyResponse{KeyMetadata: s.metadata(k)}, nil
+		return &kmswire.CreateKeyResponse{KeyMetadata: s.metadata(d.key)}, nil
 	})
 }
 
-// newKey checks the parameters of CreateKey and makes the record, without its version.
-func (c *call) newKey(req *kmswire.CreateKeyRequest) (*keystore.Key, *spec, error) {
+// draft checks the parameters of CreateKey.
+func (c *call) draft(req *kmswire.CreateKeyRequest) (*draft, error) {
+	now := c.now().UTC().Truncate(time.Second)
+	d := &draft{key: &keystore.Key{
+		ID: newKeyID(), Account: c.actor.Account, Creator: c.actor.Account, Origin: kmswire.OriginKMS,
+		State: string(kmswire.Enabled), Created: now, LastRotation: now,
+	}}
+	for _, step := range draftSteps {
+		if err := step(c, d, req); err != nil {
+			return nil, err
+		}
+	}
+	c.event.KeyID = d.key.ID
+	return d, nil
+}
+
+// create makes the key of a draft.
+func (c *call) create(d *draft) error {
+	records := func(ch *keystore.Change) {
+		ch.At(c.now()).CreateKey(d.key)
+		if d.alias != nil {
+			ch.CreateAlias(d.alias)
+		}
+	}
+	err := c.createVersion(d, records)
+	if errors.Is(err, keystore.ErrConflict) && d.alias != nil {
+		return aliasExists(d.alias.Name) // taken meanwhile: a key ID can't be
+	}
+	return err
+}
+
+// createVersion makes the first version, and commits it with records.
+func (c *call) createVersion(d *draft, records func(*keystore.Change)) error {
+	d.key.Versions = 1
+	v, err := c.makeVersion(d.key, d.spec, intentCreateKey, func(ch *keystore.Change, v *keystore.Version) {
+		if d.spec.symmetric() {
+			d.key.Primary = v.ID
+		}
+		records(ch)
+		ch.CreateVersion(v)
+	})
+	if err != nil {
+		return err
+	}
+	c.event.VersionID = v.ID
+	return nil
+}
+
+// draftPlace finds the instance.
+func (c *call) draftPlace(d *draft, req *kmswire.CreateKeyRequest) error {
 	if req.DKMSInstanceID == "" {
 		e := Missing("DKMSInstanceId")
 		e.Detail = "name the instance to create the key in: " + c.instanceList()
-		return nil, nil, e
+		return e
 	}
 	in, err := c.instance(req.DKMSInstanceID)
 	if err != nil {
-		return nil, nil, Invalid("DKMSInstanceId", "there is no instance %q; there are %s", req.DKMSInstanceID, c.instanceList())
+		return Invalid("DKMSInstanceId", "there is no instance %q; there are %s", req.DKMSInstanceID, c.instanceList())
 	}
+	d.instance, d.key.Instance = in, in.ID
+	return nil
+}
+
+func (c *call) draftSpec(d *draft, req *kmswire.CreateKeyRequest) error {
 	name := req.KeySpec
 	if name == "" {
 		name = kmswire.AES256
 	}
-	sp := specs[name]
-	if sp == nil {
-		return nil, nil, Invalid("KeySpec", "%q is not a spec that keyward knows", name)
+	d.spec = specs[name]
+	if d.spec == nil {
+		return Invalid("KeySpec", "%q is not a spec that keyward knows", name)
 	}
-	if in.Type == SoftwareInstance && !sp.software {
-		return nil, nil, Invalid("KeySpec", "%s is for hardware instances, %s is a software one", name, in.ID)
+	if d.instance.Type == SoftwareInstance && !d.spec.software {
+		return Invalid("KeySpec", "%s is for hardware instances, %s is a software one", name, d.instance.ID)
 	}
-	usage := req.KeyUsage
-	if usage == "" {
-		usage = sp.usages()[0]
-	}
-	if !slices.Contains(sp.usages(), usage) {
-		return nil, nil, Invalid("KeyUsage", "%s keys can be made for %v, not for %q", name, sp.usages(), usage)
-	}
-	now := c.now().UTC().Truncate(time.Second)
-	k := &keystore.Key{
-		ID: newKeyID(), Account: c.actor.Account, Creator: c.actor.Account, Instance: in.ID,
-		Spec: string(name), Usage: string(usage), Origin: kmswire.OriginKMS, State: string(kmswire.Enabled),
-		Description: req.Description, Created: now, LastRotation: now, Versions: 1,
-	}
-	if k.Storage, k.Protection, err = storage(in, req.KeyStorageMechanism); err != nil {
-		return nil, nil, err
-	}
-	if err := checkDescription(req.Description); err != nil {
-		return nil, nil, err
-	}
-	if k.Tags, err = parseTags("Tags", req.Tags); err != nil {
-		return nil, nil, err
-	}
-	if req.AliasName != "" {
-		if err := checkAlias(req.AliasName); err != nil {
-			return nil, nil, err
-		}
-	}
-	return k, sp, notYet(req)
+	d.key.Spec = string(name)
+	return nil
 }
 
-// notYet refuses what the API knows and this version of keyward does not do, so that nothing is silently ignored.
-func notYet(req *kmswire.CreateKeyRequest) error {
-	switch {
-	case req.Origin == kmswire.OriginExternal:
-		return Errorf(UnsupportedOperation, "importing key material (Origin %s) is not available in this version", req.Origin)
-	case req.Origin != "" && req.Origin != kmswire.OriginKMS:
-		return Invalid("Origin", "%q is neither %s nor %s", req.Origin, kmswire.OriginKMS, kmswire.OriginExternal)
-	case req.EnableAutomaticRotation || req.RotationInterval != "":
-		return Errorf(UnsupportedOperation, "automatic rotation is not available in this version; CreateKeyVersion rotates by hand")
-	case len(req.Policy) > 0:
-		return Errorf(UnsupportedOperation, "key policies are not available in this version; the default policy applies")
-	case req.SecondaryKeyUsage != "":
+func (c *call) draftUsage(d *draft, req *kmswire.CreateKeyRequest) error {
+	usage, fitting := req.KeyUsage, d.spec.usages()
+	if usage == "" {
+		usage = fitting[0]
+	}
+	if !slices.Contains(fitting, usage) {
+		return Invalid("KeyUsage", "%s keys can be made for %v, not for %q", d.spec.name, fitting, usage)
+	}
+	d.key.Usage = string(usage)
+	if req.SecondaryKeyUsage != "" {
 		return Errorf(UnsupportedOperation, "a secondary key usage is not available in this version")
-	case req.ExternalKeyID != "":
+	}
+	return nil
+}
+
+func (c *call) draftStorage(d *draft, req *kmswire.CreateKeyRequest) (err error) {
+	d.key.Storage, d.key.Protection, err = storage(d.instance, req.KeyStorageMechanism)
+	return err
+}
+
+func (c *call) draftExternal(_ *draft, req *kmswire.CreateKeyRequest) error {
+	if req.ExternalKeyID != "" {
 		return Errorf(UnsupportedOperation, "external keys are not available in this version")
-	case req.ClientToken != "":
+	}
+	return nil
+}
+
+func (c *call) draftDescription(d *draft, req *kmswire.CreateKeyRequest) error {
+	d.key.Description = req.Description
+	return checkDescription(req.Description)
+}
+
+func (c *call) draftTags(d *draft, req *kmswire.CreateKeyRequest) (err error) {
+	d.key.Tags, err = parseTags("Tags", req.Tags)
+	return err
+}
+
+func (c *call) draftAlias(d *draft, req *kmswire.CreateKeyRequest) error {
+	if req.AliasName == "" {
+		return nil
+	}
+	if err := checkAlias(req.AliasName); err != nil {
+		return err
+	}
+	c.event.Detail = req.AliasName
+	d.alias = &keystore.Alias{Account: d.key.Account, Name: req.AliasName, KeyID: d.key.ID, Created: d.key.Created}
+	switch _, err := c.store.Alias(c.ctx, d.key.Account, req.AliasName); {
+	case err == nil:
+		return aliasExists(req.AliasName)
+	case !errors.Is(err, keystore.ErrNotFound):
+		return storeError(err)
+	}
+	return nil
+}
+
+// draftToken reads the ClientToken, with which a call that is made again gives the key of the first.
+func (c *call) draftToken(_ *draft, req *kmswire.CreateKeyRequest) error {
+	if req.ClientToken != "" {
 		return Errorf(UnsupportedOperation, "ClientToken is not available in this version")
 	}
 	return nil

@@ -20,3 +20,14 @@ func (s *Service) ImportKeyMaterial(ctx context.Context, actor *Actor, req *kmsw
 func (s *Service) DeleteKeyMaterial(ctx context.Context, actor *Actor, req *kmswire.DeleteKeyMaterialRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actDeleteKeyMaterial, false, notAvailable[kmswire.EmptyResponse])
 }
+
+// draftOrigin decides where the material comes from.
+func (c *call) draftOrigin(_ *draft, req *kmswire.CreateKeyRequest) error {
+	switch req.Origin {
+	case "", kmswire.OriginKMS:
+		return nil
+	case kmswire.OriginExternal:
+		return Errorf(UnsupportedOperation, "importing key material (Origin %s) is not available in this version", req.Origin)
+	}
+	return Invalid("Origin", "%q is neither %s nor %s", req.Origin, kmswire.OriginKMS, kmswire.OriginExternal)
+}

@@ -51,3 +51,11 @@ func (s *Service) CreateKeyVersion(ctx context.Context, actor *Actor, req *kmswi
 func (s *Service) UpdateRotationPolicy(ctx context.Context, actor *Actor, req *kmswire.UpdateRotationPolicyRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actUpdateRotationPolicy, false, notAvailable[kmswire.EmptyResponse])
 }
+
+// draftRotation reads the rotation policy of a new key.
+func (c *call) draftRotation(_ *draft, req *kmswire.CreateKeyRequest) error {
+	if req.EnableAutomaticRotation || req.RotationInterval != "" {
+		return Errorf(UnsupportedOperation, "automatic rotation is not available in this version; CreateKeyVersion rotates by hand")
+	}
+	return nil
+}
