@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -436,5 +437,19 @@ func TestPlain(t *testing.T) {
 	}
 	if got := quote("it's a file"); got != `'it'\''s a file'` {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestUnknownParameters sees that a typo is told of, and a numbered part of a list is none.
+func TestUnknownParameters(t *testing.T) {
+	for name, known := range map[string]bool{"RegionId": true, "Tag.1.Key": true, "ResourceId.2": true, "Tag": true, "Tags": false, "RegionId.1": false, "Tags.1.Key": false} {
+		var stderr strings.Builder
+		c := &cli{stderr: &stderr}
+		if err := c.checkParams("TagResources", url.Values{name: {"x"}}); err != nil {
+			t.Fatal(err)
+		}
+		if told := strings.Contains(stderr.String(), "no parameter "+name+" "); told == known {
+			t.Errorf("%s: %q", name, stderr.String())
+		}
 	}
 }
