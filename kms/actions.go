@@ -1,10 +1,14 @@
 package kms
 
-import "github.com/keyward/keyward/kms/kmswire"
+import (
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/policy"
+)
 
 // action is what the service needs to know of an API action before it looks at the parameters.
 type action struct {
 	name string
+	perm policy.Action // the right that it needs
 	kind actionKind
 	// states says what each state of the key does to the action (reference section 5.2). Unused when there is no key.
 	states stateRow
@@ -16,7 +20,7 @@ const (
 	kindRead      actionKind = iota // reads metadata
 	kindCrypto                      // uses key material
 	kindManage                      // changes something: audited before and after
-	kindContainer                   // is about no key yet: only an account's root may
+	kindContainer                   // is about no key yet: for an account's root and whom an identity policy lets
 )
 
 // stateRow gives, by state, the code of the refusal, or pass.
@@ -125,7 +129,7 @@ var (
 var actions = map[string]*action{}
 
 func row(name string, kind actionKind, states stateRow) *action {
-	a := &action{name, kind, states}
+	a := &action{name, policy.MustAction("kms:" + name), kind, states}
 	if actions == nil {
 		actions = map[string]*action{}
 	}

@@ -1,5 +1,7 @@
 package kms
 
+import "net/netip"
+
 // Door is where a call came in.
 type Door uint8
 
@@ -14,15 +16,16 @@ const (
 func (d Door) String() string { return [...]string{"API", "PKCS11", "XKI"}[d] }
 
 // Actor is who is calling: a principal, and what is known of the process or peer behind it. Only Principal and Account
-// decide what is allowed; the rest is for the audit. An Actor is immutable once made; the daemon makes one for each
+// decide what is allowed, but for conditions of policies, which can look at the rest; it is also for the audit. An Actor is immutable once made; the daemon makes one for each
 // connection.
 type Actor struct {
 	Principal  string // acs:ram::<account>:root, :user/<name> or :role/<name>
 	Account    string // the account that Principal belongs to
 	Door       Door
-	UID, GID   uint32 // of a local peer
-	PID        int32  // of a local peer, as it connected; for the audit only
-	Unit       string // systemd unit of a local peer, if any
-	Executable string // of a local peer, if it could be read
-	RemoteAddr string // of a network peer
+	UID, GID   uint32     // of a local peer
+	PID        int32      // of a local peer, as it connected; for the audit only
+	Unit       string     // systemd unit of a local peer, if any
+	Executable string     // of a local peer, if it could be read
+	RemoteAddr string     // of a network peer
+	SourceIP   netip.Addr // of a network peer; zero for a local one
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/policy"
 )
 
 func aliasExists(name string) *Error {
@@ -24,6 +25,9 @@ func (s *Service) CreateAlias(ctx context.Context, actor *Actor, req *kmswire.Cr
 			return nil, err
 		}
 		c.event.Detail = req.AliasName
+		if err := c.authorizeAlias(g.key.Account, req.AliasName); err != nil {
+			return nil, err
+		}
 		if err := c.begun(); err != nil {
 			return nil, err
 		}
@@ -54,10 +58,12 @@ func (c *call) findAlias(name string) (*keystore.Alias, error) {
 		return nil, err
 	}
 	// The state of the key that it names now does not matter, the right does.
-	if _, err := c.authorize(k, &action{c.action.name, c.action.kind, anyState}); err != nil {
+	act := *c.action
+	act.states = anyState
+	if _, err := c.authorize(k, &act); err != nil {
 		return nil, err
 	}
-	return a, nil
+	return a, c.authorizeAlias(a.Account, a.Name)
 }
 
 // UpdateAlias points an alias at another key. Only the new key's state counts.
@@ -117,7 +123,7 @@ func (s *Service) ListAliases(ctx context.Context, actor *Actor, req *kmswire.Li
 		if err != nil {
 			return nil, err
 		}
-		if err := c.authorizeContainer(); err != nil {
+		if err := c.authorizeContainer(policy.Alias); err != nil {
 			return nil, err
 		}
 		found, total, err := s.store.Aliases(ctx, actor.Account, offset, limit)

@@ -165,6 +165,7 @@ func (s *Service) AsymmetricEncrypt(ctx context.Context, actor *Actor, req *kmsw
 		if len(req.Plaintext) == 0 {
 			return nil, Missing("Plaintext")
 		}
+		c.algorithm = req.Algorithm
 		g, err := c.authorizeRef(req.KeyID)
 		if err != nil {
 			return nil, err
@@ -191,6 +192,7 @@ func (s *Service) AsymmetricEncrypt(ctx context.Context, actor *Actor, req *kmsw
 // AsymmetricDecrypt decrypts with the private key.
 func (s *Service) AsymmetricDecrypt(ctx context.Context, actor *Actor, req *kmswire.AsymmetricDecryptRequest) (*kmswire.AsymmetricDecryptResponse, error) {
 	return audited(s, ctx, actor, actAsymmetricDecrypt, req.DryRun, func(c *call) (*kmswire.AsymmetricDecryptResponse, error) {
+		c.algorithm = req.Algorithm
 		g, err := c.authorizeRef(req.KeyID)
 		if err != nil {
 			return nil, err

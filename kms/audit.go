@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/keyward/keyward/kms/kmswire"
 )
 
 // AuditEvent is what is remembered of one call: who did what to which key through which door, and how it ended. It never
@@ -42,9 +44,11 @@ type call struct {
 	actor  *Actor
 	action *action
 	dryRun bool
-	event  AuditEvent
-	failed atomic.Int64 // items
-	others []AuditEvent // of further keys: see also
+	// algorithm is that of an asymmetric encryption, for conditions of policies; set before the call is authorized.
+	algorithm kmswire.Algorithm
+	event     AuditEvent
+	failed    atomic.Int64 // items
+	others    []AuditEvent // of further keys: see also
 }
 
 // audited runs one action: do decides and acts, audited writes the events around it and drops the answer if the event

@@ -56,11 +56,15 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if c.event.KeyID != k.ID {
 		c.event.KeyID = k.ID
 	}
-	if !allowed(c.actor, k) {
+	allowed, err := c.permits(k, act)
+	if err != nil {
+		return grant{}, err
+	}
+	if !allowed {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
-		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s", c.actor.Principal, act.name, k.ID)
+		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it; keywardctl policy simulate says why", c.actor.Principal, act.name, k.ID)
 	}
 	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
 		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)
@@ -70,25 +74,6 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 		return grant{}, Errorf(KeyUnavailable, "%s has spec %q, which this version of keyward does not know", k.ID, k.Spec)
 	}
 	return grant{k, sp}, nil
-}
-
-// allowed is the default key policy: the owner account's root and all its users and roles may do everything with the
-// key (reference section 7.1). A key with a policy of its own is closed to all but the owner's root until policies are
-// evaluated.
-func allowed(a *Actor, k *keystore.Key) bool {
-	if a.Account != k.Account {
-		return false
-	}
-	return k.Policy == "" || isRoot(a)
-}
-
-// authorizeContainer is for actions that are about no key yet. With no identity policies, only the account's root may
-// create; every principal of the account may list.
-func (c *call) authorizeContainer() error {
-	if c.action.kind == kindContainer && !isRoot(c.actor) {
-		return Errorf(Denied, "%s is not the account's root, and no identity policy lets it do kms:%s", c.actor.Principal, c.action.name)
-	}
-	return nil
 }
 
 func isRoot(a *Actor) bool {

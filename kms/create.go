@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/policy"
 )
 
 // draft is a key that is about to be made: the parameters of CreateKey, checked and turned into records.
@@ -41,7 +42,7 @@ var draftSteps = []func(*call, *draft, *kmswire.CreateKeyRequest) error{
 // CreateKey makes a key with its first version, and its alias if one is given: all of it or nothing.
 func (s *Service) CreateKey(ctx context.Context, actor *Actor, req *kmswire.CreateKeyRequest) (*kmswire.CreateKeyResponse, error) {
 	return audited(s, ctx, actor, actCreateKey, false, func(c *call) (*kmswire.CreateKeyResponse, error) {
-		if err := c.authorizeContainer(); err != nil {
+		if err := c.authorizeContainer(policy.Key); err != nil {
 			return nil, err
 		}
 		d, err := c.draft(req)

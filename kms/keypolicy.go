@@ -3,23 +3,95 @@ package kms
 import (
 	"context"
 
+	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/policy"
 )
 
-// SetKeyPolicy replaces the policy of a key.
+// SetKeyPolicy replaces the policy of a key (reference section 4.6).
 func (s *Service) SetKeyPolicy(ctx context.Context, actor *Actor, req *kmswire.SetKeyPolicyRequest) (*kmswire.EmptyResponse, error) {
-	return audited(s, ctx, actor, actSetKeyPolicy, false, notAvailable[kmswire.EmptyResponse])
+	return audited(s, ctx, actor, actSetKeyPolicy, false, func(c *call) (*kmswire.EmptyResponse, error) {
+		if req.PolicyName != "" && req.PolicyName != kmswire.DefaultPolicyName {
+			return nil, Invalid("PolicyName", "a key has one policy, and it is called %s", kmswire.DefaultPolicyName)
+		}
+		g, err := c.authorizeManage(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		if g.key.Instance == "" {
+			return nil, noPolicy(g.key)
+		}
+		owner := s.keyOwner(g.key)
+		doc, err := parsePolicy(req.Policy, owner)
+		if err != nil {
+			return nil, err
+		}
+		_, err = c.updateKey(req.KeyID, func(k *keystore.Key) {
+			k.Policy, k.OtherAccounts = string(req.Policy), doc.OtherAccounts(owner)
+		})
+		return &kmswire.EmptyResponse{}, err
+	})
 }
 
-// GetKeyPolicy gives the policy of a key.
+// GetKeyPolicy gives the policy of a key; of one that has none of its own, the default one.
 func (s *Service) GetKeyPolicy(ctx context.Context, actor *Actor, req *kmswire.GetKeyPolicyRequest) (*kmswire.GetKeyPolicyResponse, error) {
-	return audited(s, ctx, actor, actGetKeyPolicy, false, notAvailable[kmswire.GetKeyPolicyResponse])
+	return audited(s, ctx, actor, actGetKeyPolicy, false, func(c *call) (*kmswire.GetKeyPolicyResponse, error) {
+		g, err := c.authorizeManage(req.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		if g.key.Instance == "" {
+			return nil, noPolicy(g.key)
+		}
+		if req.PolicyName != "" && req.PolicyName != kmswire.DefaultPolicyName {
+			return nil, Errorf(ResourceNotFound, "%s has no policy %q; its one policy is called %s", g.key.ID, req.PolicyName, kmswire.DefaultPolicyName)
+		}
+		text := g.key.Policy
+		if text == "" {
+			text = string(policy.Default(s.keyOwner(g.key)))
+		}
+		return &kmswire.GetKeyPolicyResponse{Policy: text}, nil
+	})
+}
+
+// noPolicy says that a key is in no instance, and so has no policy (reference section 6.8).
+func noPolicy(k *keystore.Key) *Error {
+	return Errorf(UnsupportedOperation, "%s is in no instance: default and service keys have no key policy", k.ID)
+}
+
+func parsePolicy(text []byte, owner policy.KeyOwner) (*policy.Document, error) {
+	doc, err := policy.ParseKey(text, owner)
+	if err != nil {
+		return nil, Invalid("Policy", "%v", err)
+	}
+	return doc, nil
 }
 
 // draftPolicy reads the key policy of a new key.
-func (c *call) draftPolicy(_ *draft, req *kmswire.CreateKeyRequest) error {
-	if len(req.Policy) > 0 {
-		return Errorf(UnsupportedOperation, "key policies are not available in this version; the default policy applies")
+func (c *call) draftPolicy(d *draft, req *kmswire.CreateKeyRequest) error {
+	if len(req.Policy) == 0 {
+		return nil
 	}
+	if d.key.Instance == "" {
+		return Errorf(UnsupportedOperation, "only keys in an instance have a policy; name one with DKMSInstanceId")
+	}
+	owner := c.keyOwner(d.key)
+	doc, err := parsePolicy(req.Policy, owner)
+	if err != nil {
+		return err
+	}
+	d.key.Policy, d.key.OtherAccounts = string(req.Policy), doc.OtherAccounts(owner)
 	return nil
 }
+
+// accessQuotaUsed words keystore.ErrQuota where a policy would let in more accounts than the instance has room for.
+func (s *Service) accessQuotaUsed(instance string, err error) *Error {
+	return &Error{Code: LimitExceeded, Detail: "the access management quota of " + instance + " is used up: each other account that key policies or sharing let in " +
+		"takes one, and it comes back five minutes after the last policy stopped naming it", Err: err}
+}
+
+// coOwners are the accounts that own a key besides its own.
+func (s *Service) coOwners(*keystore.Key) []string { return nil }
+
+// accessQuota is how many other accounts the policies of an instance's keys may let in; negative: any number.
+func (s *Service) accessQuota(string) int { return -1 }

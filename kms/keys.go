@@ -3,9 +3,11 @@ package kms
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/policy"
 )
 
 // metadata renders a key for the wire (reference section 4.1).
@@ -65,7 +67,7 @@ func (s *Service) ListKeys(ctx context.Context, actor *Actor, req *kmswire.ListK
 		if err != nil {
 			return nil, err
 		}
-		if err := c.authorizeContainer(); err != nil {
+		if err := c.authorizeContainer(policy.Key); err != nil {
 			return nil, err
 		}
 		ids, total, err := s.store.Keys(ctx, actor.Account, offset, limit)
@@ -97,13 +99,19 @@ func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key,
 		}
 		next := *g.key
 		edit(&next)
-		ch := c.store.Change().UpdateKey(g.key, &next)
+		ch := c.store.Change().At(c.now()).UpdateKey(g.key, &next)
+		if !slices.Equal(next.OtherAccounts, g.key.OtherAccounts) {
+			ch.Quota(next.Instance, -1, c.accessQuota(next.Instance))
+		}
 		if next.State != g.key.State && kmswire.KeyState(next.State) != kmswire.Enabled {
 			ch.Urgent() // taking a key out of use works on a full disk
 		}
 		err = ch.Commit(c.ctx)
 		if errors.Is(err, keystore.ErrConflict) && try < 5 {
 			continue
+		}
+		if errors.Is(err, keystore.ErrQuota) {
+			return nil, c.accessQuotaUsed(next.Instance, err)
 		}
 		if err != nil {
 			return nil, storeError(err)

@@ -49,6 +49,7 @@ type Service struct {
 	log       zerolog.Logger
 	now       func() time.Time
 	materials *materialCache
+	policies  *compiled
 
 	stop context.CancelFunc // ends recovery
 	done sync.WaitGroup     // recovery
@@ -72,7 +73,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	}
 	s := &Service{
 		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, instances: c.Instances,
-		audit: c.Audit, log: c.Log, now: c.Now,
+		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(),
 	}
 	s.materials = newMaterialCache(s.load)
 	background, stop := context.WithCancel(context.Background())

@@ -307,6 +307,7 @@ func (c *call) reEncryptSource(req *kmswire.ReEncryptRequest) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.algorithm = req.SourceEncryptionAlgorithm
 	g, err := c.authorizeFound(ref, actReEncryptFrom)
 	if err != nil {
 		return nil, err
