@@ -71,7 +71,7 @@ func openParts(ctx context.Context, c *config.Config, log zerolog.Logger) (_ *pa
 		return nil, err
 	}
 	p.svc, err = kms.New(ctx, kms.Config{
-		Store: p.store, Pool: p.pool, Region: c.Region, Account: c.FirstAccount(),
+		Store: p.store, Pool: p.pool, Region: c.Region, Account: c.FirstAccount(), Accounts: c.Accounts,
 		Instances: serviceInstances(c), Audit: p.audit, Log: log, Now: time.Now,
 	})
 	if err != nil {

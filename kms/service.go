@@ -32,6 +32,7 @@ type Config struct {
 	Pool      *hsmpool.Pool // closed by the caller, after the Service
 	Region    string        // the <region> of ARNs
 	Account   string        // the first account: the owner of the instances
+	Accounts  []string      // all accounts; empty: Account alone
 	Instances []Instance
 	Audit     Auditor
 	Log       zerolog.Logger
@@ -44,6 +45,7 @@ type Service struct {
 	pool      *hsmpool.Pool
 	region    string
 	account   string
+	accounts  []string
 	instances []Instance
 	audit     Auditor
 	log       zerolog.Logger
@@ -68,11 +70,14 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		}
 		seen[in.ID] = true
 	}
+	if len(c.Accounts) == 0 {
+		c.Accounts = []string{c.Account}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	s := &Service{
-		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, instances: c.Instances,
+		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts, instances: c.Instances,
 		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(),
 	}
 	s.materials = newMaterialCache(s.load)

@@ -1,0 +1,481 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/policy"
+)
+
+// Principals is the administration of who there is: users and roles of the accounts, what identity policies they have, and
+// their access keys. An account's root manages its own account's, and the root of the first account, which is the appliance's
+// administrator, those of all. Nobody else sees any of it.
+type Principals struct{ s *Service }
+
+// Principals gives the administration of principals.
+func (s *Service) Principals() Principals { return Principals{s} }
+
+// Limits of principals.
+const (
+	maxAccessKeys       = 2 // of one principal: one in use and one to change over to
+	maxIdentityPolicies = 10
+	maxPolicyName       = 128
+	maxDescription      = 1024 // characters, of a principal
+
+	accessIDPrefix  = "KWAK"
+	accessIDLen     = 20
+	accessSecretLen = 40 // of 36 characters: over 200 bits
+)
+
+// The acts of this administration, for the audit. They are no actions of the API and need no permission but being root.
+var (
+	actCreatePrincipal = &action{name: "CreatePrincipal", kind: kindManage}
+	actDeletePrincipal = &action{name: "DeletePrincipal", kind: kindManage}
+	actListPrincipals  = &action{name: "ListPrincipals", kind: kindRead}
+	actAttachPolicy    = &action{name: "AttachPolicy", kind: kindManage}
+	actDetachPolicy    = &action{name: "DetachPolicy", kind: kindManage}
+	actCreateAccessKey = &action{name: "CreateAccessKey", kind: kindManage}
+	actUpdateAccessKey = &action{name: "UpdateAccessKey", kind: kindManage}
+	actDeleteAccessKey = &action{name: "DeleteAccessKey", kind: kindManage}
+	actSimulatePolicy  = &action{name: "SimulatePolicy", kind: kindRead}
+)
+
+// Accounts lists the accounts that the actor may manage the principals of.
+func (p Principals) Accounts(actor *Actor) []string {
+	if !isRoot(actor) {
+		return nil
+	}
+	if actor.Account == p.s.account {
+		return slices.Clone(p.s.accounts)
+	}
+	return []string{actor.Account}
+}
+
+// mayManage lets an account's root at the principals of account.
+func (c *call) mayManage(account string) error {
+	if isRoot(c.actor) && (c.actor.Account == account || c.actor.Account == c.account) {
+		if !slices.Contains(c.accounts, account) {
+			return Errorf(ResourceNotFound, "there is no account %q here; accounts are made in the configuration file", cut(account, 64))
+		}
+		return nil
+	}
+	return Errorf(Denied, "%s may not manage the principals of account %s: its root may, and that of %s", c.actor.Principal, cut(account, 64), c.account)
+}
+
+// named checks that the actor may manage the principal with this ARN. root says whether it may be an account's root.
+func (c *call) named(arn string, root bool) (policy.Principal, error) {
+	who, err := policy.ParsePrincipal(arn)
+	if err != nil {
+		return who, Invalid("Principal", "%v", err)
+	}
+	c.event.Detail = arn
+	if err := c.mayManage(who.Account()); err != nil {
+		return who, err
+	}
+	if !root && strings.HasSuffix(arn, ":root") {
+		return who, Errorf(OperationRejected, "%s is always there; make users and roles", arn)
+	}
+	return who, nil
+}
+
+// existing is the record of a principal. An account's root has one as soon as it is needed.
+func (c *call) existing(arn string) (*keystore.Principal, error) {
+	p, err := c.store.Principal(c.ctx, arn)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	if !p.Absent {
+		return p, nil
+	}
+	if !strings.HasSuffix(arn, ":root") {
+		return nil, Errorf(ResourceNotFound, "there is no principal %s; create it first", arn)
+	}
+	record := &keystore.Principal{ARN: arn, Account: p.Account, Created: c.now().UTC().Truncate(time.Second)}
+	if err := c.store.Change().CreatePrincipal(record).Commit(c.ctx); err != nil && !errors.Is(err, keystore.ErrConflict) {
+		return nil, storeError(err)
+	}
+	p, err = c.store.Principal(c.ctx, arn)
+	return p, storeErrorOrNil(err)
+}
+
+func storeErrorOrNil(err error) error {
+	if err == nil {
+		return nil
+	}
+	return storeError(err)
+}
+
+// Create makes a user or role. Whoever is mapped to a name by a [[peer]] row is that principal with or without this; a record
+// is for what is attached to it.
+func (p Principals) Create(ctx context.Context, actor *Actor, arn, description string) (*keystore.Principal, error) {
+	return audited(p.s, ctx, actor, actCreatePrincipal, false, func(c *call) (*keystore.Principal, error) {
+		who, err := c.named(arn, false)
+		if err != nil {
+			return nil, err
+		}
+		if !utf8.ValidString(description) || utf8.RuneCountInString(description) > maxDescription {
+			return nil, Invalid("Description", "it must be valid UTF-8 of at most %d characters", maxDescription)
+		}
+		if err := c.begun(); err != nil {
+			return nil, err
+		}
+		record := &keystore.Principal{ARN: arn, Account: who.Account(), Description: description, Created: c.now().UTC().Truncate(time.Second)}
+		err = c.store.Change().CreatePrincipal(record).Commit(ctx)
+		if errors.Is(err, keystore.ErrConflict) {
+			return nil, Errorf(OperationRejected, "there is a principal %s already", arn)
+		}
+		return record, storeErrorOrNil(err)
+	})
+}
+
+// Delete removes a user or role, with what is attached to it and its access keys. A [[peer]] row that names it goes on doing
+// so, and key policies too.
+func (p Principals) Delete(ctx context.Context, actor *Actor, arn string) error {
+	_, err := audited(p.s, ctx, actor, actDeletePrincipal, false, func(c *call) (*struct{}, error) {
+		if _, err := c.named(arn, false); err != nil {
+			return nil, err
+		}
+		return done(c.edit(arn, true, func(ch *keystore.Change, was *keystore.Principal) error {
+			ch.DeletePrincipal(was)
+			return nil
+		}))
+	})
+	return err
+}
+
+func done(err error) (*struct{}, error) { return &struct{}{}, err }
+
+// edit makes a change to a principal, again when somebody else was faster.
+func (c *call) edit(arn string, urgent bool, change func(*keystore.Change, *keystore.Principal) error) error {
+	for try := 0; ; try++ {
+		was, err := c.existing(arn)
+		if err != nil {
+			return err
+		}
+		ch := c.store.Change()
+		if urgent {
+			ch.Urgent() // taking rights away works on a full disk
+		}
+		if err := change(ch, was); err != nil {
+			return err
+		}
+		if try == 0 {
+			if err := c.begun(); err != nil {
+				return err
+			}
+		}
+		if err = ch.Commit(c.ctx); err == nil {
+			return nil
+		}
+		if !errors.Is(err, keystore.ErrConflict) || try == 5 {
+			return storeError(err)
+		}
+	}
+}
+
+// List lists the principals of an account that have a record, by name: limit of them from offset, and how many there are.
+func (p Principals) List(ctx context.Context, actor *Actor, account string, offset, limit int) (list []*keystore.Principal, total int, err error) {
+	_, err = audited(p.s, ctx, actor, actListPrincipals, false, func(c *call) (*struct{}, error) {
+		c.event.Detail = cut(account, 64)
+		if err := c.mayManage(account); err != nil {
+			return nil, err
+		}
+		var err error
+		list, total, err = c.store.Principals(ctx, account, offset, limit)
+		return &struct{}{}, storeErrorOrNil(err)
+	})
+	return list, total, err
+}
+
+// Get gives one principal, Absent if it has no record.
+func (p Principals) Get(ctx context.Context, actor *Actor, arn string) (*keystore.Principal, error) {
+	return audited(p.s, ctx, actor, actListPrincipals, false, func(c *call) (*keystore.Principal, error) {
+		if _, err := c.named(arn, true); err != nil {
+			return nil, err
+		}
+		record, err := c.store.Principal(ctx, arn)
+		return record, storeErrorOrNil(err)
+	})
+}
+
+// AttachPolicy gives a principal an identity policy, in place of an earlier one of that name.
+func (p Principals) AttachPolicy(ctx context.Context, actor *Actor, arn, name, document string) error {
+	_, err := audited(p.s, ctx, actor, actAttachPolicy, false, func(c *call) (*struct{}, error) {
+		if _, err := c.named(arn, true); err != nil {
+			return nil, err
+		}
+		if err := checkPolicyName(name); err != nil {
+			return nil, err
+		}
+		if _, err := policy.ParseIdentity([]byte(document)); err != nil {
+			return nil, Invalid("Policy", "%v", err)
+		}
+		c.event.Detail = arn + " " + name
+		return done(c.edit(arn, false, func(ch *keystore.Change, was *keystore.Principal) error {
+			next := *was
+			next.Policies = slices.DeleteFunc(slices.Clone(was.Policies), func(o keystore.IdentityPolicy) bool { return o.Name == name })
+			if len(next.Policies) >= maxIdentityPolicies {
+				return Errorf(LimitExceeded, "%s has %d identity policies, the most that a principal may have; detach one first", arn, len(next.Policies))
+			}
+			next.Policies = append(next.Policies, keystore.IdentityPolicy{Name: name, Document: document})
+			ch.UpdatePrincipal(was, &next)
+			return nil
+		}))
+	})
+	return err
+}
+
+func checkPolicyName(name string) error {
+	if name == "" {
+		return Missing("PolicyName")
+	}
+	if len(name) > maxPolicyName || strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
+	}) {
+		return Invalid("PolicyName", "it has 1 to %d letters, digits, hyphens, underscores and dots", maxPolicyName)
+	}
+	return nil
+}
+
+// DetachPolicy takes an identity policy away.
+func (p Principals) DetachPolicy(ctx context.Context, actor *Actor, arn, name string) error {
+	_, err := audited(p.s, ctx, actor, actDetachPolicy, false, func(c *call) (*struct{}, error) {
+		if _, err := c.named(arn, true); err != nil {
+			return nil, err
+		}
+		if err := checkPolicyName(name); err != nil {
+			return nil, err
+		}
+		c.event.Detail = arn + " " + name
+		return done(c.edit(arn, true, func(ch *keystore.Change, was *keystore.Principal) error {
+			next := *was
+			next.Policies = slices.DeleteFunc(slices.Clone(was.Policies), func(o keystore.IdentityPolicy) bool { return o.Name == name })
+			if len(next.Policies) == len(was.Policies) {
+				return Errorf(ResourceNotFound, "%s has no identity policy %q", arn, name)
+			}
+			ch.UpdatePrincipal(was, &next)
+			return nil
+		}))
+	})
+	return err
+}
+
+// NewAccessKey is an access key with its secret, which is shown this once.
+type NewAccessKey struct {
+	ID     string
+	Secret []byte // the caller wipes it
+}
+
+// CreateAccessKey makes an access key for a principal.
+func (p Principals) CreateAccessKey(ctx context.Context, actor *Actor, arn string) (*NewAccessKey, error) {
+	return audited(p.s, ctx, actor, actCreateAccessKey, false, func(c *call) (*NewAccessKey, error) {
+		who, err := c.named(arn, true)
+		if err != nil {
+			return nil, err
+		}
+		made := &NewAccessKey{ID: accessIDPrefix + strings.ToUpper(newID(accessIDLen)), Secret: []byte(newID(accessSecretLen))}
+		sealed, err := c.store.SealSecret(keystore.AccessSecretName(made.ID), made.Secret)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		c.event.Detail = arn + " " + made.ID
+		err = c.edit(arn, false, func(ch *keystore.Change, was *keystore.Principal) error {
+			if len(was.AccessKeys) >= maxAccessKeys {
+				return Errorf(LimitExceeded, "%s has %d access keys, the most that a principal may have; delete one first: %s",
+					arn, len(was.AccessKeys), strings.Join(was.AccessKeys, ", "))
+			}
+			// UpdatePrincipal holds the change against the record that was counted.
+			ch.UpdatePrincipal(was, was).CreateAccessKey(&keystore.AccessKey{
+				ID: made.ID, Principal: arn, Account: who.Account(), Sealed: sealed, Active: true, Created: c.now().UTC().Truncate(time.Second),
+			})
+			return nil
+		})
+		if err != nil {
+			clear(made.Secret)
+			return nil, err
+		}
+		return made, nil
+	})
+}
+
+// accessKey finds an access key that the actor may manage.
+func (c *call) accessKey(id string) (*keystore.AccessKey, error) {
+	c.event.Detail = cut(id, 64)
+	k, err := c.store.AccessKey(c.ctx, id)
+	missing := Errorf(ResourceNotFound, "there is no access key %q that you may manage", cut(id, 64))
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, missing
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	c.event.Detail = k.Principal + " " + id
+	if c.mayManage(k.Account) != nil {
+		return nil, missing
+	}
+	return k, nil
+}
+
+// AccessKeys gives a principal's access keys.
+func (p Principals) AccessKeys(ctx context.Context, actor *Actor, arn string) (list []*keystore.AccessKey, err error) {
+	_, err = audited(p.s, ctx, actor, actListPrincipals, false, func(c *call) (*struct{}, error) {
+		if _, err := c.named(arn, true); err != nil {
+			return nil, err
+		}
+		record, err := c.store.Principal(ctx, arn)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		for _, id := range record.AccessKeys {
+			k, err := c.store.AccessKey(ctx, id)
+			if errors.Is(err, keystore.ErrNotFound) {
+				continue // deleted meanwhile
+			} else if err != nil {
+				return nil, storeError(err)
+			}
+			list = append(list, k)
+		}
+		return &struct{}{}, nil
+	})
+	return list, err
+}
+
+// SetAccessKeyActive disables an access key, or enables it again. It counts for requests that come after it has answered.
+func (p Principals) SetAccessKeyActive(ctx context.Context, actor *Actor, id string, active bool) error {
+	_, err := audited(p.s, ctx, actor, actUpdateAccessKey, false, func(c *call) (*struct{}, error) {
+		for try := 0; ; try++ {
+			k, err := c.accessKey(id)
+			if err != nil {
+				return nil, err
+			}
+			c.event.Detail += fmt.Sprintf(" active=%t", active)
+			if try == 0 {
+				if err := c.begun(); err != nil {
+					return nil, err
+				}
+			}
+			next := *k
+			next.Active = active
+			ch := c.store.Change().UpdateAccessKey(k, &next)
+			if !active {
+				ch.Urgent()
+			}
+			err = ch.Commit(ctx)
+			if errors.Is(err, keystore.ErrConflict) && try < 5 {
+				continue
+			}
+			return done(storeErrorOrNil(err))
+		}
+	})
+	return err
+}
+
+// DeleteAccessKey removes an access key.
+func (p Principals) DeleteAccessKey(ctx context.Context, actor *Actor, id string) error {
+	_, err := audited(p.s, ctx, actor, actDeleteAccessKey, false, func(c *call) (*struct{}, error) {
+		for try := 0; ; try++ {
+			k, err := c.accessKey(id)
+			if err != nil {
+				return nil, err
+			}
+			if try == 0 {
+				if err := c.begun(); err != nil {
+					return nil, err
+				}
+			}
+			err = c.store.Change().DeleteAccessKey(k).Urgent().Commit(ctx)
+			if errors.Is(err, keystore.ErrConflict) && try < 5 {
+				continue
+			}
+			return done(storeErrorOrNil(err))
+		}
+	})
+	return err
+}
+
+// AccessKey opens an access key for whoever checks a signature: its secret, which the caller wipes, whose it is, and whether it
+// may be used. It says ResourceNotFound of one that is not there. It is no call of anybody, and leaves no audit event: the call
+// that was signed does.
+func (s *Service) AccessKey(ctx context.Context, id string) (secret []byte, principal, account string, active bool, err error) {
+	k, err := s.store.AccessKey(ctx, id)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, "", "", false, Errorf(ResourceNotFound, "there is no access key %q", cut(id, 64))
+	} else if err != nil {
+		return nil, "", "", false, storeError(err)
+	}
+	secret, err = s.store.OpenSecret(keystore.AccessSecretName(k.ID), k.Sealed)
+	if err != nil {
+		return nil, "", "", false, storeError(err)
+	}
+	return secret, k.Principal, k.Account, k.Active, nil
+}
+
+// Simulation is a question to policies: may Principal do Action with the key? The rest is what conditions would see.
+type Simulation struct {
+	Principal string
+	Action    string // kms:<action>
+	Key       string // ID, alias or ARN; empty: the account's keys as a whole, as for CreateKey and ListKeys
+	Context   policy.Context
+	// Policy is asked in place of the key's own, if it is not empty: to try one before it is set.
+	Policy string
+}
+
+// Simulate decides as a call would be decided, and says why. The actor must be the root of the principal's account or of the
+// first one, and be allowed to see the key's policy. Nothing is done.
+func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (*policy.Decision, error) {
+	return audited(p.s, ctx, actor, actSimulatePolicy, false, func(c *call) (*policy.Decision, error) {
+		who, err := c.named(q.Principal, true)
+		if err != nil {
+			return nil, err
+		}
+		act, err := policy.ParseAction(q.Action)
+		if err != nil {
+			return nil, Invalid("Action", "%v", err)
+		}
+		docs, err := c.identityOf(&Actor{Principal: q.Principal, Account: who.Account()})
+		if err != nil {
+			return nil, err
+		}
+		r := &policy.Request{Principal: who, Action: act, Resource: policy.Resource{Region: c.region}, Context: q.Context}
+		if r.Context.Time.IsZero() {
+			r.Context.Time = c.now()
+		}
+		if q.Key == "" {
+			r.Resource.Account, r.Resource.Kind = who.Account(), policy.Key
+			d := policy.Explain(policy.KeyOwner{Account: who.Account()}, &policy.Document{}, docs, r)
+			return &d, nil
+		}
+		k, doc, err := c.simulatedKey(q)
+		if err != nil {
+			return nil, err
+		}
+		r.Resource.Account, r.Resource.Kind, r.Resource.ID = k.Account, policy.Key, k.ID
+		r.Context.Tags = keyTags{k}
+		d := policy.Explain(c.keyOwner(k), doc, docs, r)
+		return &d, nil
+	})
+}
+
+// simulatedKey finds the key of a simulation, whose policy the actor must be allowed to see.
+func (c *call) simulatedKey(q *Simulation) (*keystore.Key, *policy.Document, error) {
+	ref, err := c.parseReference("KeyId", q.Key, c.actor)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := c.authorizeFound(ref, actGetKeyPolicy)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.event.KeyID = g.key.ID
+	if q.Policy != "" {
+		doc, err := parsePolicy([]byte(q.Policy), c.keyOwner(g.key))
+		return g.key, doc, err
+	}
+	doc, err := c.keyPolicy(g.key)
+	return g.key, doc, err
+}
