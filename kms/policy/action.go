@@ -13,7 +13,8 @@ const actionPrefix = "kms:"
 // for the alias and for the key. The zero Action is allowed to nobody.
 type Action struct {
 	name     string
-	folded   string // in lower case
+	folded   string // in lower case, without kms:
+	first    byte   // of folded
 	use      bool   // can be given to another account
 	unlocked bool   // can't be denied to the owner's root
 }
@@ -27,7 +28,7 @@ func ParseAction(name string) (Action, error) {
 	if why != "" {
 		return Action{}, wrong("Action", "%s", why)
 	}
-	return Action{name: name, folded: a.folded, use: a.foreign() == "", unlocked: slices.Contains(foldedUnlocked, a.folded)}, nil
+	return Action{name: name, folded: a.folded, first: a.first, use: a.foreign() == "", unlocked: slices.Contains(foldedUnlocked, a.folded)}, nil
 }
 
 // MustAction is ParseAction for names that are written in the program; it panics if name is none.
@@ -45,11 +46,15 @@ func (a Action) String() string { return a.name }
 // actionPattern is a value of a document's Action.
 type actionPattern struct {
 	text   string
-	folded string // in lower case, without the *
+	folded string // in lower case, without kms: and the *
+	first  byte   // of folded, 0 if that is empty: most patterns are passed over by it
 	wild   bool
 }
 
 func (p *actionPattern) matches(a *Action) bool {
+	if p.first != 0 && p.first != a.first {
+		return false
+	}
 	if p.wild {
 		return strings.HasPrefix(a.folded, p.folded)
 	}
@@ -68,7 +73,11 @@ func parseAction(text string) (actionPattern, string) {
 	if name == "" && !wild {
 		return actionPattern{}, fmt.Sprintf("%.100q names no action; all actions are kms:*", text)
 	}
-	return actionPattern{text, actionPrefix + strings.ToLower(name), wild}, ""
+	p := actionPattern{text: text, folded: strings.ToLower(name), wild: wild}
+	if p.folded != "" {
+		p.first = p.folded[0]
+	}
+	return p, ""
 }
 
 // The actions of the roles that the console offers.
@@ -141,7 +150,7 @@ func foldAll(lists ...[]string) []string {
 	var out []string
 	for _, l := range lists {
 		for _, a := range l {
-			out = append(out, strings.ToLower(a))
+			out = append(out, strings.ToLower(strings.TrimPrefix(a, actionPrefix)))
 		}
 	}
 	return out

@@ -238,34 +238,47 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+// BenchmarkEvaluate has documents of five statements: one with all roles, and one with conditions of all kinds.
 func BenchmarkEvaluate(b *testing.B) {
-	d, r := fiveStatements(b)
-	b.ReportAllocs()
-	for b.Loop() {
-		if d.Evaluate(r) != Allow {
-			b.Fatal("not allowed")
-		}
+	conditions, r := fiveStatements(b)
+	for _, c := range []struct {
+		name string
+		d    *Document
+	}{{"roles", allRoles(b)}, {"conditions", conditions}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if c.d.Evaluate(r) != Allow {
+					b.Fatal("not allowed")
+				}
+			}
+		})
 	}
 }
 
-func BenchmarkDecide(b *testing.B) {
-	roles, err := Build(testOwner, Roles{
-		Administrators: []string{"acs:ram::1000000000000001:user/admin"}, Users: []string{"acs:ram::1000000000000001:user/bob", goodPrincipal},
+func allRoles(t testing.TB) *Document {
+	t.Helper()
+	text, err := Build(testOwner, Roles{
+		Administrators: []string{"acs:ram::1000000000000001:user/admin", goodPrincipal}, Users: []string{"acs:ram::1000000000000001:user/bob", goodPrincipal},
 		Signers: []string{goodPrincipal}, OtherAccountUsers: []string{badOther}, Exclusive: true,
 	})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	d, err := ParseKey(roles, testOwner)
+	d, err := ParseKey(text, testOwner)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
+	return d
+}
+
+func BenchmarkDecide(b *testing.B) {
+	d, r := allRoles(b), questions[0].request(b)
 	identity, err := ParseIdentity([]byte(identitySamples[1]))
 	if err != nil {
 		b.Fatal(err)
 	}
 	list := []*Document{identity}
-	r := questions[0].request(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		if !Decide(testOwner, d, list, r) {

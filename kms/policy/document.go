@@ -11,9 +11,9 @@ const (
 	// MaxSize is the longest text of a document, in octets. It bounds the number of everything in it too.
 	MaxSize = 32768
 	maxSid  = 128 // characters
-	// maxPieces is how many pieces between wildcards all StringLike values of a document may have together. It bounds
-	// the time that one evaluation can take.
-	maxPieces = 512
+	// maxStars is how many * the StringLike values and the Resources of a document may have together. It bounds the time
+	// that one evaluation can take.
+	maxStars = 256
 )
 
 const version = "1" // of the policy language; the only one

@@ -146,12 +146,12 @@ func (t *DocumentTrace) decisive() string {
 	return "no statement"
 }
 
-// few joins the first of n texts, so that a sentence stays one.
+// few joins the first of n texts, each cut to 100 characters, so that a sentence stays one.
 func few(n int, text func(int) string) string {
 	const most = 8
 	var out []string
 	for i := range min(n, most) {
-		out = append(out, text(i))
+		out = append(out, fmt.Sprintf("%.100s", text(i)))
 	}
 	s := strings.Join(out, ", ")
 	if n > most {

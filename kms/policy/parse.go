@@ -63,7 +63,7 @@ func (st *statement) checkOthers(i int, owner *KeyOwner) error {
 type parser struct {
 	dec      *json.Decoder
 	identity bool
-	pieces   int // of patterns, so far
+	stars    int // so far, see maxStars
 }
 
 func parse(text []byte, identity bool) (*Document, error) {
@@ -176,7 +176,7 @@ func (p *parser) statement(path string) (statement, error) {
 				r, why := parseResource(v)
 				st.resources = append(st.resources, r)
 				if why == "" {
-					why = p.count(len(r.region.pieces) + len(r.id.pieces))
+					why = p.count(r.region.stars() + r.id.stars())
 				}
 				return because(path, why)
 			})
@@ -224,7 +224,7 @@ func (p *parser) conditions(path string, st *statement) error {
 			err := p.texts(path, c.key.typ == numericKey || c.key.typ == boolKey, func(path, v string) error {
 				why := c.add(v)
 				if n := len(c.patterns); why == "" && n > 0 {
-					why = p.count(len(c.patterns[n-1].pieces))
+					why = p.count(c.patterns[n-1].stars())
 				}
 				return because(path, why)
 			})
@@ -234,9 +234,9 @@ func (p *parser) conditions(path string, st *statement) error {
 	})
 }
 
-func (p *parser) count(pieces int) string {
-	if p.pieces += pieces; p.pieces > maxPieces {
-		return fmt.Sprintf("the document has more than %d pieces between the * of its patterns; use fewer patterns or fewer *", maxPieces)
+func (p *parser) count(stars int) string {
+	if p.stars += stars; p.stars > maxStars {
+		return fmt.Sprintf("the document has more than %d * in its resources and StringLike values; use fewer patterns", maxStars)
 	}
 	return ""
 }

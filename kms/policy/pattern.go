@@ -1,13 +1,14 @@
 package policy
 
 import (
+	"fmt"
 	"strings"
 	"unicode/utf8"
 )
 
 // maxLoosePiece is how long, in characters, what stands between two * may be if it has a ? in it. Such pieces are
 // looked for one position after the other, and this bound is what keeps a match linear in the length of the text.
-const maxLoosePiece = 32
+const maxLoosePiece = 16
 
 // pattern is a compiled text with * (any number of characters) and ? (one character). A match goes through the text
 // once: each piece between two * is taken where it is found first, and nothing is tried again.
@@ -31,12 +32,15 @@ func compilePattern(text string) (pattern, string) {
 		}
 		pc := piece{part, strings.Contains(part, "?"), utf8.RuneCountInString(part)}
 		if pc.loose && pc.runes > maxLoosePiece && i > 0 && i < len(parts)-1 {
-			return pattern{}, "what stands between two * and has a ? in it may have 32 characters at most"
+			return pattern{}, fmt.Sprintf("what stands between two * and has a ? in it may have %d characters at most", maxLoosePiece)
 		}
 		p.pieces = append(p.pieces, pc)
 	}
 	return p, ""
 }
+
+// stars is how many * there are; several in a row are one. The zero pattern has none.
+func (p *pattern) stars() int { return max(0, len(p.pieces)-1) }
 
 func (p *pattern) matches(s string) bool {
 	n, ok := p.pieces[0].prefix(s)

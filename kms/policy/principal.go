@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -25,6 +26,7 @@ const (
 type Principal struct {
 	kind    principalKind
 	account string
+	number  uint64 // account as a number, which is compared faster
 	name    string
 }
 
@@ -50,7 +52,7 @@ func (p Principal) String() string { return principalPattern(p).String() }
 type principalPattern Principal
 
 func (p *principalPattern) matches(r *Principal) bool {
-	return p.account == r.account && (p.kind == anyOfAccount || p.kind == r.kind && p.name == r.name)
+	return p.number == r.number && (p.kind == anyOfAccount || p.kind == r.kind && p.name == r.name)
 }
 
 func (p principalPattern) String() string {
@@ -78,7 +80,7 @@ func parsePrincipal(text string) (principalPattern, string) {
 	if !isAccount(account) {
 		return principalPattern{}, fmt.Sprintf("%.100q is no account; an account has %d digits, and no wildcards", account, accountSize)
 	}
-	p := principalPattern{account: account}
+	p := ofAccount(0, account)
 	switch who {
 	case "*":
 		p.kind = anyOfAccount
@@ -101,6 +103,12 @@ func parsePrincipal(text string) (principalPattern, string) {
 	}
 	p.name = name
 	return p, ""
+}
+
+// ofAccount makes a value that has no name. An account that is no number is 0, which no principal has.
+func ofAccount(kind principalKind, account string) principalPattern {
+	n, _ := strconv.ParseUint(account, 10, 64)
+	return principalPattern{kind: kind, account: account, number: n}
 }
 
 func isAccount(s string) bool {

@@ -40,7 +40,7 @@ func Default(owner KeyOwner) []byte {
 func defaultDocument(owner KeyOwner) *Document {
 	st := statement{sid: sidDefault, effect: Allow, actions: mustPatterns([]string{"kms:*"})}
 	for _, a := range owner.accounts() {
-		st.principals = append(st.principals, principalPattern{kind: anyOfAccount, account: a})
+		st.principals = append(st.principals, ofAccount(anyOfAccount, a))
 	}
 	return &Document{[]statement{st}}
 }
@@ -52,7 +52,7 @@ func firstStatement(owner KeyOwner, exclusive bool) statementJSON {
 	}
 	st := allowStatement(sid, nil, []string{"kms:*"})
 	for _, a := range owner.accounts() {
-		st.Principal.RAM = append(st.Principal.RAM, principalPattern{kind: kind, account: a}.String())
+		st.Principal.RAM = append(st.Principal.RAM, ofAccount(kind, a).String())
 	}
 	return st
 }
