@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -33,6 +34,7 @@ type Config struct {
 	Region    string        // the <region> of ARNs
 	Account   string        // the first account: the owner of the instances
 	Instances []Instance
+	Services  []ServicePrincipal // see also SetServices
 	Audit     Auditor
 	Log       zerolog.Logger
 	Now       func() time.Time // wall clock; nil: time.Now
@@ -49,6 +51,7 @@ type Service struct {
 	log       zerolog.Logger
 	now       func() time.Time
 	materials *materialCache
+	services  atomic.Pointer[serviceTable]
 
 	stop context.CancelFunc // ends recovery
 	done sync.WaitGroup     // recovery
@@ -75,6 +78,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		audit: c.Audit, log: c.Log, now: c.Now,
 	}
 	s.materials = newMaterialCache(s.load)
+	s.SetServices(c.Services)
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	if err := s.recover(ctx, background); err != nil {
