@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -34,6 +35,7 @@ type Config struct {
 	Account   string        // the first account: the owner of the instances
 	Accounts  []string      // all accounts; empty: Account alone
 	Instances []Instance
+	Services  []ServicePrincipal // see also SetServices
 	Audit     Auditor
 	Log       zerolog.Logger
 	Now       func() time.Time     // wall clock; nil: time.Now
@@ -59,9 +61,12 @@ type Service struct {
 	policies  *compiled
 	clock     *clock
 	schedule  *schedule
+	services  atomic.Pointer[serviceTable]
+	ledger    *ledger
+	checks    associationChecks
 
-	stop context.CancelFunc // ends the schedule
-	done sync.WaitGroup     // the schedule
+	stop context.CancelFunc // ends what runs in the background
+	done sync.WaitGroup     // the schedule, and what saves the ledger
 }
 
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
@@ -95,19 +100,23 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(), clock: clock, schedule: newSchedule(&c),
 	}
 	s.materials = newMaterialCache(s.load)
+	s.SetServices(c.Services)
+	s.ledger = newLedger(c.Store, s.services.Load, c.Log)
 	if err := s.recover(ctx); err != nil {
 		return nil, err
 	}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.done.Go(func() { s.keep(background) })
+	s.done.Go(func() { s.watchUse(background) })
 	return s, nil
 }
 
-// Close ends what runs in the background and wipes open key material. Calls must have ended.
+// Close ends what runs in the background, saves the ledger, and wipes open key material. Calls must have ended.
 func (s *Service) Close() {
 	s.stop()
 	s.done.Wait()
+	s.saveUse()
 	s.materials.close()
 }
 
