@@ -173,14 +173,32 @@ const dueToken DueKind = "token"
 
 func nameToken(account, hash string) string { return prefixToken + account + "/" + hash }
 
-// CreateClientToken adds one. Commit gives ErrConflict when there is one of that account and hash, expired or not.
+// CreateClientToken adds one. Commit gives ErrConflict when there is one of that account and hash, unless it expired before the
+// time of the change (At): then it is replaced.
 func (c *Change) CreateClientToken(t *ClientToken) *Change {
 	token := *t
 	return c.note(func(p *plan) error {
 		if err := errors.Join(checkPart("account", token.Account), checkPart("token", token.Hash)); err != nil {
 			return err
 		}
-		if err := p.create(nameToken(token.Account, token.Hash), token); err != nil {
+		name := nameToken(token.Account, token.Hash)
+		s, err := p.slot(name)
+		if err != nil {
+			return err
+		}
+		if s.payload != nil {
+			var old ClientToken
+			if err := p.db.decodeRecord(stored{name: name, payload: s.payload}, &old); err != nil {
+				return err
+			}
+			if p.now.Before(old.Expires) {
+				return fmt.Errorf("%w: %q exists", ErrConflict, name)
+			}
+			if err := p.remove(nameDue(dueToken, old.Expires, token.Account+"/"+token.Hash)); err != nil {
+				return err
+			}
+		}
+		if err := p.put(name, token); err != nil {
 			return err
 		}
 		return p.put(nameDue(dueToken, token.Expires, token.Account+"/"+token.Hash), dueRow{})

@@ -177,10 +177,17 @@ func TestClientTokensAndClock(t *testing.T) {
 	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i, hash := range []string{"aa", "bb", "cc"} {
 		tok := &keystore.ClientToken{Account: account, Hash: hash, KeyID: "key-1", Expires: now.Add(time.Duration(i) * time.Hour)}
-		must(t, db.Change().CreateClientToken(tok).Commit(ctx))
-		wantErr(t, "twice", db.Change().CreateClientToken(tok).Commit(ctx), keystore.ErrConflict)
+		before := now.Add(-time.Hour)
+		must(t, db.Change().At(before).CreateClientToken(tok).Commit(ctx))
+		wantErr(t, "twice", db.Change().At(before).CreateClientToken(tok).Commit(ctx), keystore.ErrConflict)
 	}
-	if n, err := db.DropClientTokens(ctx, now.Add(time.Hour), 10); n != 2 || err != nil {
+	// An expired one makes room for another of its name, and leaves nothing behind that would drop that one early.
+	later := &keystore.ClientToken{Account: account, Hash: "aa", KeyID: "key-2", Expires: now.Add(9 * time.Hour)}
+	must(t, db.Change().At(now).CreateClientToken(later).Commit(ctx))
+	if tok, err := db.ClientToken(ctx, account, "aa"); err != nil || tok.KeyID != "key-2" {
+		t.Errorf("token: %v, %v", tok, err)
+	}
+	if n, err := db.DropClientTokens(ctx, now.Add(time.Hour), 10); n != 1 || err != nil {
 		t.Errorf("dropped %d, %v", n, err)
 	}
 	_, err := db.ClientToken(ctx, account, "bb")

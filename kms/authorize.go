@@ -27,8 +27,13 @@ func (c *call) authorizeRef(keyID string) (grant, error) {
 
 // authorizeManage is authorizeRef for actions that take a key ID or ARN, but no alias.
 func (c *call) authorizeManage(keyID string) (grant, error) {
+	return c.authorizeNamed("KeyId", keyID)
+}
+
+// authorizeNamed is authorizeManage for a key that is named by another parameter.
+func (c *call) authorizeNamed(param, keyID string) (grant, error) {
 	c.event.KeyID = keyID
-	ref, err := c.parseReference("KeyId", keyID, c.actor)
+	ref, err := c.parseReference(param, keyID, c.actor)
 	if err != nil {
 		return grant{}, err
 	}
@@ -87,6 +92,14 @@ func (g grant) fits(usage kmswire.KeyUsage) error {
 		return nil
 	}
 	return Errorf(OperationRejected, "%s is a %s key", g.key.ID, g.key.Usage)
+}
+
+// notService refuses changes of a key that belongs to a service (reference section 6.8).
+func (g grant) notService() error {
+	if g.key.Role == keystore.RoleService {
+		return Errorf(Denied, "%s belongs to the service %s, and only that may change it", g.key.ID, g.key.Creator)
+	}
+	return nil
 }
 
 // symmetric refuses asymmetric keys where the API knows symmetric ones only.

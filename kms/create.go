@@ -45,17 +45,20 @@ func (s *Service) CreateKey(ctx context.Context, actor *Actor, req *kmswire.Crea
 		if err := c.authorizeContainer(policy.Key); err != nil {
 			return nil, err
 		}
-		d, err := c.draft(req)
+		k, err := c.once(req, func() (*keystore.Key, error) {
+			d, err := c.draft(req)
+			if err != nil {
+				return nil, err
+			}
+			if err := c.begun(); err != nil {
+				return nil, err
+			}
+			return d.key, c.create(d)
+		})
 		if err != nil {
 			return nil, err
 		}
-		if err := c.begun(); err != nil {
-			return nil, err
-		}
-		if err := c.create(d); err != nil {
-			return nil, err
-		}
-		return &kmswire.CreateKeyResponse{KeyMetadata: s.metadata(d.key)}, nil
+		return &kmswire.CreateKeyResponse{KeyMetadata: s.metadata(k)}, nil
 	})
 }
 
@@ -81,6 +84,9 @@ func (c *call) create(d *draft) error {
 		ch.At(c.now()).CreateKey(d.key)
 		if d.alias != nil {
 			ch.CreateAlias(d.alias)
+		}
+		if d.token != nil {
+			ch.CreateClientToken(d.token)
 		}
 	}
 	err := c.createVersion(d, records)
@@ -189,14 +195,6 @@ func (c *call) draftAlias(d *draft, req *kmswire.CreateKeyRequest) error {
 		return aliasExists(req.AliasName)
 	case !errors.Is(err, keystore.ErrNotFound):
 		return storeError(err)
-	}
-	return nil
-}
-
-// draftToken reads the ClientToken, with which a call that is made again gives the key of the first.
-func (c *call) draftToken(_ *draft, req *kmswire.CreateKeyRequest) error {
-	if req.ClientToken != "" {
-		return Errorf(UnsupportedOperation, "ClientToken is not available in this version")
 	}
 	return nil
 }

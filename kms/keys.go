@@ -55,7 +55,7 @@ func page(p kmswire.Page) (offset, limit int, paged kmswire.Paged, err error) {
 		p.PageSize = kmswire.DefaultPageSize
 	}
 	if p.PageNumber < 1 || p.PageNumber > 1<<31/kmswire.MaxPageSize {
-		return 0, 0, paged, Invalid("PageNumber", "it counts from 1")
+		return 0, 0, paged, Invalid("PageNumber", "it must be 1 to %d", 1<<31/kmswire.MaxPageSize)
 	}
 	if p.PageSize < 1 || p.PageSize > kmswire.MaxPageSize {
 		return 0, 0, paged, Invalid("PageSize", "it must be 1 to %d", kmswire.MaxPageSize)
@@ -63,28 +63,29 @@ func page(p kmswire.Page) (offset, limit int, paged kmswire.Paged, err error) {
 	return (p.PageNumber - 1) * p.PageSize, p.PageSize, kmswire.Paged{PageNumber: p.PageNumber, PageSize: p.PageSize}, nil
 }
 
-// ListKeys lists the keys of the caller's account in order of creation.
+// ListKeys lists the keys of the caller's account that have what Filters ask for, in order of creation.
 func (s *Service) ListKeys(ctx context.Context, actor *Actor, req *kmswire.ListKeysRequest) (*kmswire.ListKeysResponse, error) {
 	return audited(s, ctx, actor, actListKeys, false, func(c *call) (*kmswire.ListKeysResponse, error) {
-		if len(req.Filters) > 0 {
-			return nil, Errorf(UnsupportedOperation, "Filters are not available in this version")
-		}
 		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		filters, err := parseFilters(req.Filters)
 		if err != nil {
 			return nil, err
 		}
 		if err := c.authorizeContainer(policy.Key); err != nil {
 			return nil, err
 		}
-		ids, total, err := s.store.Keys(ctx, actor.Account, offset, limit)
+		rows, total, err := c.filterKeys(filters, offset, limit)
 		if err != nil {
-			return nil, storeError(err)
+			return nil, err
 		}
 		out := &kmswire.ListKeysResponse{Paged: paged}
 		out.TotalCount = total
-		out.Keys.Key = make([]kmswire.KeySummary, 0, len(ids))
-		for _, id := range ids {
-			out.Keys.Key = append(out.Keys.Key, kmswire.KeySummary{KeyID: id, KeyArn: s.keyARN(&keystore.Key{ID: id, Account: actor.Account})})
+		out.Keys.Key = make([]kmswire.KeySummary, 0, len(rows))
+		for _, row := range rows {
+			out.Keys.Key = append(out.Keys.Key, kmswire.KeySummary{KeyID: row.ID, KeyArn: s.keyARN(&keystore.Key{ID: row.ID, Account: actor.Account})})
 		}
 		return out, nil
 	})
@@ -104,6 +105,9 @@ func (c *call) changeKey(keyID string, edit func(grant, *keystore.Key) error) (*
 	for try := 0; ; try++ {
 		g, err := c.authorizeManage(keyID)
 		if err != nil {
+			return nil, err
+		}
+		if err := g.notService(); err != nil {
 			return nil, err
 		}
 		next := *g.key
