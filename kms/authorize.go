@@ -56,7 +56,7 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if c.event.KeyID != k.ID {
 		c.event.KeyID = k.ID
 	}
-	if !allowed(c.actor, k) {
+	if !c.allowed(k) {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
@@ -73,13 +73,13 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 }
 
 // allowed is the default key policy: the owner account's root and all its users and roles may do everything with the
-// key (reference section 7.1). A key with a policy of its own is closed to all but the owner's root until policies are
-// evaluated.
-func allowed(a *Actor, k *keystore.Key) bool {
-	if a.Account != k.Account {
-		return false
+// key (reference section 7.1), and so may the root of a co-owner. A key with a policy of its own is closed to all but the
+// owner's root until policies are evaluated.
+func (c *call) allowed(k *keystore.Key) bool {
+	if c.actor.Account != k.Account {
+		return isRoot(c.actor) && c.coOwner(k) == c.actor.Account
 	}
-	return k.Policy == "" || isRoot(a)
+	return k.Policy == "" || isRoot(c.actor)
 }
 
 // authorizeContainer is for actions that are about no key yet. With no identity policies, only the account's root may

@@ -213,6 +213,9 @@ func (b *batchDecrypt) item(i int) error {
 	if use.err != nil || b.dryRun {
 		return use.err
 	}
+	if err := b.charge(use.grant, 1); err != nil {
+		return err
+	}
 	if !use.m.made(h) {
 		return badBlob()
 	}

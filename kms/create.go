@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -110,12 +109,12 @@ func (c *call) createVersion(d *draft, records func(*keystore.Change)) error {
 func (c *call) draftPlace(d *draft, req *kmswire.CreateKeyRequest) error {
 	if req.DKMSInstanceID == "" {
 		e := Missing("DKMSInstanceId")
-		e.Detail = "name the instance to create the key in: " + c.instanceList()
+		e.Detail = "name the instance to create the key in: " + c.instanceList(c.actor.Account)
 		return e
 	}
-	in, err := c.instance(req.DKMSInstanceID)
+	in, err := c.instanceFor(c.actor.Account, req.DKMSInstanceID)
 	if err != nil {
-		return Invalid("DKMSInstanceId", "there is no instance %q; there are %s", req.DKMSInstanceID, c.instanceList())
+		return Invalid("DKMSInstanceId", "%s", AsError(err).Detail)
 	}
 	d.instance, d.key.Instance = in, in.ID
 	return nil
@@ -198,14 +197,6 @@ func (c *call) draftToken(_ *draft, req *kmswire.CreateKeyRequest) error {
 		return Errorf(UnsupportedOperation, "ClientToken is not available in this version")
 	}
 	return nil
-}
-
-func (s *Service) instanceList() string {
-	var ids []string
-	for _, in := range s.instances {
-		ids = append(ids, in.ID)
-	}
-	return strings.Join(ids, ", ")
 }
 
 // storage decides where an instance's keys have their material.

@@ -3,8 +3,8 @@ package kms
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,26 +13,13 @@ import (
 	"github.com/keyward/keyward/keystore"
 )
 
-// Instance is where keys are created.
-type Instance struct {
-	ID   string // kst-…
-	Type string // software or hardware
-	Name string // for people
-}
-
-// The types of instance.
-const (
-	SoftwareInstance = "software"
-	HardwareInstance = "hardware"
-)
-
 // Config is what a Service is made of.
 type Config struct {
 	Store     *keystore.DB  // closed by the caller, after the Service
 	Pool      *hsmpool.Pool // closed by the caller, after the Service
 	Region    string        // the <region> of ARNs
-	Account   string        // the first account: the owner of the instances
-	Instances []Instance
+	Account   string        // the first account: the owner of instances that name none
+	Instances []Instance    // see also SetInstances
 	Audit     Auditor
 	Log       zerolog.Logger
 	Now       func() time.Time // wall clock; nil: time.Now
@@ -44,7 +31,8 @@ type Service struct {
 	pool      *hsmpool.Pool
 	region    string
 	account   string
-	instances []Instance
+	instances atomic.Pointer[instanceTable]
+	uptime    func() time.Duration // how long the Service has been there; it never goes back
 	audit     Auditor
 	log       zerolog.Logger
 	now       func() time.Time
@@ -57,23 +45,19 @@ type Service struct {
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
 // an HSM is away, is tried again in the background until Close.
 func New(ctx context.Context, c Config) (*Service, error) {
-	seen := map[string]bool{}
-	for _, in := range c.Instances {
-		if in.Type != SoftwareInstance && in.Type != HardwareInstance {
-			return nil, fmt.Errorf("kms: instance %s has type %q; it must be %s or %s", in.ID, in.Type, SoftwareInstance, HardwareInstance)
-		}
-		if seen[in.ID] {
-			return nil, fmt.Errorf("kms: instance %s is configured twice", in.ID)
-		}
-		seen[in.ID] = true
+	if err := validInstances(c.Instances); err != nil {
+		return nil, err
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	s := &Service{
-		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, instances: c.Instances,
+		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account,
 		audit: c.Audit, log: c.Log, now: c.Now,
 	}
+	begin := time.Now()
+	s.uptime = func() time.Duration { return time.Since(begin) }
+	s.SetInstances(c.Instances)
 	s.materials = newMaterialCache(s.load)
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -89,16 +73,6 @@ func (s *Service) Close() {
 	s.stop()
 	s.done.Wait()
 	s.materials.close()
-}
-
-// instance finds an instance by its ID.
-func (s *Service) instance(id string) (Instance, error) {
-	for _, in := range s.instances {
-		if in.ID == id {
-			return in, nil
-		}
-	}
-	return Instance{}, Errorf(ResourceNotFound, "there is no instance %q", id)
 }
 
 // storeError renders an error of the store for the caller. ErrNotFound and ErrConflict mean something else at each place

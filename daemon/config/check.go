@@ -261,7 +261,7 @@ func (k *checker) instances() {
 const (
 	maxKeys   = 100_000_000
 	maxAccess = 10_000
-	maxQPS    = 10_000_000
+	maxQPS    = 1_000_000
 )
 
 func (k *checker) quotas(key string, in *Instance) {
