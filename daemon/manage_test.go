@@ -296,7 +296,8 @@ func TestReload(t *testing.T) {
 
 	// What needs a restart stays as it is.
 	a.replace(t, "isolation = \"none\"", "isolation = \"process\"\nqueue = 100")
-	a.change(t, "\n[[share]]\nprincipal = \"acs:ram::"+config.DefaultAccount+":user/plain\"\nweight = 3\n")
+	a.change(t, "\n[[share]]\nprincipal = \"acs:ram::"+config.DefaultAccount+":user/plain\"\nweight = 3\n"+
+		"\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::"+config.DefaultAccount+":role/db\"]\n")
 	r, err := a.client.Reload(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -304,8 +305,8 @@ func TestReload(t *testing.T) {
 	if fmt.Sprint(r.NeedRestart) != "[pool.isolation]" {
 		t.Errorf("a restart is needed for %v", r.NeedRestart)
 	}
-	if c := a.server.config.Load(); c.Pool.Queue != 100 || c.Pool.Isolation != config.None || len(c.Shares) != 1 {
-		t.Errorf("in force are %+v, %+v", c.Pool, c.Shares)
+	if c := a.server.config.Load(); c.Pool.Queue != 100 || c.Pool.Isolation != config.None || len(c.Shares) != 1 || len(c.Services) != 1 {
+		t.Errorf("in force are %+v, %+v, %+v", c.Pool, c.Shares, c.Services)
 	}
 	if st, err := a.client.Status(ctx); err != nil || st.State != admin.OK || st.Reloads != 2 {
 		t.Errorf("the status is %+v, %v", st, err)

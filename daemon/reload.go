@@ -55,6 +55,7 @@ func (s *server) reload() (waiting []string, err error) {
 	running.Log, running.Peers, running.Files, running.ShutdownTimeout = c.Log, c.Peers, c.Files, c.ShutdownTimeout
 	running.Members, running.Shares, running.Pool.Queue = c.Members, c.Shares, c.Pool.Queue
 	running.Instances = c.Instances
+	running.Services = c.Services
 	isolated := old.Pool.Isolation == config.Process
 	if !isolated {
 		if err := environmentIsSet(&running); err != nil {
@@ -75,6 +76,7 @@ func (s *server) reload() (waiting []string, err error) {
 	zerolog.SetGlobalLevel(level)
 	s.peers.Store(peers)
 	s.svc.SetInstances(instances)
+	s.svc.SetServices(declaredServices(&running))
 	// The next reload compares with what runs.
 	s.config.Store(&running)
 	return needRestart(&running, c), nil

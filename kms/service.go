@@ -15,11 +15,12 @@ import (
 
 // Config is what a Service is made of.
 type Config struct {
-	Store     *keystore.DB  // closed by the caller, after the Service
-	Pool      *hsmpool.Pool // closed by the caller, after the Service
-	Region    string        // the <region> of ARNs
-	Account   string        // the first account: the owner of instances that name none
-	Instances []Instance    // see also SetInstances
+	Store     *keystore.DB       // closed by the caller, after the Service
+	Pool      *hsmpool.Pool      // closed by the caller, after the Service
+	Region    string             // the <region> of ARNs
+	Account   string             // the first account: the owner of instances that name none
+	Instances []Instance         // see also SetInstances
+	Services  []ServicePrincipal // see also SetServices
 	Audit     Auditor
 	Log       zerolog.Logger
 	Now       func() time.Time // wall clock; nil: time.Now
@@ -37,6 +38,7 @@ type Service struct {
 	log       zerolog.Logger
 	now       func() time.Time
 	materials *materialCache
+	services  atomic.Pointer[serviceTable]
 
 	stop context.CancelFunc // ends recovery
 	done sync.WaitGroup     // recovery
@@ -59,6 +61,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	s.uptime = func() time.Duration { return time.Since(begin) }
 	s.SetInstances(c.Instances)
 	s.materials = newMaterialCache(s.load)
+	s.SetServices(c.Services)
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	if err := s.recover(ctx, background); err != nil {

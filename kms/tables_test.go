@@ -2,6 +2,7 @@ package kms
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,7 +15,7 @@ func TestEveryActionHasARow(t *testing.T) {
 	typ := reflect.TypeFor[*Service]()
 	for i := range typ.NumMethod() {
 		name := typ.Method(i).Name
-		if name == "Close" || strings.HasSuffix(name, "Instances") && actions[name] == nil {
+		if slices.Contains([]string{"Close", "CheckInstances", "SetInstances", "SetServices"}, name) {
 			continue
 		}
 		name = strings.Replace(name, "KeyID", "KeyId", 1)

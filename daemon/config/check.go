@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // maxSocketPath is what the kernel takes: sun_path has 108 octets with the closing zero.
@@ -96,6 +97,7 @@ func (c *Config) check(where places) []error {
 		c.Peers[i].At = where.at(c, key)
 		k.peer(key, &c.Peers[i])
 	}
+	k.services()
 	return k.errs
 }
 
@@ -317,16 +319,61 @@ func (k *checker) peer(key string, p *Peer) {
 	k.principal(key, "this peer", p.Principal)
 }
 
+// services checks the [[service]] rows. A unit alone makes nobody a service, for the same reason as in [[peer]].
+func (k *checker) services() {
+	codes, rows := map[string]bool{}, map[[2]string]string{}
+	for i := range k.c.Services {
+		s := &k.c.Services[i]
+		key := fmt.Sprintf("service[%d]", i)
+		who := fmt.Sprintf("service %q", s.Code)
+		if s.Code == "" {
+			who = "this service"
+		}
+		if !nameForm.MatchString(s.Code) {
+			k.bad(key+".code", "%s needs a code of lower-case letters, digits and hyphens, at most 32", who)
+		} else if codes[s.Code] {
+			k.bad(key+".code", "%s is there twice; each needs a code of its own", who)
+		}
+		codes[s.Code] = true
+		k.line(key+".name", who, s.Name, 64)
+		k.line(key+".entry", who, s.Entry, 512)
+		if len(s.Principals) == 0 {
+			k.bad(key+".principals", "%s has no principals, such as [\"acs:ram::%s:role/storage\"]; they say which callers are this service", who, k.c.FirstAccount())
+		}
+		for _, p := range s.Principals {
+			k.principalAt(key+".principals", who, p)
+			if m := principalForm.FindStringSubmatch(p); m != nil && m[2] == "root" && s.Unit == "" {
+				k.bad(key+".principals", "%s is recognised by %s, which every administrator is; give it a user or role of its own, or name its unit", who, p)
+			}
+			if other, ok := rows[[2]string{p, s.Unit}]; ok {
+				k.bad(key+".principals", "%s is recognised by %s, and so is service %q; a caller can be one of them only", who, p, other)
+			}
+			rows[[2]string{p, s.Unit}] = s.Code
+		}
+	}
+}
+
+// line checks a text that is shown to people in one line.
+func (k *checker) line(key, who, text string, most int) {
+	if len(text) > most || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		k.bad(key, "%s: %s must be one line of at most %d octets", who, lastOf(key), most)
+	}
+}
+
 // principal checks the principal of a table.
 func (k *checker) principal(key, who, principal string) {
+	k.principalAt(key+".principal", who, principal)
+}
+
+func (k *checker) principalAt(key, who, principal string) {
 	m := principalForm.FindStringSubmatch(principal)
 	switch {
 	case principal == "":
-		k.bad(key+".principal", "%s has no principal, such as acs:ram::%s:user/deploy", who, k.c.FirstAccount())
+		k.bad(key, "%s has no principal, such as acs:ram::%s:user/deploy", who, k.c.FirstAccount())
 	case m == nil:
-		k.bad(key+".principal", "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", principal)
+		k.bad(key, "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", principal)
 	case !slices.Contains(k.c.Accounts, m[1]):
-		k.bad(key+".principal", "principal = %q is of account %s, which is not among accounts", principal, m[1])
+		k.bad(key, "principal = %q is of account %s, which is not among accounts", principal, m[1])
 	}
 }
 

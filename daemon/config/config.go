@@ -4,7 +4,7 @@
 // The file is TOML. A key that is not known is an error, with the place and the nearest known key, because a typo in a
 // security setting must not pass as its default. Files in conf.d beside the main file are read after it in order of
 // name: a value set there replaces the earlier one, a table in double brackets ([[member]], [[share]], [[instance]],
-// [[peer]]) is added to the earlier ones.
+// [[peer]], [[service]]) is added to the earlier ones.
 package config
 
 import (
@@ -27,6 +27,7 @@ type Config struct {
 	Shares          []Share    `toml:"share"`
 	Instances       []Instance `toml:"instance"`
 	Peers           []Peer     `toml:"peer"`
+	Services        []Service  `toml:"service"`
 
 	// Path is the main file, absolute. Files are all files that were read, in order.
 	Path  string   `toml:"-"`
@@ -107,6 +108,15 @@ type Peer struct {
 	Principal string  `toml:"principal"`
 
 	At string `toml:"-"` // file:line, for messages
+}
+
+// Service is a program that uses keys for others. It is recognised by the principal that it is for policies too.
+type Service struct {
+	Code       string   `toml:"code"`
+	Name       string   `toml:"name"`
+	Entry      string   `toml:"entry"`      // where a person sees what it protects with a key
+	Principals []string `toml:"principals"` // the callers that are this service
+	Unit       string   `toml:"unit"`       // narrows them to a systemd unit; needed for the root of an account
 }
 
 // Duration is a time span in Go's notation, such as 10s or 2m.

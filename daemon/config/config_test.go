@@ -81,7 +81,7 @@ func TestShippedDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}} {
+	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"service"}} {
 		known, ok := keysOf(table)
 		if !ok {
 			t.Fatalf("no table %v", table)
@@ -112,6 +112,7 @@ func TestGood(t *testing.T) {
 // message must say.
 func TestMistakes(t *testing.T) {
 	member := "\n[[member]]\nname = \"b\"\nmodule = \"/m.so\"\ntoken_label = \"keyward-b\"\npin_file = \"%DIR%/pin\"\n"
+	service := "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n"
 	rows := []struct {
 		name     string
 		old, new string // replaced in good; an empty old adds new at the end
@@ -183,6 +184,17 @@ func TestMistakes(t *testing.T) {
 		{"weight", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nweight = 1001\n", []string{"keyward.toml:14:", "1 to 1000"}},
 		{"share of the queue", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nqueue = -1\n", []string{"keyward.toml:14:", "queue = -1"}},
 		{"typo in a share", "", "\n[[share]]\nwieght = 2\n", []string{"keyward.toml:13:", `"wieght" in [share]`, `"weight"`}},
+		{"service without a code", "", "\n[[service]]\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n", []string{"keyward.toml:12:", "this service needs a code"}},
+		{"service in capitals", "", "\n[[service]]\ncode = \"OSS\"\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n", []string{"keyward.toml:13:", `service "OSS" needs a code`}},
+		{"same service", "", service + service, []string{"keyward.toml:17:", `service "db" is there twice`}},
+		{"service of nobody", "", "\n[[service]]\ncode = \"db\"\nunit = \"db.service\"\n", []string{"keyward.toml:12:", `service "db" has no principals`}},
+		{"service of a wildcard", "", "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:role/*\"]\n", []string{"keyward.toml:14:", "without wildcards"}},
+		{"service of a stranger", "", "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000009:role/db\"]\n", []string{"keyward.toml:14:", "not among accounts"}},
+		{"service of all roots", "", "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:root\"]\n", []string{"keyward.toml:14:", "every administrator", "unit"}},
+		{"caller of two services", "", service + strings.Replace(service, `"db"`, `"other"`, 1), []string{"keyward.toml:18:", `so is service "db"`}},
+		{"service with two lines", "", service + "entry = \"a\\nb\"\n", []string{"keyward.toml:15:", "entry must be one line"}},
+		{"service with a long name", "", service + "name = \"" + strings.Repeat("x", 65) + "\"\n", []string{"keyward.toml:15:", "name must be one line"}},
+		{"typo in a service", "", service + "entri = \"x\"\n", []string{"keyward.toml:15:", `"entri" in [service]`, `"entry"`}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -339,4 +351,20 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("%v and %v", c, err)
 		}
 	})
+}
+
+// TestServices sees that rows of several files add up, and that root may be a service when a unit narrows it.
+func TestServices(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "pin"), "1234\n", 0o600)
+	path := filepath.Join(dir, "keyward.toml")
+	write(t, path, strings.ReplaceAll(good, "%DIR%", dir)+"\n[[service]]\ncode = \"disks\"\nname = \"Disks\"\nentry = \"https://disks.example/\"\nprincipals = [\"acs:ram::1000000000000001:root\"]\nunit = \"disks.service\"\n", 0o600)
+	write(t, filepath.Join(dir, "conf.d", "queue.toml"), "[[service]]\ncode = \"queue\"\nprincipals = [\"acs:ram::1000000000000001:role/queue\", \"acs:ram::1000000000000001:user/queue\"]\n", 0o600)
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Services) != 2 || c.Services[0].Unit != "disks.service" || c.Services[0].Name != "Disks" || len(c.Services[1].Principals) != 2 {
+		t.Errorf("loaded %+v", c.Services)
+	}
 }

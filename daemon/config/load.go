@@ -97,8 +97,8 @@ func (c *Config) read(file string, where places) error {
 		return fmt.Errorf("config: %w", err)
 	}
 	// The decoder would replace the tables of earlier files, so they are set aside.
-	members, shares, instances, peers := c.Members, c.Shares, c.Instances, c.Peers
-	c.Members, c.Shares, c.Instances, c.Peers = nil, nil, nil, nil
+	members, shares, instances, peers, services := c.Members, c.Shares, c.Instances, c.Peers, c.Services
+	c.Members, c.Shares, c.Instances, c.Peers, c.Services = nil, nil, nil, nil, nil
 	meta, err := toml.Decode(string(text), c)
 	if err != nil {
 		var syntax toml.ParseError
@@ -110,10 +110,11 @@ func (c *Config) read(file string, where places) error {
 		}
 		return fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers)}
+	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers), "service": len(services)}
 	found := where.add(file, string(text), base)
 	c.Members, c.Shares = append(members, c.Members...), append(shares, c.Shares...)
 	c.Instances, c.Peers = append(instances, c.Instances...), append(peers, c.Peers...)
+	c.Services = append(services, c.Services...)
 
 	var unknown []error
 	told := map[string]bool{}
