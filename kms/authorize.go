@@ -50,17 +50,20 @@ func (c *call) authorizeFound(ref reference, act *action) (grant, error) {
 	return g, err
 }
 
-// authorize decides by policy, then by state. A caller of another account who is not allowed learns only that the key
+// authorize decides by policy, then by what kind of key it is, then by state. A caller of another account who is not allowed learns only that the key
 // is not there.
 func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if c.event.KeyID != k.ID {
 		c.event.KeyID = k.ID
 	}
-	if !c.allowed(k) {
+	if !c.isServiceOf(k) && !c.allowed(k) {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
 		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s", c.actor.Principal, act.name, k.ID)
+	}
+	if err := c.checkRole(k, act); err != nil {
+		return grant{}, err
 	}
 	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
 		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)

@@ -666,7 +666,6 @@ func testCreateKeyRefusals(t *testing.T, f *fixture) {
 		req  kmswire.CreateKeyRequest
 		want Code
 	}{
-		"no instance":      {kmswire.CreateKeyRequest{}, MissingParameter},
 		"unknown instance": {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-x"}, InvalidParameter},
 		"unknown spec":     {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: "DES"}, InvalidParameter},
 		"wrong usage":      {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: kmswire.ECP256, KeyUsage: kmswire.EncryptDecrypt}, InvalidParameter},
