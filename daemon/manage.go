@@ -266,7 +266,7 @@ func readRecovery(stateDir string) ([]byte, *failure) {
 func (s *server) serveReload(*http.Request) (any, *failure) {
 	waiting, err := s.reloadNow()
 	switch {
-	case isPoolRefusal(err):
+	case isPartRefusal(err):
 		return nil, &failure{kms.OperationRejected, err.Error()}
 	case err != nil:
 		return nil, &failure{kms.InvalidParameter, err.Error()}

@@ -104,7 +104,8 @@ func (p *parts) Close() error {
 func serviceInstances(c *config.Config) []kms.Instance {
 	var all []kms.Instance
 	for _, in := range c.Instances {
-		all = append(all, kms.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		all = append(all, kms.Instance{ID: in.ID, Type: in.Type, Name: in.Name, Account: in.Account, SharedWith: in.SharedWith,
+			Keys: in.Keys, Access: in.Access, QPS: in.QPS, Default: in.Default})
 	}
 	return all
 }

@@ -41,7 +41,7 @@ func newSoftFixture(t testing.TB) *fixture {
 	f := &fixture{t: t, events: &events{}, db: db}
 	f.Service, err = New(ctx, Config{
 		Store: db, Region: "local", Account: testAccount, Accounts: []string{testAccount, otherAccount}, Audit: f.events, Log: zerolog.Nop(),
-		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance}},
+		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,11 @@ func (c *call) version(g grant, versionID, versionParam string, usage kmswire.Ke
 	if !slices.Contains(fitting, alg) {
 		return nil, Invalid(algParam, "%q does not fit: %s keys take %v", alg, g.key.Spec, fitting)
 	}
+	if !c.dryRun {
+		if err := c.charge(g, max(1, c.event.Items)); err != nil {
+			return nil, err
+		}
+	}
 	return c.materials.get(c.ctx, g, versionID)
 }
 

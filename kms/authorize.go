@@ -55,21 +55,27 @@ func (c *call) authorizeFound(ref reference, act *action) (grant, error) {
 	return g, err
 }
 
-// authorize decides by policy, then by state. A caller of another account who is not allowed learns only that the key
+// authorize decides by policy, then by what kind of key it is, then by state. A caller of another account who is not allowed learns only that the key
 // is not there.
 func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if c.event.KeyID != k.ID {
 		c.event.KeyID = k.ID
 	}
-	allowed, err := c.permits(k, act)
-	if err != nil {
-		return grant{}, err
+	allowed := c.isServiceOf(k)
+	if !allowed {
+		var err error
+		if allowed, err = c.permits(k, act); err != nil {
+			return grant{}, err
+		}
 	}
 	if !allowed {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
 		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it; keywardctl policy simulate says why", c.actor.Principal, act.name, k.ID)
+	}
+	if err := c.checkRole(k, act); err != nil {
+		return grant{}, err
 	}
 	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
 		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)

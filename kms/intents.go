@@ -29,6 +29,10 @@ const recoverEvery = 10 * time.Second
 // in an HSM is announced by an intent that the same commit removes (two phases: what a crash leaves is undone at the
 // next start).
 func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*keystore.Change, *keystore.Version)) (*keystore.Version, error) {
+	// A full instance is told before an HSM works for nothing. The commit decides.
+	if err := c.roomForKey(c.ctx, k); err != nil {
+		return nil, err
+	}
 	v := &keystore.Version{ID: newVersionID(k.ID), KeyID: k.ID, Created: k.LastRotation}
 	if k.Protection == kmswire.ProtectionSoftware {
 		if err := c.softwareMaterial(v, sp); err != nil {
@@ -36,7 +40,7 @@ func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*key
 		}
 		ch := c.store.Change()
 		add(ch, v)
-		return v, commitError(ch.Commit(c.ctx))
+		return v, c.commitError(k, c.limitKeys(ch, k).Commit(c.ctx))
 	}
 
 	intent := &keystore.Intent{ID: newIntentID(), Kind: kind, KeyID: k.ID, Version: v.ID, Started: c.now().UTC()}
@@ -57,21 +61,26 @@ func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*key
 	}
 	ch := c.store.Change()
 	add(ch, v)
-	if err := ch.DeleteIntent(intent).Commit(context.WithoutCancel(c.ctx)); err != nil {
+	if err := c.limitKeys(ch, k).DeleteIntent(intent).Commit(context.WithoutCancel(c.ctx)); err != nil {
 		// After any other error the commit may have happened all the same. The next start knows: it happened exactly if
 		// the intent is gone.
-		if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrFull) {
+		if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrFull) || errors.Is(err, keystore.ErrQuota) || errors.Is(err, keystore.ErrAccessQuota) {
 			c.abandon(intent)
 		}
-		return nil, commitError(err)
+		return nil, c.commitError(k, err)
 	}
 	return v, nil
 }
 
-// commitError leaves ErrConflict to the caller, who knows what it means.
-func commitError(err error) error {
-	if err == nil || errors.Is(err, keystore.ErrConflict) {
+// commitError words the error of a commit that adds a version to k. It leaves ErrConflict to the caller, who knows what it means.
+func (s *Service) commitError(k *keystore.Key, err error) error {
+	switch {
+	case err == nil || errors.Is(err, keystore.ErrConflict):
 		return err
+	case errors.Is(err, keystore.ErrQuota):
+		return s.quotaError(k)
+	case errors.Is(err, keystore.ErrAccessQuota):
+		return s.accessQuotaUsed(k.Instance, err)
 	}
 	return storeError(err)
 }

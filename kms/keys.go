@@ -130,7 +130,7 @@ func (c *call) changeKey(keyID string, edit func(grant, *keystore.Key) error) (*
 		if errors.Is(err, keystore.ErrConflict) && try < 5 {
 			continue
 		}
-		if errors.Is(err, keystore.ErrQuota) {
+		if errors.Is(err, keystore.ErrAccessQuota) {
 			return nil, c.accessQuotaUsed(next.Instance, err)
 		}
 		if err != nil {

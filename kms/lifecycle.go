@@ -213,7 +213,7 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 		return storeError(err)
 	}
 	if err := ch.Commit(c.ctx); err != nil {
-		return commitError(err)
+		return c.commitError(k, err)
 	}
 	for _, id := range gone {
 		c.materials.drop(id)
@@ -234,7 +234,7 @@ func (c *call) purge(k *keystore.Key) error {
 		begun.Deleting = true
 		err := c.store.Change().At(c.now()).Urgent().UpdateKey(k, &begun).PutIntent(intent).Commit(c.ctx)
 		if err != nil {
-			return commitError(err)
+			return c.commitError(k, err)
 		}
 		if k, err = c.store.Key(c.ctx, k.ID); err != nil {
 			return storeError(err)
@@ -255,5 +255,5 @@ func (c *call) purge(k *keystore.Key) error {
 	}
 	// The intent is put once more: the key's record alone says that its destruction goes on, should the intent be lost.
 	ch := c.store.Change().At(c.now()).Urgent().DeleteKey(k, c.now()).PutIntent(intent).DeleteIntent(intent)
-	return commitError(ch.Commit(c.ctx))
+	return c.commitError(k, ch.Commit(c.ctx))
 }

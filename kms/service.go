@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,27 +13,14 @@ import (
 	"github.com/keyward/keyward/keystore"
 )
 
-// Instance is where keys are created.
-type Instance struct {
-	ID   string // kst-…
-	Type string // software or hardware
-	Name string // for people
-}
-
-// The types of instance.
-const (
-	SoftwareInstance = "software"
-	HardwareInstance = "hardware"
-)
-
 // Config is what a Service is made of.
 type Config struct {
-	Store     *keystore.DB  // closed by the caller, after the Service
-	Pool      *hsmpool.Pool // closed by the caller, after the Service
-	Region    string        // the <region> of ARNs
-	Account   string        // the first account: the owner of the instances
-	Accounts  []string      // all accounts; empty: Account alone
-	Instances []Instance
+	Store     *keystore.DB       // closed by the caller, after the Service
+	Pool      *hsmpool.Pool      // closed by the caller, after the Service
+	Region    string             // the <region> of ARNs
+	Account   string             // the first account: the owner of instances that name none
+	Accounts  []string           // all accounts; empty: Account alone
+	Instances []Instance         // see also SetInstances
 	Services  []ServicePrincipal // see also SetServices
 	Audit     Auditor
 	Log       zerolog.Logger
@@ -53,7 +39,8 @@ type Service struct {
 	region    string
 	account   string
 	accounts  []string
-	instances []Instance
+	instances atomic.Pointer[instanceTable]
+	uptime    func() time.Duration // how long the Service has been there; it never goes back
 	audit     Auditor
 	log       zerolog.Logger
 	now       func() time.Time
@@ -72,15 +59,8 @@ type Service struct {
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
 // an HSM is away, is tried again in the background until Close. So is all that the Service does by itself: see schedule.
 func New(ctx context.Context, c Config) (*Service, error) {
-	seen := map[string]bool{}
-	for _, in := range c.Instances {
-		if in.Type != SoftwareInstance && in.Type != HardwareInstance {
-			return nil, fmt.Errorf("kms: instance %s has type %q; it must be %s or %s", in.ID, in.Type, SoftwareInstance, HardwareInstance)
-		}
-		if seen[in.ID] {
-			return nil, fmt.Errorf("kms: instance %s is configured twice", in.ID)
-		}
-		seen[in.ID] = true
+	if err := validInstances(c.Instances); err != nil {
+		return nil, err
 	}
 	if len(c.Accounts) == 0 {
 		c.Accounts = []string{c.Account}
@@ -96,9 +76,12 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts, instances: c.Instances,
+		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
 		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(), clock: clock, schedule: newSchedule(&c),
 	}
+	begin := time.Now()
+	s.uptime = func() time.Duration { return time.Since(begin) }
+	s.SetInstances(c.Instances)
 	s.materials = newMaterialCache(s.load)
 	s.SetServices(c.Services)
 	s.ledger = newLedger(c.Store, s.services.Load, c.Log)
@@ -118,16 +101,6 @@ func (s *Service) Close() {
 	s.done.Wait()
 	s.saveUse()
 	s.materials.close()
-}
-
-// instance finds an instance by its ID.
-func (s *Service) instance(id string) (Instance, error) {
-	for _, in := range s.instances {
-		if in.ID == id {
-			return in, nil
-		}
-	}
-	return Instance{}, Errorf(ResourceNotFound, "there is no instance %q", id)
 }
 
 // storeError renders an error of the store for the caller. ErrNotFound and ErrConflict mean something else at each place

@@ -225,6 +225,7 @@ func (k *checker) pin(key, who string, m *Member) {
 
 func (k *checker) instances() {
 	seen := map[string]bool{}
+	defaults := map[string]string{} // by account
 	if len(k.c.Instances) == 0 {
 		k.bad("instance", "there is no [[instance]], so no key could be created; add one with id, type and name")
 	}
@@ -244,9 +245,55 @@ func (k *checker) instances() {
 		default:
 			k.bad(key+".type", "instance %q: type = %q; known are %s, %s", in.ID, in.Type, Software, Hardware)
 		}
+		k.quotas(key, &in)
+		k.sharing(key, &in)
+		if other, ok := defaults[in.Account]; ok && in.Default {
+			k.bad(key+".default", "instances %q and %q are both the default of account %s; it can have one", other, in.ID, in.Account)
+		}
+		if in.Default {
+			defaults[in.Account] = in.ID
+		}
 	}
 	if len(k.c.Members) == 0 {
 		k.bad("member", "there is no [[member]]; keyward needs at least one HSM token, also for software keys, whose store key it holds")
+	}
+}
+
+// Limits of an instance's quotas. They only keep typing mistakes out.
+const (
+	maxKeys   = 100_000_000
+	maxAccess = 10_000
+	maxQPS    = 1_000_000
+)
+
+func (k *checker) quotas(key string, in *Instance) {
+	for _, q := range []struct {
+		name            string
+		value, from, to int
+	}{{"keys", in.Keys, 1, maxKeys}, {"access", in.Access, 0, maxAccess}, {"qps", in.QPS, 0, maxQPS}} {
+		if q.value < q.from || q.value > q.to {
+			k.bad(key+"."+q.name, "instance %q: %s = %d; it must be %d to %d", in.ID, q.name, q.value, q.from, q.to)
+		}
+	}
+}
+
+// sharing checks the accounts of an instance.
+func (k *checker) sharing(key string, in *Instance) {
+	if in.Account != "" && !slices.Contains(k.c.Accounts, in.Account) {
+		k.bad(key+".account", "instance %q: account %q is not among accounts", in.ID, in.Account)
+	}
+	for i, a := range in.SharedWith {
+		switch {
+		case a == in.Account:
+			k.bad(key+".shared_with", "instance %q: account %q owns it and need not be in shared_with", in.ID, a)
+		case !slices.Contains(k.c.Accounts, a):
+			k.bad(key+".shared_with", "instance %q: account %q in shared_with is not among accounts", in.ID, a)
+		case slices.Contains(in.SharedWith[:i], a):
+			k.bad(key+".shared_with", "instance %q: account %q is in shared_with twice", in.ID, a)
+		}
+	}
+	if n := len(in.SharedWith); n > in.Access && in.Access >= 0 {
+		k.bad(key+".shared_with", "instance %q: %d accounts share it, and access = %d lets no more in; raise access", in.ID, n, in.Access)
 	}
 }
 

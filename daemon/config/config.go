@@ -87,9 +87,15 @@ type Share struct {
 
 // Instance is a place where keys are created.
 type Instance struct {
-	ID   string `toml:"id"`
-	Type string `toml:"type"` // software or hardware
-	Name string `toml:"name"`
+	ID         string   `toml:"id"`
+	Type       string   `toml:"type"` // software or hardware
+	Name       string   `toml:"name"`
+	Account    string   `toml:"account"`     // its owner; empty: the first account
+	SharedWith []string `toml:"shared_with"` // other accounts that may make keys in it
+	Keys       int      `toml:"keys"`        // key versions that it may hold
+	Access     int      `toml:"access"`      // other accounts that may share it, or be let in by key policies
+	QPS        int      `toml:"qps"`         // cryptographic operations a second; 0: no limit
+	Default    bool     `toml:"default"`     // where its owner's keys are made when no instance is named
 }
 
 // Peer maps local callers to a principal. All conditions that are given must hold; the first row that fits wins.
@@ -138,6 +144,8 @@ const (
 	DefaultIsolation      = Process
 	DefaultWorkers        = 1
 	DefaultWeight         = 1
+	DefaultKeys           = 1_000_000
+	DefaultAccess         = 8
 	DefaultLogLevel       = "info"
 	DefaultShutdown       = 15 * time.Second
 )

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +145,16 @@ func TestMistakes(t *testing.T) {
 		{"instance id", "kst-software", "software", []string{"keyward.toml:9:", "kst-"}},
 		{"same instance", "", "\n[[instance]]\nid = \"kst-software\"\ntype = \"hardware\"\n", []string{"keyward.toml:13:", "twice"}},
 		{"no instance", "[[instance]]\nid = \"kst-software\"\ntype = \"software\"\n", "", []string{"no [[instance]]"}},
+		{"external instance", `"software"`, `"external"`, []string{"keyward.toml:10:", "not there yet"}},
+		{"no keys", "", "keys = 0\n", []string{"keyward.toml:11:", `instance "kst-software": keys = 0`, "1 to"}},
+		{"negative access", "", "access = -1\n", []string{"keyward.toml:11:", "access = -1"}},
+		{"negative qps", "", "qps = -1\n", []string{"keyward.toml:11:", "qps = -1"}},
+		{"instance of a stranger", "", "account = \"1000000000000009\"\n", []string{"keyward.toml:11:", `"1000000000000009" is not among accounts`}},
+		{"shared with a stranger", "", "shared_with = [\"1000000000000009\"]\n", []string{"keyward.toml:11:", "in shared_with is not among accounts"}},
+		{"shared with its owner", "", "shared_with = [\"1000000000000001\"]\n", []string{"keyward.toml:11:", "owns it"}},
+		{"shared twice", "\n[[member]]", "accounts = [\"1000000000000001\", \"1000000000000002\"]\n[[instance]]\nid = \"kst-x\"\ntype = \"software\"\nshared_with = [\"1000000000000002\", \"1000000000000002\"]\n[[member]]", []string{"keyward.toml:5:", "in shared_with twice"}},
+		{"shared with too many", "\n[[member]]", "accounts = [\"1000000000000001\", \"1000000000000002\"]\n[[instance]]\nid = \"kst-x\"\ntype = \"software\"\naccess = 0\nshared_with = [\"1000000000000002\"]\n[[member]]", []string{"1 accounts share it", "access = 0"}},
+		{"two defaults", "", "default = true\n\n[[instance]]\nid = \"kst-b\"\ntype = \"hardware\"\ndefault = true\n", []string{"keyward.toml:16:", `"kst-software" and "kst-b"`, "account 1000000000000001"}},
 		{"bad principal", "", "\n[[peer]]\nuid = 1\nprincipal = \"acs:ram::*:root\"\n", []string{"keyward.toml:14:", "without wildcards"}},
 		{"foreign principal", "", "\n[[peer]]\nuid = 1\nprincipal = \"acs:ram::1000000000000009:root\"\n", []string{"not among accounts"}},
 		{"no principal", "", "\n[[peer]]\nuid = 1\n", []string{"keyward.toml:12:", "no principal"}},
@@ -243,6 +254,28 @@ func TestPool(t *testing.T) {
 	}
 	if m := c.Members[0]; m.Workers != 16 || m.CallTimeout != Duration(2*time.Second) || c.Shares[0] != (Share{"acs:ram::1000000000000001:root", 1000, 7}) {
 		t.Errorf("loaded %+v", c)
+	}
+}
+
+// TestInstances reads what says whose instances are and how much goes into them, and sees the defaults.
+func TestInstances(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Instance{ID: "kst-software", Type: Software, Account: DefaultAccount, Keys: DefaultKeys, Access: DefaultAccess}
+	if !reflect.DeepEqual(c.Instances[0], want) {
+		t.Errorf("the defaults are %+v", c.Instances[0])
+	}
+	two := "accounts = [\"1000000000000001\", \"1000000000000002\"]\n"
+	c, err = load(t, two+good+"account = \"1000000000000002\"\nshared_with = [\"1000000000000001\"]\nkeys = 7\naccess = 1\nqps = 9\ndefault = true\n"+
+		"\n[[instance]]\nid = \"kst-b\"\ntype = \"hardware\"\naccess = 0\ndefault = true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = Instance{"kst-software", Software, "", "1000000000000002", []string{"1000000000000001"}, 7, 1, 9, true}
+	if !reflect.DeepEqual(c.Instances[0], want) || c.Instances[1].Access != 0 || !c.Instances[1].Default {
+		t.Errorf("loaded %+v", c.Instances)
 	}
 }
 

@@ -55,6 +55,14 @@ func (c *Config) fill(where places) {
 	for i := range c.Members {
 		set(&c.Members[i].Workers, fmt.Sprintf("member[%d].workers", i), DefaultWorkers)
 	}
+	for i := range c.Instances {
+		in := &c.Instances[i]
+		set(&in.Keys, fmt.Sprintf("instance[%d].keys", i), DefaultKeys)
+		set(&in.Access, fmt.Sprintf("instance[%d].access", i), DefaultAccess)
+		if in.Account == "" && len(c.Accounts) > 0 {
+			in.Account = c.Accounts[0]
+		}
+	}
 	for i := range c.Shares {
 		set(&c.Shares[i].Weight, fmt.Sprintf("share[%d].weight", i), DefaultWeight)
 	}
