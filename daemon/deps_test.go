@@ -32,6 +32,8 @@ var imports = []struct{ from, to, why string }{
 	{"kms/kmsclient/...", "kms", "clients know the vocabulary (kmswire) only"},
 	{"kms/kmsclient/...", "hsmpool/...", "clients are free of cgo"},
 	{"kms/kmswire/...", "kms", "the vocabulary stands below everything"},
+	{"kms/kmssign/...", "kms", "clients sign too, and are free of cgo"},
+	{"kms", "kms/kmssign", "the service has no transport in it"},
 	{"daemon/admin/...", "kms/...", "keywardctl must not pull the service in"},
 	{"daemon/admin/...", "hsmpool/...", "keywardctl is free of cgo"},
 	{"daemon/config/...", "hsmpool/...", "the file's types are not the parts' types"},
@@ -112,7 +114,7 @@ func excepted(from, to string) bool {
 
 // TestPureGo holds the packages that keywardctl consists of to the standard library where they promise it.
 func TestPureGo(t *testing.T) {
-	for _, name := range []string{"daemon/admin", "kms/kmswire", "hsmpool/hsmtest/faulty/control"} {
+	for _, name := range []string{"daemon/admin", "kms/kmswire", "kms/kmssign", "hsmpool/hsmtest/faulty/control"} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+"/"+name).Output()
 		if err != nil {
 			t.Fatalf("go list: %v", err)
