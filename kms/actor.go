@@ -1,5 +1,7 @@
 package kms
 
+import "net/netip"
+
 // Door is where a call came in.
 type Door uint8
 
@@ -14,8 +16,8 @@ const (
 func (d Door) String() string { return [...]string{"API", "PKCS11", "XKI"}[d] }
 
 // Actor is who is calling: a principal, and what is known of the process or peer behind it. Only Principal and Account
-// decide what is allowed; the rest is for the audit. An Actor is immutable once made; the daemon makes one for each
-// connection.
+// decide what is allowed; the rest is for the audit. An Actor is immutable once made; there is one for each local
+// connection, and one for each request from a network.
 type Actor struct {
 	Principal  string // acs:ram::<account>:root, :user/<name> or :role/<name>
 	Account    string // the account that Principal belongs to
@@ -24,5 +26,8 @@ type Actor struct {
 	PID        int32  // of a local peer, as it connected; for the audit only
 	Unit       string // systemd unit of a local peer, if any
 	Executable string // of a local peer, if it could be read
-	RemoteAddr string // of a network peer
+	RemoteAddr string // of a network peer, with its port
+
+	AccessKeyID string     // that the request was signed with, if it was
+	SourceIP    netip.Addr // of a network peer; an IPv4 address is one, never mapped into IPv6
 }
