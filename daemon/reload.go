@@ -64,9 +64,14 @@ func (s *server) reload() (waiting []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	takeOver, err := s.readCertificates(&running, c)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.pool.Update(pool); err != nil {
 		return nil, &poolRefusal{err}
 	}
+	takeOver()
 	zerolog.SetGlobalLevel(level)
 	s.peers.Store(peers)
 	// The next reload compares with what runs.

@@ -80,7 +80,7 @@ func TestShippedDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}} {
+	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"listener"}} {
 		known, ok := keysOf(table)
 		if !ok {
 			t.Fatalf("no table %v", table)

@@ -58,6 +58,10 @@ func (c *Config) fill(where places) {
 	for i := range c.Shares {
 		set(&c.Shares[i].Weight, fmt.Sprintf("share[%d].weight", i), DefaultWeight)
 	}
+	for i := range c.Listeners {
+		set(&c.Listeners[i].MaxConnections, fmt.Sprintf("listener[%d].max_connections", i), DefaultMaxConnections)
+		set(&c.Listeners[i].MaxPerAddress, fmt.Sprintf("listener[%d].max_connections_per_address", i), DefaultMaxPerAddress)
+	}
 }
 
 // filesOf is the main file and what conf.d adds, in the order of reading.
@@ -89,8 +93,8 @@ func (c *Config) read(file string, where places) error {
 		return fmt.Errorf("config: %w", err)
 	}
 	// The decoder would replace the tables of earlier files, so they are set aside.
-	members, shares, instances, peers := c.Members, c.Shares, c.Instances, c.Peers
-	c.Members, c.Shares, c.Instances, c.Peers = nil, nil, nil, nil
+	members, shares, instances, peers, listeners := c.Members, c.Shares, c.Instances, c.Peers, c.Listeners
+	c.Members, c.Shares, c.Instances, c.Peers, c.Listeners = nil, nil, nil, nil, nil
 	meta, err := toml.Decode(string(text), c)
 	if err != nil {
 		var syntax toml.ParseError
@@ -102,10 +106,11 @@ func (c *Config) read(file string, where places) error {
 		}
 		return fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers)}
+	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers), "listener": len(listeners)}
 	found := where.add(file, string(text), base)
 	c.Members, c.Shares = append(members, c.Members...), append(shares, c.Shares...)
 	c.Instances, c.Peers = append(instances, c.Instances...), append(peers, c.Peers...)
+	c.Listeners = append(listeners, c.Listeners...)
 
 	var unknown []error
 	told := map[string]bool{}

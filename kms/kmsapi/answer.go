@@ -65,7 +65,7 @@ func (c *call) write(status int, body []byte) {
 	header["Cache-Control"] = noStore
 	header["X-Acs-Request-Id"] = []string{c.id}
 	c.started = true
-	if len(body) > maxPooled { // may be more than the socket takes at once
+	if len(body) > maxPooled || c.h.signatures != nil { // more than the socket takes at once, or to a stranger
 		rc := http.NewResponseController(c.w)
 		if err := rc.SetWriteDeadline(time.Now().Add(c.h.bodyTimeout)); err == nil {
 			defer c.unlimitWriting(rc)
