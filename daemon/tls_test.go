@@ -435,6 +435,7 @@ func TestSlowClients(t *testing.T) {
 		"HTTP/2: only preface":  {secure("h2", preface), ""},
 		"HTTP/2: half a head":   {secure("h2", preface+frame(1, 0, 1, headers("/"))), ""},
 		"HTTP/2: no CONTINUED":  {secure("h2", preface+frame(1, 1, 1, headers("/")[:3])+frame(9, 0, 1, "\x84")), ""},
+		"HTTP/2: half a form":   {secure("h2", preface+frame(1, 4, 1, "\x83\x87\x01\x01h\x04\x01/\x0f\x10\x21application/x-www-form-urlencoded")+frame(0, 0, 1, "KeyId=")), `"Code":"RequestTimeout"`},
 		"plain HTTP":            {plain("GET / HTTP/1.1\r\nHost: h\r\n\r\n"), "400 Bad Request"},
 		"a head without an end": {secure("http/1.1", "GET / HTTP/1.1\r\nHost: h\r\nX: "+strings.Repeat("x", 2*maxHead)), "431 "},
 	} {
@@ -509,16 +510,17 @@ func TestRapidReset(t *testing.T) {
 	if err == nil {
 		err = w.Flush()
 	}
-	t.Logf("writing ended with: %v", err) // the server may have had enough
-	<-waitFor(func() bool { return most.Load() > 0 })
+	if err != nil {
+		t.Logf("the server had enough of it while it was sent: %v", err)
+	}
+	<-waitFor(func() bool { return most.Load() == http2Streams })
+	<-drained // it ends the connection
 	resp, err := httpsClient(t, cert, true).Get("https://" + addr + "/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
 	close(hold)
-	_ = conn.Close()
-	<-drained
 	if n := most.Load(); n > http2Streams {
 		t.Errorf("%d requests of one connection ran at a time", n)
 	}
