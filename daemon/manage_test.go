@@ -21,6 +21,7 @@ import (
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/kms/kmsapi"
 )
 
 // appliance is a whole one, with two SoftHSM2 tokens in this process, served on a real socket.
@@ -30,7 +31,8 @@ type appliance struct {
 	client *admin.Client
 }
 
-func newAppliance(t *testing.T) *appliance {
+// newAppliance starts one. prepare may write files into its directory, and gives what to add to the configuration.
+func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 	t.Helper()
 	module, err := findSoftHSM("")
 	if err != nil {
@@ -51,6 +53,9 @@ func newAppliance(t *testing.T) *appliance {
 	}
 	a := &appliance{dir: dir}
 	a.change(t, "\n[pool]\nisolation = \"none\"\n\n[[peer]]\nuid = 4242\nprincipal = \"acs:ram::"+config.DefaultAccount+":user/plain\"\n")
+	for _, p := range prepare {
+		a.change(t, p(dir))
+	}
 	c, err := config.Load(a.path())
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +69,9 @@ func newAppliance(t *testing.T) *appliance {
 		t.Fatal(err)
 	}
 	a.server = newServer(p, c, peers, zerolog.Nop())
+	if err := a.server.listenTLS(t.Context(), kmsapi.New(p.svc, tlsOptions(zerolog.Nop(), oneAccessKey{}))); err != nil {
+		t.Fatal(err)
+	}
 	l, err := listenAdmin(&c.Sockets)
 	if err != nil {
 		t.Fatal(err)

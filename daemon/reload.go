@@ -70,9 +70,14 @@ func (s *server) reload() (waiting []string, err error) {
 	if err := s.svc.CheckInstances(s.stopping, instances); err != nil {
 		return nil, &partRefusal{err}
 	}
+	takeOver, err := s.readCertificates(&running, c)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.pool.Update(pool); err != nil {
 		return nil, &partRefusal{err}
 	}
+	takeOver()
 	zerolog.SetGlobalLevel(level)
 	s.peers.Store(peers)
 	s.svc.SetInstances(instances)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -98,6 +99,7 @@ func (c *Config) check(where places) []error {
 		k.peer(key, &c.Peers[i])
 	}
 	k.services()
+	k.listeners()
 	return k.errs
 }
 
@@ -294,6 +296,36 @@ func (k *checker) sharing(key string, in *Instance) {
 	}
 	if n := len(in.SharedWith); n > in.Access && in.Access >= 0 {
 		k.bad(key+".shared_with", "instance %q: %d accounts share it, and access = %d lets no more in; raise access", in.ID, n, in.Access)
+	}
+}
+
+func (k *checker) listeners() {
+	seen := map[string]bool{}
+	for i := range k.c.Listeners {
+		l := &k.c.Listeners[i]
+		key := fmt.Sprintf("listener[%d]", i)
+		addr, err := netip.ParseAddrPort(l.Address)
+		switch {
+		case err != nil:
+			k.bad(key+".address", "address = %q; it must be an IP address and a port, such as \"0.0.0.0:8443\", \"[::]:8443\" or \"10.0.0.1:8443\"", l.Address)
+		case seen[addr.String()] && addr.Port() != 0:
+			k.bad(key+".address", "address %q is there twice", l.Address)
+		}
+		seen[addr.String()] = true
+		if l.CertFile == "" {
+			k.bad(key, "listener %q has no cert_file: there is TLS only, so it needs a certificate", l.Address)
+		}
+		if (l.KeyFile == "") == (l.Key == "") {
+			k.bad(key, "listener %q needs exactly one of key_file (the certificate's private key in a file) and key (the ID or alias of a key of keyward)", l.Address)
+		}
+		k.path(key+".cert_file", l.CertFile)
+		k.path(key+".key_file", l.KeyFile)
+		if l.MaxConnections < 1 || l.MaxConnections > 100_000 {
+			k.bad(key+".max_connections", "max_connections = %d; it must be 1 to 100000", l.MaxConnections)
+		}
+		if l.MaxPerAddress < 1 || l.MaxPerAddress > 100_000 {
+			k.bad(key+".max_connections_per_address", "max_connections_per_address = %d; it must be 1 to 100000", l.MaxPerAddress)
+		}
 	}
 }
 

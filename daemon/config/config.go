@@ -4,7 +4,7 @@
 // The file is TOML. A key that is not known is an error, with the place and the nearest known key, because a typo in a
 // security setting must not pass as its default. Files in conf.d beside the main file are read after it in order of
 // name: a value set there replaces the earlier one, a table in double brackets ([[member]], [[share]], [[instance]],
-// [[peer]], [[service]]) is added to the earlier ones.
+// [[peer]], [[service]], [[listener]]) is added to the earlier ones.
 package config
 
 import (
@@ -28,6 +28,7 @@ type Config struct {
 	Instances       []Instance `toml:"instance"`
 	Peers           []Peer     `toml:"peer"`
 	Services        []Service  `toml:"service"`
+	Listeners       []Listener `toml:"listener"`
 
 	// Path is the main file, absolute. Files are all files that were read, in order.
 	Path  string   `toml:"-"`
@@ -119,6 +120,16 @@ type Service struct {
 	Unit       string   `toml:"unit"`       // narrows them to a systemd unit; needed for the root of an account
 }
 
+// Listener is a place where the KMS API is served with TLS, to requests that are signed with an access key.
+type Listener struct {
+	Address        string `toml:"address"`   // IP and port; port 0: one that is free
+	CertFile       string `toml:"cert_file"` // PEM: the certificate, and the ones between it and the root
+	KeyFile        string `toml:"key_file"`  // PEM: its private key, or else
+	Key            string `toml:"key"`       // ID or alias of the key of keyward that is its private key
+	MaxConnections int    `toml:"max_connections"`
+	MaxPerAddress  int    `toml:"max_connections_per_address"`
+}
+
 // Duration is a time span in Go's notation, such as 10s or 2m.
 type Duration time.Duration
 
@@ -140,6 +151,7 @@ const (
 	DefaultStateDir       = "/var/lib/keyward"
 	DefaultAdminSocket    = "/run/keyward/admin.sock"
 	DefaultMaxConnections = 1024
+	DefaultMaxPerAddress  = 128
 	DefaultQueue          = 4096
 	DefaultIsolation      = Process
 	DefaultWorkers        = 1

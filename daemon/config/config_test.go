@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -81,7 +82,7 @@ func TestShippedDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"service"}} {
+	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"service"}, {"listener"}} {
 		known, ok := keysOf(table)
 		if !ok {
 			t.Fatalf("no table %v", table)
@@ -113,6 +114,9 @@ func TestGood(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	member := "\n[[member]]\nname = \"b\"\nmodule = \"/m.so\"\ntoken_label = \"keyward-b\"\npin_file = \"%DIR%/pin\"\n"
 	service := "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n"
+	listener := func(address, more string) string {
+		return fmt.Sprintf("\n[[listener]]\naddress = %q\ncert_file = \"/c\"\n%s\n", address, more)
+	}
 	rows := []struct {
 		name     string
 		old, new string // replaced in good; an empty old adds new at the end
@@ -176,6 +180,16 @@ func TestMistakes(t *testing.T) {
 		{"short call", "pin_file", "call_timeout = \"99ms\"\npin_file", []string{"keyward.toml:6:", "call_timeout", "100ms to 10m"}},
 		{"long call", "pin_file", "call_timeout = \"601s\"\npin_file", []string{"call_timeout", "100ms to 10m"}},
 		{"call of no time", "pin_file", "call_timeout = 5\npin_file", []string{"keyward.toml:6:", "span of time"}},
+		{"listener without address", "", listener("", `key = "k"`), []string{"keyward.toml:13:", "IP address and a port"}},
+		{"listener at a name", "", listener("localhost:8443", `key = "k"`), []string{"keyward.toml:13:", "localhost"}},
+		{"same listener", "", listener("[::]:8443", `key = "k"`) + listener("[::]:8443", `key = "k"`), []string{"keyward.toml:18:", "twice"}},
+		{"listener without key", "", listener("[::]:8443", ""), []string{"keyward.toml:12:", "exactly one of key_file"}},
+		{"listener with two keys", "", listener("[::]:8443", "key = \"k\"\nkey_file = \"/k\""), []string{"exactly one of key_file"}},
+		{"listener without certificate", "", strings.Replace(listener("[::]:8443", `key = "k"`), "cert_file = \"/c\"", "", 1), []string{"keyward.toml:12:", "TLS only"}},
+		{"relative certificate", "", strings.Replace(listener("[::]:8443", `key = "k"`), "/c", "c", 1), []string{"keyward.toml:14:", "relative"}},
+		{"relative key", "", listener("[::]:8443", `key_file = "k"`), []string{"keyward.toml:15:", "relative"}},
+		{"listener's connections", "", listener("[::]:8443", "key = \"k\"\nmax_connections = 0"), []string{"keyward.toml:16:", "1 to 100000"}},
+		{"address's connections", "", listener("[::]:8443", "key = \"k\"\nmax_connections_per_address = 0"), []string{"keyward.toml:16:", "1 to 100000"}},
 		{"share of nobody", "", "\n[[share]]\nweight = 2\n", []string{"keyward.toml:12:", "this share has no principal"}},
 		{"share of a wildcard", "", "\n[[share]]\nprincipal = \"acs:ram::*:root\"\n", []string{"keyward.toml:13:", "without wildcards"}},
 		{"share of a stranger", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000009:root\"\n", []string{"keyward.toml:13:", "not among accounts"}},
