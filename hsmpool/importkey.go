@@ -332,6 +332,8 @@ func (r *importRun) public(h pkcs11.ObjectHandle) *Error {
 	}
 	var code pkcs11.Error
 	switch {
+	case errors.Is(err, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)):
+		return errorf(KindUnsupported, fateItem, "the module does not tell the public part of an imported %s key", kt.name)
 	case errors.As(err, &code):
 		return r.failMaterial(err, fnOther, stageOther, "read an imported key's public part")
 	case err != nil:

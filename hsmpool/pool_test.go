@@ -39,6 +39,7 @@ func TestPool(t *testing.T) {
 		{"Seal", testSeal}, {"AllOps", testAllOps}, {"GCMAgainstGo", testGCMAgainstGo}, {"KeysDiffer", testKeysDiffer},
 		{"DoAll", testDoAll}, {"Cancel", testCancel}, {"Full", testFull}, {"BadInput", testBadInput}, {"Cache", testCache},
 		{"Stampede", testStampede}, {"Separation", testSeparation}, {"Pinned", testPinned},
+		{"Transport", testTransport}, {"Import", testImport}, {"BadImports", testBadImports},
 		{"WycheproofGCM", testWycheproofGCM}, {"WycheproofOAEP", testWycheproofOAEP}, {"WycheproofVerify", testWycheproofVerify},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -65,6 +66,7 @@ func TestPoolIsolated(t *testing.T) {
 				test func(*testing.T, *hsmpool.Pool)
 			}{
 				{"Seal", testSeal}, {"AllOps", testAllOps}, {"DoAll", testDoAll}, {"Cancel", testCancel}, {"BadInput", testBadInput},
+				{"Import", testImport},
 			} {
 				t.Run(c.name, func(t *testing.T) {
 					c.test(t, p)
