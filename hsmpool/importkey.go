@@ -35,7 +35,11 @@ func (l *login) importKey(t *task, w *tokenWorker) *Error {
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, pinnedLabel(t.key.ObjectID)))
 		return l.inWork(func(s pkcs11.SessionHandle) *Error {
 			if _, err := l.mod.ctx.UnwrapKey(s, keyWrap(), l.wrap, wrapped, template); err != nil {
-				return l.fail(err, fnUnwrap, stageOther, "C_UnwrapKey to a token object")
+				e := l.fail(err, fnUnwrap, stageOther, "C_UnwrapKey to a token object")
+				if e.Kind == KindBadData {
+					e.Kind = KindInternal // the wrapping is ours
+				}
+				return e
 			}
 			return nil
 		})
