@@ -25,12 +25,15 @@ func (c *cli) keyCmd() *cobra.Command {
 		c.keyCreateCmd(), c.keyListCmd(), c.keyDescribeCmd(),
 		c.keyStateCmd("enable", "EnableKey", "Make a disabled key usable again"),
 		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
-		c.keyRotateCmd(), c.keyVersionsCmd(), c.keyUsageCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
+		c.keyRotateCmd(), c.keyRotationCmd(), c.keyProtectCmd(), c.keyUnprotectCmd(), c.keyDeleteCmd(), c.keyCancelDeletionCmd(),
+		c.keyVersionsCmd(), c.keyUsageCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {
 	var alias, spec, usage, instance, storage, description, secondary string
 	var tags []string
+	var every string
+	var never bool
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a key",
@@ -38,7 +41,8 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 
 A software key is kept sealed in keyward's store. A hardware key is made inside an HSM: with --storage
 HsmEncryptedDatabase (the default) any HSM of the group can use it, with HsmInternal it never leaves the one that made it.
-Without --usage a spec that can sign makes a signing key.`,
+Without --usage a spec that can sign makes a signing key.
+A symmetric key of a software instance is rotated every 365 days if nothing else is said; keywardctl key rotation changes that.`,
 		Example: `  keywardctl key create --alias app/db
   keywardctl key create --alias release --spec EC_P256 --instance kst-hardware --tag team=build
   keywardctl key create --alias mail --spec RSA_2048 --usage ENCRYPT/DECRYPT`,
@@ -67,6 +71,9 @@ Without --usage a spec that can sign makes a signing key.`,
 					return err
 				}
 			}
+			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
+				return err
+			}
 			var answer kmswire.CreateKeyResponse
 			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
 				return err
@@ -87,6 +94,8 @@ Without --usage a spec that can sign makes a signing key.`,
 	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
 	f.StringVar(&description, "description", "", "what it is for")
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
+	f.StringVar(&every, "rotate-every", "", "make a new version so often, such as 90d, 12w or 1y")
+	f.BoolVar(&never, "no-rotation", false, "never make a new version by itself")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
 	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
@@ -106,6 +115,9 @@ func (c *cli) sayCreated(k *kmswire.KeyMetadata, alias string) {
 		where = k.ProtectionLevel
 	}
 	c.say("made %s (%s, %s) in %s", name, k.KeySpec, k.KeyUsage, where)
+	if k.RotationInterval != "" {
+		c.say("it is rotated every %s", everyText(k.RotationInterval))
+	}
 	if k.KeyState == kmswire.PendingImport {
 		c.say("next: import its key material")
 		return
@@ -245,10 +257,6 @@ func (c *cli) keyDescribeCmd() *cobra.Command {
 				labels = append(labels, t.TagKey+"="+t.TagValue)
 			}
 			return c.print(whole, func() error {
-				rotation := k.AutomaticRotation
-				if k.RotationInterval != "" {
-					rotation += " every " + k.RotationInterval
-				}
 				protection := k.DeletionProtection
 				if k.DeletionProtectionDescription != "" {
 					protection += " (" + k.DeletionProtectionDescription + ")"
@@ -269,7 +277,7 @@ func (c *cli) keyDescribeCmd() *cobra.Command {
 					[2]string{"Primary version", k.PrimaryKeyVersion},
 					[2]string{"Created", k.CreationDate},
 					[2]string{"Creator", k.Creator},
-					[2]string{"Rotation", rotation},
+					[2]string{"Rotation", rotationText(k)},
 					[2]string{"Last rotation", k.LastRotationDate},
 					[2]string{"Next rotation", k.NextRotationDate},
 					[2]string{"Material expires", k.MaterialExpireTime},
@@ -299,6 +307,11 @@ func (c *cli) keyStateCmd(verb, action, short string) *cobra.Command {
 			var req any = &kmswire.EnableKeyRequest{KeyID: id}
 			if action == "DisableKey" {
 				req = &kmswire.DisableKeyRequest{KeyID: id}
+				if !c.yes && c.canAsk() {
+					if _, err := c.showUse(ctx, id); err != nil {
+						return err
+					}
+				}
 				if err := c.confirm(ctx, fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
 					return err
 				}
