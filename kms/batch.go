@@ -157,7 +157,9 @@ func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.B
 		if err := c.dryRunEnd(); err != nil {
 			return nil, err
 		}
-		c.pool.DoAll(ctx, b.jobs.jobs)
+		if len(b.jobs.jobs) > 0 {
+			c.pool.DoAll(ctx, b.jobs.jobs)
+		}
 		for j, job := range b.jobs.jobs {
 			i := b.jobs.item[j]
 			if job.Err != nil {
