@@ -166,6 +166,22 @@ func TestAnotherAccountSeesItsOwn(t *testing.T) {
 	}
 }
 
+func TestProgramNames(t *testing.T) {
+	p := root.Principal
+	for want, use := range map[string]keystore.Usage{
+		"nginx.service": {Caller: "c", Principal: p, Unit: "nginx.service", Executable: "/usr/sbin/nginx"},
+		"nginx":         {Caller: "c", Principal: p, Executable: "/usr/sbin/nginx"},
+		"[/bin/x]":      {Caller: "c", Principal: p, Executable: "[/bin/x]"},
+		"root":          {Caller: "c", Principal: p},
+		"role/web":      {Caller: "c", Principal: nginx.Principal},
+		"others":        {Caller: keystore.OtherCallers},
+	} {
+		if got := programName(&use); got != want {
+			t.Errorf("%+v is called %q, want %q", use, got, want)
+		}
+	}
+}
+
 // stopped makes the service's goroutine of the ledger end, so that a test does its rounds itself.
 func (u *useFixture) stopped() {
 	u.stop()
