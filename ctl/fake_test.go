@@ -43,6 +43,8 @@ type fakeDaemon struct {
 	calls   []string                      // actions, in order
 	refuse  map[string]*kmswire.ErrorBody // by action
 
+	usage fakeUse
+
 	needRestart []string
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
@@ -396,6 +398,8 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			return answer, nil
 		}
 		return kmswire.EmptyResponse{}, nil
+	case "StartKeyAssociationCheck", "ListKeyAssociations":
+		return d.associations(action, q)
 	case "ListKeyVersions":
 		req := into[kmswire.ListKeyVersionsRequest](q)
 		k, no := d.key(req.KeyID)

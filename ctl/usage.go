@@ -68,7 +68,7 @@ func (c *cli) checkUsers(ctx context.Context, key string) error {
 	pause := 10 * time.Millisecond
 	for {
 		var now kmswire.ListKeyAssociationsResponse
-		if err := c.call(ctx, "ListKeyAssociations", &kmswire.ListKeyAssociationsRequest{KeyID: key, Page: kmswire.Page{PageSize: 1}}, &now); err != nil {
+		if err := c.call(ctx, "ListKeyAssociations", &kmswire.ListKeyAssociationsRequest{KeyID: key, Page: kmswire.Page{PageNumber: 1, PageSize: 1}}, &now); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
 		switch now.CheckStatus {
@@ -95,9 +95,8 @@ func (c *cli) users(ctx context.Context, key string) (*kmswire.ListKeyAssociatio
 	err := pages(func(page kmswire.Page) ([]kmswire.KeyAssociation, int, error) {
 		var answer kmswire.ListKeyAssociationsResponse
 		err := c.call(ctx, "ListKeyAssociations", &kmswire.ListKeyAssociationsRequest{KeyID: key, Page: page}, &answer)
-		found := answer.Associations.Association
 		*all = answer
-		return found, answer.TotalCount, err
+		return answer.Associations.Association, answer.TotalCount, err
 	}, func(a kmswire.KeyAssociation) error {
 		rows = append(rows, a)
 		return nil

@@ -311,8 +311,10 @@ func programName(u *keystore.Usage) string {
 		return keystore.OtherCallers
 	case u.Unit != "":
 		return u.Unit
-	case u.Executable != "":
+	case strings.HasPrefix(u.Executable, "/"):
 		return path.Base(u.Executable)
+	case u.Executable != "":
+		return u.Executable
 	}
 	return principalName(u.Principal)
 }

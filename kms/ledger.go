@@ -3,10 +3,10 @@ package kms
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,9 +20,9 @@ import (
 
 // Bounds of the ledger of use.
 const (
-	ledgerEvery    = 10 * time.Second // between flushes to the store, and so the most that a crash loses
-	ledgerLastWait = 5 * time.Second  // for the flush at the end
-	ledgerShards   = 64
+	ledgerEvery    = 10 * time.Second     // between flushes to the store, and so the most that a crash loses
+	ledgerLastWait = 5 * time.Second      // for the flush at the end
+	ledgerShards   = 64                   // as shardOf says
 	ledgerRoom     = 256                  // callers and keys that a shard notes between two flushes; half of that asks for a flush
 	ledgerUnsaved  = 16 << 10             // callers and keys that wait for a store that does not take them
 	ledgerChunk    = 256                  // of them in one commit
@@ -38,7 +38,6 @@ type ledger struct {
 	store    *keystore.DB
 	services func() *serviceTable
 	log      zerolog.Logger
-	seed     maphash.Seed
 	shards   [ledgerShards]ledgerShard
 	wake     chan struct{} // asks for a flush; holds one
 
@@ -47,8 +46,7 @@ type ledger struct {
 	failing  bool                       // the last flush was not taken by the store, which was logged
 }
 
-// ledgerShard has the counters of some pairs of caller and key. An Actor is one connection's, so most shards belong to one
-// core at a time.
+// ledgerShard has the counters of some pairs of caller and key.
 type ledgerShard struct {
 	mu    sync.Mutex
 	index map[usePair]int32 // place in uses
@@ -70,7 +68,7 @@ type use struct {
 }
 
 func newLedger(store *keystore.DB, services func() *serviceTable, log zerolog.Logger) *ledger {
-	l := &ledger{store: store, services: services, log: log, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), unsaved: map[string]*keystore.Usage{}}
+	l := &ledger{store: store, services: services, log: log, wake: make(chan struct{}, 1), unsaved: map[string]*keystore.Usage{}}
 	for i := range l.shards {
 		l.shards[i].index = map[usePair]int32{}
 	}
@@ -83,7 +81,7 @@ func (l *ledger) note(a *Actor, keyID string, calls int, now time.Time) {
 		return
 	}
 	pair := usePair{a, keyID}
-	s := &l.shards[maphash.Comparable(l.seed, pair)%ledgerShards]
+	s := &l.shards[shardOf(pair)]
 	s.mu.Lock()
 	i, known := s.index[pair]
 	if !known {
@@ -107,6 +105,20 @@ func (l *ledger) note(a *Actor, keyID string, calls int, now time.Time) {
 	if crowded {
 		l.poke()
 	}
+}
+
+// shardOf spreads pairs by the end of the key's ID, which is random, and by the process or the port of the caller, so that
+// those who use one key seldom meet. It need not be fair, only cheap.
+func shardOf(p usePair) uint {
+	h := (tail(p.keyID) ^ tail(p.actor.RemoteAddr)<<1 ^ uint64(p.actor.PID)) * 0x9e3779b97f4a7c15 // 2^64 over the golden ratio (Fibonacci hashing)
+	return uint(h >> 58)
+}
+
+// tail is the last octets of a text as a number.
+func tail(s string) uint64 {
+	var end [8]byte
+	copy(end[:], s[max(0, len(s)-len(end)):])
+	return binary.LittleEndian.Uint64(end[:])
 }
 
 // poke asks for a flush soon.
