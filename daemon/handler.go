@@ -158,6 +158,11 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		st.Problems = append(st.Problems, "store: records failed their check ("+strings.Join(health.Damaged, ", ")+"); restore them from a backup")
 	}
 	st.Problems = append(st.Problems, s.svc.Problems()...)
+	for _, d := range s.doors {
+		if leaf := d.cert.Load().Leaf; time.Now().After(leaf.NotAfter) {
+			st.Problems = append(st.Problems, "listener "+d.address+": its certificate was valid until "+leaf.NotAfter.UTC().Format(time.RFC3339)+"; put a new one into its cert_file and reload")
+		}
+	}
 	up := 0
 	for _, m := range st.Members {
 		switch {

@@ -21,8 +21,6 @@ import (
 // day0 is when the tests of the ledger begin.
 var day0 = time.Date(2027, 1, 1, 12, 0, 0, 0, time.UTC)
 
-const day = 24 * time.Hour
-
 // moody is a Store that refuses on order.
 type moody struct {
 	keystore.Store
