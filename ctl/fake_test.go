@@ -45,6 +45,8 @@ type fakeDaemon struct {
 
 	usage fakeUse
 
+	filters     []string // of ListKeys, in order
+	tokens      []string // of CreateKey, in order
 	needRestart []string
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
@@ -334,6 +336,7 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 	switch action {
 	case "CreateKey":
 		req := into[kmswire.CreateKeyRequest](q)
+		d.tokens = append(d.tokens, req.ClientToken)
 		k := &fakeKey{KeyMetadata: kmswire.KeyMetadata{KeyID: fmt.Sprintf("key-%d", len(d.keys)+1), KeySpec: req.KeySpec, KeyUsage: req.KeyUsage,
 			AutomaticRotation: rotationOf(req), RotationInterval: req.RotationInterval,
 			KeyState: kmswire.Enabled, DKMSInstanceID: req.DKMSInstanceID, Description: req.Description, KeyStorageMechanism: req.KeyStorageMechanism, CreationDate: "2026-01-01T00:00:00Z"}}
@@ -364,13 +367,14 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return kmswire.DescribeKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "ListKeys":
 		var answer kmswire.ListKeysResponse
+		d.filters = append(d.filters, q.Get("Filters"))
 		var some []*fakeKey
 		some, answer.Paged = page(d.keys, into[kmswire.ListKeysRequest](q).Page)
 		for _, k := range some {
 			answer.Keys.Key = append(answer.Keys.Key, kmswire.KeySummary{KeyID: k.KeyID})
 		}
 		return answer, nil
-	case "EnableKey", "DisableKey", "UpdateKeyDescription", "CreateKeyVersion", "ListResourceTags":
+	case "EnableKey", "DisableKey", "UpdateKeyDescription", "CreateKeyVersion", "ListResourceTags", "TagResource", "UntagResource":
 		ref := q.Get("KeyId")
 		if strings.HasPrefix(ref, "alias/") && action != "CreateKeyVersion" {
 			return nil, problem(400, "Unsupported.Alias", "An alias is not accepted by this action.")
@@ -390,6 +394,18 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			k.addVersion()
 			v := k.versions[len(k.versions)-1]
 			return kmswire.CreateKeyVersionResponse{KeyVersion: kmswire.KeyVersion{KeyID: k.KeyID, KeyVersionID: v.id, CreationDate: v.created}}, nil
+		case "TagResource":
+			var tags []kmswire.Tag
+			if err := json.Unmarshal([]byte(q.Get("Tags")), &tags); err != nil {
+				panic(err)
+			}
+			k.tags = append(k.tags, tags...)
+		case "UntagResource":
+			var names []string
+			if err := json.Unmarshal([]byte(q.Get("TagKeys")), &names); err != nil {
+				panic(err)
+			}
+			k.tags = slices.DeleteFunc(k.tags, func(t kmswire.Tag) bool { return slices.Contains(names, t.TagKey) })
 		case "ListResourceTags":
 			var answer kmswire.ListResourceTagsResponse
 			for _, t := range k.tags {

@@ -30,7 +30,7 @@ func (c *cli) keyCmd() *cobra.Command {
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {
-	var alias, spec, usage, instance, storage, description, secondary string
+	var alias, spec, usage, instance, storage, description, secondary, clientToken string
 	var tags []string
 	var every string
 	var never bool
@@ -56,17 +56,13 @@ A symmetric key of a software instance is rotated every 365 days if nothing else
 				KeyStorageMechanism: string(anyCase(storage, []string{kmswire.HsmInternal, kmswire.HsmEncryptedDatabase})),
 				Description:         description,
 				AliasName:           aliasNamed(alias),
+				ClientToken:         clientToken,
 			}
-			given, err := pairs("tag", tags)
+			list, err := tagsNamed("tag", tags)
 			if err != nil {
 				return err
 			}
-			if len(given) > 0 {
-				list := []kmswire.Tag{}
-				for _, text := range tags { // in the order given
-					name, value, _ := strings.Cut(text, "=")
-					list = append(list, kmswire.Tag{TagKey: name, TagValue: value})
-				}
+			if len(list) > 0 {
 				if req.Tags, err = json.Marshal(list); err != nil {
 					return err
 				}
@@ -96,6 +92,7 @@ A symmetric key of a software instance is rotated every 365 days if nothing else
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
 	f.StringVar(&every, "rotate-every", "", "make a new version so often, such as 90d, 12w or 1y")
 	f.BoolVar(&never, "no-rotation", false, "never make a new version by itself")
+	f.StringVar(&clientToken, "client-token", "", "a word of your own: the same call with the same word makes no second key for 24 hours")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
 	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
@@ -145,21 +142,28 @@ type keyRow struct {
 func (c *cli) keyListCmd() *cobra.Command {
 	var ids bool
 	var limit int
+	var filter filterFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys that you may see",
 		Long: `List the keys that you may see, with what they are. Each key costs two calls; --ids only lists their ids, which is fast
-for any number of keys.`,
+for any number of keys. With filters only keys that fit all of them are listed; of several values of one filter one is enough.`,
 		Example: `  keywardctl key list
+  keywardctl key list --tag env=prod --state Enabled
+  keywardctl key list --filter ProtectionLevel=HSM --spec EC_P256,RSA_2048
   keywardctl key list --ids | wc -l`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			filters, err := filter.json()
+			if err != nil {
+				return err
+			}
 			count := 0
 			walk := func(visit func(string) error) error {
 				err := pages(func(page kmswire.Page) ([]kmswire.KeySummary, int, error) {
 					var answer kmswire.ListKeysResponse
-					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page}, &answer)
+					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page, Filters: filters}, &answer)
 					return answer.Keys.Key, answer.TotalCount, err
 				}, func(k kmswire.KeySummary) error {
 					if limit > 0 && count == limit {
@@ -186,7 +190,7 @@ for any number of keys.`,
 			out := newList(c, []string{"KEY", "ALIASES", "SPEC", "USAGE", "STATE", "INSTANCE", "CREATED"}, func(k keyRow) []string {
 				return []string{k.KeyID, strings.Join(k.Aliases, " "), string(k.KeySpec), string(k.KeyUsage), string(k.KeyState), k.DKMSInstanceID, k.CreationDate}
 			})
-			err := walk(func(id string) error {
+			err = walk(func(id string) error {
 				k, err := c.describe(ctx, id)
 				if e, ok := errors.AsType[*kmsclient.Error](err); ok && e.Code == "Forbidden.KeyNotFound" {
 					return nil // deleted since the page was made
@@ -203,12 +207,16 @@ for any number of keys.`,
 			if err != nil {
 				return err
 			}
+			if filters != nil {
+				return out.end("no keys fit")
+			}
 			return out.end("no keys; keywardctl key create makes one")
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&ids, "ids", false, "print ids only")
 	f.IntVar(&limit, "limit", 0, "stop after so many keys; 0 means all")
+	filter.add(c, cmd)
 	return cmd
 }
 

@@ -79,7 +79,7 @@ func (u *useFixture) begin() *Service {
 	u.t.Helper()
 	s, err := New(context.Background(), Config{
 		Store: u.db, Region: "local", Account: testAccount, Audit: u.events, Log: zerolog.Nop(),
-		Instances: []Instance{{"kst-software", SoftwareInstance, ""}},
+		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance}},
 		Services:  []ServicePrincipal{{Code: "volumes", Name: "Volumes", Entry: "https://volumes.example", Principals: []string{volumes.Principal}}},
 		Now:       func() time.Time { return day0.Add(time.Duration(u.clock.Load())) },
 	})
