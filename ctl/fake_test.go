@@ -43,6 +43,8 @@ type fakeDaemon struct {
 	calls   []string                      // actions, in order
 	refuse  map[string]*kmswire.ErrorBody // by action
 
+	defaultInstance string
+
 	needRestart []string
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
@@ -427,8 +429,15 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return answer, nil
 	case "ListKmsInstances":
 		var answer kmswire.ListKmsInstancesResponse
-		answer.KmsInstances.KmsInstance, answer.Paged = page([]kmswire.KmsInstanceSummary{{KmsInstanceID: "kst-software", KmsInstanceType: "software"}}, into[kmswire.ListKmsInstancesRequest](q).Page)
+		answer.KmsInstances.KmsInstance, answer.Paged = page(fakeInstances, into[kmswire.ListKmsInstancesRequest](q).Page)
 		return answer, nil
+	case "GetDefaultKmsInstance":
+		return kmswire.GetDefaultKmsInstanceResponse{DefaultKmsInstanceID: d.defaultInstance}, nil
+	case "GetKmsInstance", "GetKmsInstanceQuotaInfos":
+		return d.instance(action, q.Get("KmsInstanceId"))
+	case "EnableDefaultKey":
+		k := d.defaultKey()
+		return kmswire.EnableDefaultKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "GetRandomPassword":
 		req := into[kmswire.GetRandomPasswordRequest](q)
 		n := 32
