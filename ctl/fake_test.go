@@ -45,8 +45,10 @@ type fakeDaemon struct {
 
 	usage fakeUse
 
-	filters     []string // of ListKeys, in order
-	tokens      []string // of CreateKey, in order
+	filters         []string // of ListKeys, in order
+	tokens          []string // of CreateKey, in order
+	defaultInstance string
+
 	needRestart []string
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
@@ -451,8 +453,15 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return answer, nil
 	case "ListKmsInstances":
 		var answer kmswire.ListKmsInstancesResponse
-		answer.KmsInstances.KmsInstance, answer.Paged = page([]kmswire.KmsInstanceSummary{{KmsInstanceID: "kst-software", KmsInstanceType: "software"}}, into[kmswire.ListKmsInstancesRequest](q).Page)
+		answer.KmsInstances.KmsInstance, answer.Paged = page(fakeInstances, into[kmswire.ListKmsInstancesRequest](q).Page)
 		return answer, nil
+	case "GetDefaultKmsInstance":
+		return kmswire.GetDefaultKmsInstanceResponse{DefaultKmsInstanceID: d.defaultInstance}, nil
+	case "GetKmsInstance", "GetKmsInstanceQuotaInfos":
+		return d.instance(action, q.Get("KmsInstanceId"))
+	case "EnableDefaultKey":
+		k := d.defaultKey()
+		return kmswire.EnableDefaultKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "GetRandomPassword":
 		req := into[kmswire.GetRandomPasswordRequest](q)
 		n := 32

@@ -22,7 +22,7 @@ func (c *cli) keyCmd() *cobra.Command {
 		`  keywardctl key create --alias app/db
   keywardctl key list
   keywardctl key public-key alias/release > release.pem`,
-		c.keyCreateCmd(), c.keyListCmd(), c.keyDescribeCmd(),
+		c.keyCreateCmd(), c.keyEnableDefaultCmd(), c.keyListCmd(), c.keyDescribeCmd(),
 		c.keyStateCmd("enable", "EnableKey", "Make a disabled key usable again"),
 		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
 		c.keyRotateCmd(), c.keyRotationCmd(), c.keyProtectCmd(), c.keyUnprotectCmd(), c.keyDeleteCmd(), c.keyCancelDeletionCmd(),
@@ -67,6 +67,11 @@ A symmetric key of a software instance is rotated every 365 days if nothing else
 					return err
 				}
 			}
+			if instance == "" {
+				if req.DKMSInstanceID, err = c.defaultInstance(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
 				return err
 			}
@@ -86,7 +91,7 @@ A symmetric key of a software instance is rotated every 365 days if nothing else
 	f.StringVar(&spec, "spec", string(kmswire.AES256), "kind of key")
 	f.StringVar(&usage, "usage", "", "ENCRYPT/DECRYPT or SIGN/VERIFY")
 	f.StringVar(&secondary, "secondary-usage", "", "the other usage too (hardware asymmetric keys)")
-	f.StringVar(&instance, "instance", "kst-software", "where to make it; see keywardctl instance list")
+	f.StringVar(&instance, "instance", "", "where to make it, see keywardctl instance list (default: your account's default instance, or "+usualInstance+")")
 	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
 	f.StringVar(&description, "description", "", "what it is for")
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
