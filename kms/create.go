@@ -82,7 +82,14 @@ func (c *call) create(d *draft) error {
 			ch.CreateAlias(d.alias)
 		}
 	}
-	err := c.createVersion(d, records)
+	var err error
+	if d.key.Origin == kmswire.OriginExternal {
+		ch := c.store.Change()
+		records(ch)
+		err = commitError(ch.Commit(c.ctx)) // the first import makes the version
+	} else {
+		err = c.createVersion(d, records)
+	}
 	if errors.Is(err, keystore.ErrConflict) && d.alias != nil {
 		return aliasExists(d.alias.Name) // taken meanwhile: a key ID can't be
 	}

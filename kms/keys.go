@@ -21,6 +21,9 @@ func (s *Service) metadata(k *keystore.Key) kmswire.KeyMetadata {
 	if k.Protected {
 		m.DeletionProtection, m.DeletionProtectionDescription = "Enabled", k.ProtectedReason
 	}
+	if k.MaterialExpires != nil {
+		m.MaterialExpireTime = formatTime(*k.MaterialExpires)
+	}
 	if k.DeleteAt != nil {
 		m.DeleteDate = formatTime(*k.DeleteAt)
 	}
