@@ -35,7 +35,11 @@ func (l *login) importKey(t *task, w *tokenWorker) *Error {
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, pinnedLabel(t.key.ObjectID)))
 		return l.inWork(func(s pkcs11.SessionHandle) *Error {
 			if _, err := l.mod.ctx.UnwrapKey(s, keyWrap(), l.wrap, wrapped, template); err != nil {
-				return l.fail(err, fnUnwrap, stageOther, "C_UnwrapKey to a token object")
+				e := l.fail(err, fnUnwrap, stageOther, "C_UnwrapKey to a token object")
+				if e.Kind == KindBadData {
+					e.Kind = KindInternal // the wrapping is ours
+				}
+				return e
 			}
 			return nil
 		})
@@ -332,6 +336,8 @@ func (r *importRun) public(h pkcs11.ObjectHandle) *Error {
 	}
 	var code pkcs11.Error
 	switch {
+	case errors.Is(err, pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID)):
+		return errorf(KindUnsupported, fateItem, "the module does not tell the public part of an imported %s key", kt.name)
 	case errors.As(err, &code):
 		return r.failMaterial(err, fnOther, stageOther, "read an imported key's public part")
 	case err != nil:

@@ -42,7 +42,7 @@ const (
 )
 
 const (
-	wireVersion = 1
+	wireVersion = 2
 
 	// maxFrame bounds a frame; the largest task has some 140 KiB.
 	maxFrame = 1 << 20
