@@ -47,6 +47,8 @@ type fakeDaemon struct {
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
 	managed     []string       // what was asked for, in order
+
+	imported map[string][]byte // material by key
 }
 
 type fakeKey struct {
@@ -347,7 +349,11 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			}
 			d.aliases[req.AliasName] = k.KeyID
 		}
-		k.addVersion()
+		if k.Origin = req.Origin; k.Origin == kmswire.OriginExternal {
+			k.KeyState = kmswire.PendingImport
+		} else {
+			k.addVersion()
+		}
 		d.keys = append(d.keys, k)
 		return kmswire.CreateKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "DescribeKey":
@@ -429,6 +435,8 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		var answer kmswire.ListKmsInstancesResponse
 		answer.KmsInstances.KmsInstance, answer.Paged = page([]kmswire.KmsInstanceSummary{{KmsInstanceID: "kst-software", KmsInstanceType: "software"}}, into[kmswire.ListKmsInstancesRequest](q).Page)
 		return answer, nil
+	case "GetParametersForImport", "ImportKeyMaterial", "DeleteKeyMaterial":
+		return d.imports(action, q)
 	case "GetRandomPassword":
 		req := into[kmswire.GetRandomPasswordRequest](q)
 		n := 32
