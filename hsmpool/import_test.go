@@ -609,6 +609,18 @@ func testTransport(t *testing.T, p *hsmpool.Pool) {
 var importFaults = []string{"C_UnwrapKey", "C_CreateObject", "C_GenerateKey", "C_EncryptInit", "C_Encrypt", "C_WrapKey", "C_DecryptInit",
 	"C_Decrypt", "C_SignInit", "C_Sign", "C_GetAttributeValue", "C_DestroyObject"}
 
+// importFaultTime alternates, but where the anchor session, which loads what is proved, would keep an object until it ends: one that it
+// never heard of, or one that it could not destroy.
+func importFaultTime(fn string, n int) faulty.When {
+	switch fn {
+	case "C_UnwrapKey":
+		return faulty.Before
+	case "C_DestroyObject":
+		return faulty.After
+	}
+	return bothTimes[n%2]
+}
+
 // TestImportFaults: whatever one member's module answers during an import, another member does it, and no session and no object is
 // left anywhere.
 func TestImportFaults(t *testing.T) {
@@ -641,11 +653,7 @@ func TestImportFaults(t *testing.T) {
 			pkcs11.CKR_DEVICE_REMOVED} {
 			m := modules[(i+j)%2]
 			what := fmt.Sprintf("%v from %s of member %d", pkcs11.Error(code), fn, (i+j)%2)
-			when := bothTimes[(i+j/2)%2]
-			if fn == "C_UnwrapKey" {
-				when = faulty.Before // else the anchor session, which loads what is proved, keeps an object that it does not know of
-			}
-			m.Fail(fn, code, when, 1+2*(j%2))
+			m.Fail(fn, code, importFaultTime(fn, i+j/2), 1+2*(j%2))
 			run(what)
 			met[fn] += m.Fired(fn)
 			m.Release()
@@ -696,7 +704,7 @@ func TestPinnedImportFaults(t *testing.T) {
 	for i, fn := range importFaults {
 		for j, code := range []uint{pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_TOKEN_NOT_PRESENT} {
 			r.ObjectID = fmt.Appendf(nil, "%s/%d", fn, j)
-			modules[1].FailEvery(fn, code, bothTimes[(i+j)%2], 2+j) // the first goes well
+			modules[1].FailEvery(fn, code, importFaultTime(fn, i+j), 2+j) // the first goes well
 			if i, err := p.Import(testContext(t), &r); err != nil {
 				failed++
 			} else if !bytes.Equal(i.PublicKey, ec.spki) {

@@ -309,7 +309,7 @@ func (r *importRun) checkValue(h pkcs11.ObjectHandle) ([]byte, *Error) {
 	n, st, err := r.mod.fns.operate(r.s, h, &c, &r.w.meter)
 	if err != nil {
 		e := r.failMaterial(err, fnEncrypt, st, "encrypt with an imported key")
-		if e.fate == fateItem {
+		if e.fate == fateItem && e.Kind != KindUnavailable {
 			e = badMaterial() // this token could do the same with the seal key when it logged in
 		}
 		return nil, e
