@@ -990,11 +990,9 @@ func FuzzParseImported(f *testing.F) {
 		}
 		f.Add(uint8(i), der)
 	}
-	for _, bad := range badPrivateKeys(f) {
-		for _, der := range bad {
-			f.Add(uint8(0), der)
-			f.Add(uint8(2), der)
-		}
+	for _, d := range [][]byte{make([]byte, 32), elliptic.P256().Params().N.Bytes(), {31: 1}} {
+		f.Add(uint8(0), pkcs8(f, p256ID, ecWith(f, d, nil)))
+		f.Add(uint8(2), pkcs8(f, rsaID, ecWith(f, d, nil)))
 	}
 	f.Fuzz(func(t *testing.T, i uint8, der []byte) {
 		spec := of[int(i)%len(of)]
