@@ -215,6 +215,7 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 	if err := ch.Commit(c.ctx); err != nil {
 		return commitError(err)
 	}
+	c.schedule.destroyed()
 	for _, id := range gone {
 		c.materials.drop(id)
 	}
@@ -255,5 +256,9 @@ func (c *call) purge(k *keystore.Key) error {
 	}
 	// The intent is put once more: the key's record alone says that its destruction goes on, should the intent be lost.
 	ch := c.store.Change().At(c.now()).Urgent().DeleteKey(k, c.now()).PutIntent(intent).DeleteIntent(intent)
-	return commitError(ch.Commit(c.ctx))
+	if err := ch.Commit(c.ctx); err != nil {
+		return commitError(err)
+	}
+	c.schedule.destroyed()
+	return nil
 }
