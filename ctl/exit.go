@@ -73,7 +73,7 @@ var apiCodes = map[string]struct {
 	"Forbidden.DKMSInstanceNotFound": {exitNotFound, "keywardctl instance list shows the instances"},
 	"Rejected.Enabled":               {exitState, ""},
 	"Rejected.Disabled":              {exitState, "keywardctl key enable KEY makes the key usable again"},
-	"Rejected.PendingDeletion":       {exitState, "the key is waiting to be deleted; cancel that to use it again"},
+	"Rejected.PendingDeletion":       {exitState, "the key is waiting to be deleted; keywardctl key cancel-deletion KEY takes that back"},
 	"Rejected.PendingImport":         {exitState, "keywardctl key import KEY --material FILE gives the key its material"},
 	"Rejected.StateModifiedFailed":   {exitState, "keywardctl key describe KEY shows the key's state"},
 	"Rejected.Unavailable":           {exitUnavailable, "keywardctl hsm status shows which members are up"},

@@ -116,6 +116,9 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case admin.ReloadPath:
 		d.manage(w, "reload", admin.Reloaded{NeedRestart: d.needRestart})
 		return
+	case admin.ClockConfirmPath:
+		d.manage(w, "clock confirm", admin.ClockConfirmed{Time: time.Unix(0, 0).UTC()})
+		return
 	case admin.MetricsPath:
 		io.WriteString(w, "keyward_hsm_up 1\n")
 		return
@@ -332,6 +335,7 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 	case "CreateKey":
 		req := into[kmswire.CreateKeyRequest](q)
 		k := &fakeKey{KeyMetadata: kmswire.KeyMetadata{KeyID: fmt.Sprintf("key-%d", len(d.keys)+1), KeySpec: req.KeySpec, KeyUsage: req.KeyUsage,
+			AutomaticRotation: rotationOf(req), RotationInterval: req.RotationInterval,
 			KeyState: kmswire.Enabled, DKMSInstanceID: req.DKMSInstanceID, Description: req.Description, KeyStorageMechanism: req.KeyStorageMechanism, CreationDate: "2026-01-01T00:00:00Z"}}
 		if _, signs := signAlgorithms[k.KeySpec]; k.KeyUsage == "" && signs {
 			k.KeyUsage = kmswire.SignVerify
@@ -444,6 +448,9 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			n = *req.PasswordLength
 		}
 		return kmswire.GetRandomPasswordResponse{RandomPassword: strings.Repeat("x", n)}, nil
+	}
+	if answer, no, known := d.life(action, q); known {
+		return answer, no
 	}
 	return d.crypto(action, q, body)
 }

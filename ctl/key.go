@@ -27,13 +27,16 @@ func (c *cli) keyCmd() *cobra.Command {
 		c.keyStateCmd("enable", "EnableKey", "Make a disabled key usable again"),
 		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
 		c.keyImportCmd(), c.keyImportParametersCmd(), c.keyDeleteMaterialCmd(),
-		c.keyRotateCmd(), c.keyVersionsCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
+		c.keyRotateCmd(), c.keyRotationCmd(), c.keyProtectCmd(), c.keyUnprotectCmd(), c.keyDeleteCmd(), c.keyCancelDeletionCmd(),
+		c.keyVersionsCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {
 	var alias, spec, usage, instance, storage, description, secondary, origin, material string
 	var tags []string
 	var flags importFlags
+	var every string
+	var never bool
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a key",
@@ -42,6 +45,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 A software key is kept sealed in keyward's store. A hardware key is made inside an HSM: with --storage
 HsmEncryptedDatabase (the default) any HSM of the group can use it, with HsmInternal it never leaves the one that made it.
 Without --usage a spec that can sign makes a signing key.
+A symmetric key of a software instance is rotated every 365 days if nothing else is said; keywardctl key rotation changes that.
 
 With --origin external the key waits for material of your own; --import FILE brings it at once, as keywardctl key import does: its
 help says what that means.`,
@@ -94,6 +98,9 @@ help says what that means.`,
 					return err
 				}
 			}
+			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
+				return err
+			}
 			var answer kmswire.CreateKeyResponse
 			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
 				return err
@@ -129,6 +136,8 @@ help says what that means.`,
 	f.StringVar(&material, "import", "", "file with the material to import at once; - for stdin")
 	flags.add(cmd)
 	choices(cmd, "origin", kmswire.OriginKMS, kmswire.OriginExternal)
+	f.StringVar(&every, "rotate-every", "", "make a new version so often, such as 90d, 12w or 1y")
+	f.BoolVar(&never, "no-rotation", false, "never make a new version by itself")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
 	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
@@ -148,6 +157,9 @@ func (c *cli) sayCreated(k *kmswire.KeyMetadata, alias string) {
 		where = k.ProtectionLevel
 	}
 	c.say("made %s (%s, %s) in %s", name, k.KeySpec, k.KeyUsage, where)
+	if k.RotationInterval != "" {
+		c.say("it is rotated every %s", everyText(k.RotationInterval))
+	}
 	if k.KeyState == kmswire.PendingImport {
 		c.say("next: keywardctl key import %s --material FILE", name)
 		return
@@ -295,10 +307,6 @@ func (c *cli) keyDescribeCmd() *cobra.Command {
 				labels = append(labels, t.TagKey+"="+t.TagValue)
 			}
 			return c.print(whole, func() error {
-				rotation := k.AutomaticRotation
-				if k.RotationInterval != "" {
-					rotation += " every " + k.RotationInterval
-				}
 				protection := k.DeletionProtection
 				if k.DeletionProtectionDescription != "" {
 					protection += " (" + k.DeletionProtectionDescription + ")"
@@ -319,7 +327,7 @@ func (c *cli) keyDescribeCmd() *cobra.Command {
 					[2]string{"Primary version", k.PrimaryKeyVersion},
 					[2]string{"Created", k.CreationDate},
 					[2]string{"Creator", k.Creator},
-					[2]string{"Rotation", rotation},
+					[2]string{"Rotation", rotationText(k)},
 					[2]string{"Last rotation", k.LastRotationDate},
 					[2]string{"Next rotation", k.NextRotationDate},
 					[2]string{"Material expires", k.MaterialExpireTime},
@@ -349,6 +357,11 @@ func (c *cli) keyStateCmd(verb, action, short string) *cobra.Command {
 			var req any = &kmswire.EnableKeyRequest{KeyID: id}
 			if action == "DisableKey" {
 				req = &kmswire.DisableKeyRequest{KeyID: id}
+				if !c.yes && c.canAsk() {
+					if _, err := c.showUse(ctx, id); err != nil {
+						return err
+					}
+				}
 				if err := c.confirm(ctx, fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
 					return err
 				}

@@ -38,6 +38,7 @@ var routes = []route{
 	{http.MethodPost, admin.UndrainPath, "UndrainMember", (*server).undrainMember},
 	{http.MethodPost, admin.EnrollPath, "EnrollMember", (*server).enrollMember},
 	{http.MethodPost, admin.ReloadPath, "ReloadConfiguration", (*server).serveReload},
+	{http.MethodPost, admin.ClockConfirmPath, "ConfirmClock", (*server).confirmClock},
 	{http.MethodGet, admin.MetricsPath, "", func(s *server, _ *http.Request) (any, *failure) { return s.metrics, nil }},
 }
 
@@ -156,6 +157,7 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	if len(health.Damaged) > 0 {
 		st.Problems = append(st.Problems, "store: records failed their check ("+strings.Join(health.Damaged, ", ")+"); restore them from a backup")
 	}
+	st.Problems = append(st.Problems, s.svc.Problems()...)
 	up := 0
 	for _, m := range st.Members {
 		switch {

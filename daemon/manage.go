@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -261,6 +262,15 @@ func readRecovery(stateDir string) ([]byte, *failure) {
 		return nil, failf(kms.OperationRejected, "%s has more than %d octets, which is no recovery data; restore it from a backup", path, maxRecovery)
 	}
 	return data, nil
+}
+
+// confirmClock takes an operator's word for the clock.
+func (s *server) confirmClock(r *http.Request) (any, *failure) {
+	if err := s.svc.ConfirmClock(r.Context(), s.identify(r.Context()).actor); err != nil {
+		e := kms.AsError(err)
+		return nil, &failure{e.Code, cmp.Or(e.Detail, e.Code.Error()+"; keyward's log says more")}
+	}
+	return admin.ClockConfirmed{Time: s.svc.ClockStatus().Wall}, nil
 }
 
 func (s *server) serveReload(*http.Request) (any, *failure) {

@@ -72,7 +72,7 @@ func openParts(ctx context.Context, c *config.Config, log zerolog.Logger) (_ *pa
 	}
 	p.svc, err = kms.New(ctx, kms.Config{
 		Store: p.store, Pool: p.pool, Region: c.Region, Account: c.FirstAccount(),
-		Instances: serviceInstances(c), Audit: p.audit, Log: log, Now: time.Now,
+		Instances: serviceInstances(c), Audit: p.audit, Log: log, Now: time.Now, Built: builtAt(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting the service: %w", err)

@@ -197,10 +197,11 @@ func (db *DB) DropClientTokens(ctx context.Context, now time.Time, limit int) (i
 
 // Clock is what the service knows of time over its restarts.
 type Clock struct {
-	Wall     time.Time  // the latest that the wall clock was seen at
-	Observed uint64     // seconds that the service has been running, by a clock that nobody sets
-	Frozen   *time.Time `json:",omitempty"` // nothing irreversible happens by the clock before this
-	Reason   string     `json:",omitempty"` // of Frozen
+	Wall        time.Time  // the latest that the wall clock was seen at
+	Observed    uint64     // seconds that the service has been running, by a clock that nobody sets
+	Frozen      *time.Time `json:",omitempty"` // nothing irreversible happens by the clock before this
+	FrozenAfter uint64     `json:",omitempty"` // nor before this Observed
+	Reason      string     `json:",omitempty"` // of Frozen
 }
 
 // PutClock replaces the clock.
@@ -209,13 +210,21 @@ func (c *Change) PutClock(k *Clock) *Change {
 	return c.note(func(p *plan) error { return p.put(nameClock, clock) })
 }
 
-// Clock returns what was last put; zero if nothing was.
+// Clock returns what was last put; zero if nothing was. It does not wait for the first scan: a record that was lost means
+// less time observed, and so that things happen later.
 func (db *DB) Clock(ctx context.Context) (*Clock, error) {
-	k, err := readOne[Clock](ctx, db, nameClock)
-	if errors.Is(err, ErrNotFound) {
-		return new(Clock), nil
+	if db.closed.Load() {
+		return nil, ErrClosed
 	}
-	return k, err
+	k := new(Clock)
+	st, err := db.fetch(ctx, nameClock)
+	if errors.Is(err, ErrNotFound) {
+		return k, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k, db.decodeRecord(st, k)
 }
 
 // readOne reads a record that is not cached.

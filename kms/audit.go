@@ -45,6 +45,7 @@ type call struct {
 	event  AuditEvent
 	failed atomic.Int64 // items
 	others []AuditEvent // of further keys: see also
+	quiet  bool         // whoever made the call logs its failure
 }
 
 // audited runs one action: do decides and acts, audited writes the events around it and drops the answer if the event
@@ -67,7 +68,7 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 	c.event.noteFailed(int(c.failed.Load()))
 	c.event.end(failure)
 	if failure != nil {
-		if failure.Code == Internal || failure.Err != nil {
+		if !c.quiet && (failure.Code == Internal || failure.Err != nil) {
 			s.log.Error().Err(failure).Str("request", c.event.RequestID).Str("action", act.name).
 				Str("key", c.event.KeyID).Msg("call failed")
 		}

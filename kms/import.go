@@ -43,9 +43,6 @@ func (c *call) draftOrigin(d *draft, req *kmswire.CreateKeyRequest) error {
 	if d.key.Role == keystore.RoleDefault && !d.spec.symmetric() {
 		return Invalid("Origin", "the default key is symmetric, %s is not", d.spec.name)
 	}
-	if req.EnableAutomaticRotation {
-		return Invalid("EnableAutomaticRotation", "a key with imported material keeps one version")
-	}
 	d.key.Origin, d.key.State = req.Origin, string(kmswire.PendingImport)
 	return nil
 }
@@ -154,6 +151,9 @@ func (c *call) importMaterial(req *kmswire.ImportKeyMaterialRequest, first bool)
 	}
 	m := &importedMaterial{grant: g, token: t, wrapped: req.EncryptedKeyMaterial, old: old, key: *g.key}
 	m.key.MaterialExpires, m.key.MaterialAfter = expires, 0
+	if expires != nil {
+		m.key.MaterialAfter = c.clock.after(expires.Sub(now))
+	}
 	if old == nil {
 		m.version = keystore.Version{ID: newVersionID(g.key.ID), KeyID: g.key.ID, Created: now}
 		m.key.Versions, m.key.LastRotation = 1, now

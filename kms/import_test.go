@@ -777,6 +777,9 @@ func testImportExpiry(t *testing.T, f *fixture) {
 	if got := f.describe(m.KeyID).MaterialExpireTime; got != "2030-01-02T03:04:06Z" || due(soon) != 1 {
 		t.Errorf("it expires at %q, %d due", got, due(soon))
 	}
+	if k, err := f.db.Key(ctx, m.KeyID); err != nil || k.MaterialAfter == 0 {
+		t.Errorf("it would expire by the wall clock alone: %+v %v", k, err)
+	}
 	if err := until(int(soon) + 3600); err != nil {
 		t.Fatal(err)
 	}
@@ -941,7 +944,7 @@ func testDraftOrigin(t *testing.T, f *fixture) {
 	}{
 		"no such origin": {kmswire.CreateKeyRequest{Origin: "Elsewhere"}, InvalidParameter},
 		"external key":   {kmswire.CreateKeyRequest{Origin: kmswire.OriginExternal, ExternalKeyID: "x"}, InvalidParameter},
-		"rotation":       {kmswire.CreateKeyRequest{Origin: kmswire.OriginExternal, EnableAutomaticRotation: true}, InvalidParameter},
+		"rotation":       {kmswire.CreateKeyRequest{Origin: kmswire.OriginExternal, EnableAutomaticRotation: true, RotationInterval: "30d"}, UnsupportedOrigin},
 	} {
 		c.req.DKMSInstanceID = "kst-software"
 		_, err := f.CreateKey(ctx, root, &c.req)

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ const (
 	intentCreateKey     = "create-key"
 	intentCreateVersion = "create-version"
 	intentImport        = "import"
+	intentDeleteKey     = "delete-key" // not undone, but gone on with: see purge
 )
 
 // recoverEvery is how often unfinished work is looked at again while an HSM that it needs is away.
@@ -129,12 +131,24 @@ func (c *call) hardwareMaterial(v *keystore.Version, k *keystore.Key, sp *spec, 
 
 // abandon undoes what an intent announced, now if it can be done, in the background otherwise.
 func (s *Service) abandon(intent *keystore.Intent) {
-	ctx, cancel := context.WithTimeout(context.Background(), recoverEvery)
-	defer cancel()
-	if err := s.undo(ctx, intent); err != nil {
+	if err := s.undoInTime(context.Background(), intent); err != nil {
 		s.log.Warn().Err(err).Str("intent", intent.ID).Str("key", intent.KeyID).
-			Msg("unfinished work could not be undone now; it will be at the next start")
+			Msg("unfinished work could not be undone now; it is tried again")
+		s.schedule.leave(intent)
+		s.schedule.poke()
 	}
+}
+
+func (s *Service) undoInTime(ctx context.Context, intent *keystore.Intent) error {
+	ctx, cancel := context.WithTimeout(ctx, recoverEvery)
+	defer cancel()
+	return s.undo(ctx, intent)
+}
+
+// deletionIntent is the ID of the intent to delete a key: always the same, as a key is deleted once.
+func deletionIntent(keyID string) string {
+	sum := sha256.Sum256([]byte(intentDeleteKey + " " + keyID))
+	return hex.EncodeToString(sum[:16])
 }
 
 // undo removes what an unfinished intent may have left: nothing for a wrapped key, a token object for a pinned one.
@@ -156,39 +170,24 @@ func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
 	return err
 }
 
-// recover undoes what an earlier process left. Nobody was told that it had worked.
-func (s *Service) recover(ctx, background context.Context) error {
+// recover undoes what an earlier process left: nobody was told that it had worked. What can't be undone yet is left to the
+// schedule, and so are deletions, which go on.
+func (s *Service) recover(ctx context.Context) error {
 	intents, err := s.store.Intents(ctx)
 	if err != nil {
 		return fmt.Errorf("kms: reading unfinished work: %w", err)
 	}
-	rest := s.undoAll(ctx, intents)
-	if len(rest) == 0 {
-		return nil
-	}
-	s.done.Go(func() {
-		tick := time.NewTicker(recoverEvery)
-		defer tick.Stop()
-		for len(rest) > 0 {
-			select {
-			case <-background.Done():
-				return
-			case <-tick.C:
-				rest = s.undoAll(background, rest)
-			}
-		}
-	})
-	return nil
-}
-
-func (s *Service) undoAll(ctx context.Context, intents []*keystore.Intent) (rest []*keystore.Intent) {
 	for _, i := range intents {
+		if i.Kind == intentDeleteKey {
+			s.schedule.deleting[i.KeyID] = true
+			continue
+		}
 		if err := s.undo(ctx, i); err != nil {
 			s.log.Warn().Err(err).Str("intent", i.ID).Str("member", i.Member).Msg("unfinished work can't be undone yet")
-			rest = append(rest, i)
+			s.schedule.leave(i)
 		}
 	}
-	return rest
+	return nil
 }
 
 func newIntentID() string {

@@ -14,12 +14,15 @@ func (s *Service) metadata(k *keystore.Key) kmswire.KeyMetadata {
 		KeyID: k.ID, Arn: s.keyARN(k), Creator: k.Creator, CreationDate: formatTime(k.Created),
 		Description: k.Description, KeySpec: kmswire.KeySpec(k.Spec), KeyUsage: kmswire.KeyUsage(k.Usage),
 		KeyState: kmswire.KeyState(k.State), Origin: k.Origin, ProtectionLevel: k.Protection,
-		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: "Disabled",
+		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: rotationState(k),
 		LastRotationDate: formatTime(k.LastRotation), DeletionProtection: "Disabled",
 		KeyStorageMechanism: k.Storage, SecondaryKeyUsage: kmswire.KeyUsage(k.SecondaryUsage),
 	}
 	if k.Protected {
 		m.DeletionProtection, m.DeletionProtectionDescription = "Enabled", k.ProtectedReason
+	}
+	if k.AutoRotate {
+		m.RotationInterval, m.NextRotationDate = formatRotation(k.RotationInterval), formatTime(k.NextRotation())
 	}
 	if k.MaterialExpires != nil {
 		m.MaterialExpireTime = formatTime(*k.MaterialExpires)
@@ -85,12 +88,24 @@ func (s *Service) ListKeys(ctx context.Context, actor *Actor, req *kmswire.ListK
 	})
 }
 
-// updateKey changes a key's record by edit, which gets a copy. Of changes at the same time one wins and the others are
-// decided anew, from permission and state on.
+// updateKey is changeKey for an edit that is always possible.
 func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key, error) {
+	return c.changeKey(keyID, func(_ grant, k *keystore.Key) error {
+		edit(k)
+		return nil
+	})
+}
+
+// changeKey changes a key's record by edit, which gets a copy and may refuse. Of changes at the same time one wins and the
+// others are decided anew, from permission and state on.
+func (c *call) changeKey(keyID string, edit func(grant, *keystore.Key) error) (*keystore.Key, error) {
 	for try := 0; ; try++ {
 		g, err := c.authorizeManage(keyID)
 		if err != nil {
+			return nil, err
+		}
+		next := *g.key
+		if err := edit(g, &next); err != nil {
 			return nil, err
 		}
 		if try == 0 {
@@ -98,9 +113,7 @@ func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key,
 				return nil, err
 			}
 		}
-		next := *g.key
-		edit(&next)
-		ch := c.store.Change().UpdateKey(g.key, &next)
+		ch := c.store.Change().At(c.now()).UpdateKey(g.key, &next)
 		if next.State != g.key.State && kmswire.KeyState(next.State) != kmswire.Enabled {
 			ch.Urgent() // taking a key out of use works on a full disk
 		}
@@ -130,6 +143,7 @@ func (s *Service) UpdateKeyDescription(ctx context.Context, actor *Actor, req *k
 func (s *Service) EnableKey(ctx context.Context, actor *Actor, req *kmswire.EnableKeyRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actEnableKey, false, func(c *call) (*kmswire.EmptyResponse, error) {
 		_, err := c.updateKey(req.KeyID, func(k *keystore.Key) { k.State = string(kmswire.Enabled) })
+		s.schedule.poke() // a rotation may be overdue
 		return &kmswire.EmptyResponse{}, err
 	})
 }
@@ -141,14 +155,7 @@ func (s *Service) DisableKey(ctx context.Context, actor *Actor, req *kmswire.Dis
 		if err != nil {
 			return nil, err
 		}
-		// Its secrets need not stay in memory. The list is short: see maxVersions.
-		versions, _, err := s.store.Versions(ctx, k.ID, 0, maxVersions)
-		if err != nil {
-			s.log.Warn().Err(err).Str("key", k.ID).Msg("the open material of a disabled key stays in memory until it is evicted")
-		}
-		for _, v := range versions {
-			s.materials.drop(v.ID)
-		}
+		s.dropMaterials(ctx, k.ID)
 		return &kmswire.EmptyResponse{}, nil
 	})
 }

@@ -183,7 +183,7 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 		m.hsm = &hsmpool.Key{ID: v.ID, Type: g.spec.hsm, Usage: hsmUsage(kmswire.KeyUsage(g.key.Usage)),
 			Wrapped: v.Wrapped, Member: v.Member, ObjectID: v.ObjectID}
 		if g.spec.symmetric() {
-			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID}
+			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID, worn: func() { s.schedule.wear(v.ID) }}
 		}
 	default:
 		err = Errorf(KeyUnavailable, "%s has no material", v.ID)

@@ -35,7 +35,12 @@ type Config struct {
 	Instances []Instance
 	Audit     Auditor
 	Log       zerolog.Logger
-	Now       func() time.Time // wall clock; nil: time.Now
+	Now       func() time.Time     // wall clock; nil: time.Now
+	Boot      func() time.Duration // a clock that nobody sets; nil: the time since the machine started
+	Built     time.Time            // a wall clock before it is wrong; zero: not known
+	// Tick drives the schedule of what the Service does by itself. nil: it looks every minute, and when something is due.
+	// Else it looks when a value is sent, and sends one back when it has done all that was due.
+	Tick chan struct{}
 }
 
 // Service is the key management service. All its methods may be called at the same time.
@@ -49,13 +54,15 @@ type Service struct {
 	log       zerolog.Logger
 	now       func() time.Time
 	materials *materialCache
+	clock     *clock
+	schedule  *schedule
 
-	stop context.CancelFunc // ends recovery
-	done sync.WaitGroup     // recovery
+	stop context.CancelFunc // ends the schedule
+	done sync.WaitGroup     // the schedule
 }
 
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
-// an HSM is away, is tried again in the background until Close.
+// an HSM is away, is tried again in the background until Close. So is all that the Service does by itself: see schedule.
 func New(ctx context.Context, c Config) (*Service, error) {
 	seen := map[string]bool{}
 	for _, in := range c.Instances {
@@ -70,17 +77,24 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Service{
-		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, instances: c.Instances,
-		audit: c.Audit, log: c.Log, now: c.Now,
+	if c.Boot == nil {
+		c.Boot = bootTime
 	}
-	s.materials = newMaterialCache(s.load)
-	background, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	if err := s.recover(ctx, background); err != nil {
-		stop()
+	clock, err := newClock(ctx, &c)
+	if err != nil {
 		return nil, err
 	}
+	s := &Service{
+		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, instances: c.Instances,
+		audit: c.Audit, log: c.Log, now: c.Now, clock: clock, schedule: newSchedule(&c),
+	}
+	s.materials = newMaterialCache(s.load)
+	if err := s.recover(ctx); err != nil {
+		return nil, err
+	}
+	background, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.done.Go(func() { s.keep(background) })
 	return s, nil
 }
 
