@@ -53,6 +53,8 @@ type fakeDaemon struct {
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
 	managed     []string       // what was asked for, in order
+
+	imported map[string][]byte // material by key
 }
 
 type fakeKey struct {
@@ -358,7 +360,11 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			}
 			d.aliases[req.AliasName] = k.KeyID
 		}
-		k.addVersion()
+		if k.Origin = req.Origin; k.Origin == kmswire.OriginExternal {
+			k.KeyState = kmswire.PendingImport
+		} else {
+			k.addVersion()
+		}
 		d.keys = append(d.keys, k)
 		return kmswire.CreateKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "DescribeKey":
@@ -462,6 +468,8 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 	case "EnableDefaultKey":
 		k := d.defaultKey()
 		return kmswire.EnableDefaultKeyResponse{KeyMetadata: k.KeyMetadata}, nil
+	case "GetParametersForImport", "ImportKeyMaterial", "DeleteKeyMaterial":
+		return d.imports(action, q)
 	case "GetRandomPassword":
 		req := into[kmswire.GetRandomPasswordRequest](q)
 		n := 32

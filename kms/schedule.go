@@ -27,6 +27,10 @@ const (
 	overdueAfter     = day  // a rotation that is later than that wants a person
 
 	pruneTokens = 256 // client tokens in a round
+
+	// scrubAfter is how long after a start, or after the last destruction of material, the store is made to overwrite what
+	// it still holds of it. By then the clock has been written down several times, and the store wants one more commit.
+	scrubAfter = 10 * time.Minute
 )
 
 // schedule is what the service does without being called: it rotates and deletes keys, lets imported material expire, undoes
@@ -42,6 +46,7 @@ type schedule struct {
 	problems  map[string]*problem // by kind and name
 	overdue   int                 // rotations, in the last whole walk
 	overdueAt string              // the key of one of them
+	scrubAt   time.Duration       // by the boot clock: when the store is scrubbed; 0: there is nothing to scrub
 
 	// Of the goroutine alone.
 	boot     func() time.Duration
@@ -67,7 +72,7 @@ func newSchedule(c *Config) *schedule {
 	return &schedule{
 		wake: make(chan struct{}, 1), driven: c.Tick, boot: c.Boot, deleted: c.Boot(),
 		deleting: map[string]bool{}, worn: map[string]bool{}, problems: map[string]*problem{},
-		behind: map[keystore.DueKind]*keystore.Due{},
+		behind: map[keystore.DueKind]*keystore.Due{}, scrubAt: c.Boot() + scrubAfter, // an earlier process may not have come to it
 	}
 }
 
@@ -216,6 +221,7 @@ func (s *Service) round(ctx context.Context) (more bool) {
 	d := s.schedule
 	d.hsmsAway = false
 	s.undoLeft(ctx)
+	s.scrub(ctx)
 	for _, id := range d.set(d.deleting) {
 		if ctx.Err() == nil && d.ready("delete", id) {
 			s.note("delete", id, s.purgeKey(ctx, id))
@@ -374,6 +380,31 @@ func (s *Service) purgeKey(ctx context.Context, id string) error {
 		s.schedule.remove(s.schedule.deleting, id)
 	}
 	return err
+}
+
+// scrub has the store overwrite what it still holds of destroyed material.
+func (s *Service) scrub(ctx context.Context) {
+	d := s.schedule
+	d.mu.Lock()
+	due := d.scrubAt != 0 && d.boot() >= d.scrubAt
+	d.mu.Unlock()
+	if !due || !d.ready("scrub", "store") {
+		return
+	}
+	err := s.store.Scrub(ctx)
+	s.note("scrub", "store", err)
+	if err == nil {
+		d.mu.Lock()
+		d.scrubAt = 0
+		d.mu.Unlock()
+	}
+}
+
+// destroyed notes that the store may still hold material that was destroyed.
+func (d *schedule) destroyed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.scrubAt = d.boot() + scrubAfter
 }
 
 // undoLeft undoes what was left unfinished, as far as that is possible now.
