@@ -35,6 +35,7 @@ type server struct {
 	store     *keystore.DB
 	pool      *hsmpool.Pool
 	audit     kms.Auditor
+	svc       *kms.Service
 	kms       http.Handler    // the KMS API
 	metrics   http.Handler    // what GET /metrics answers
 	stopping  context.Context // ends when the daemon begins to stop: calls that only wait end then
@@ -44,7 +45,7 @@ type server struct {
 // newServer makes a server of parts that are open.
 func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger) *server {
 	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit,
-		kms: kmsHandler(p.svc, log)}
+		svc: p.svc, kms: kmsHandler(p.svc, log)}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
 	s.metrics = metricsHandler(s.observe, log)
 	s.config.Store(c)
