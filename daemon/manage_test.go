@@ -172,7 +172,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST) +(\S+) +(all|root) +\S`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST|PUT|DELETE) +(\S+) +(all|root) +\S`).FindAllStringSubmatch(string(text), -1) {
 		documented[strings.Join(m[1:], " ")] = true
 	}
 	for _, rt := range routes {
@@ -185,7 +185,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 			t.Errorf("admin does not document %s", row)
 		}
 		delete(documented, row)
-		if rt.method == http.MethodPost && rt.action == "" {
+		if rt.method != http.MethodGet && rt.action == "" {
 			t.Errorf("%s %s changes something and is not audited", rt.method, rt.path)
 		}
 	}
@@ -206,12 +206,33 @@ func TestWhoMayManage(t *testing.T) {
 			}
 			continue
 		}
+		if rt.action == byService {
+			continue // see TestWhoMayManagePrincipals
+		}
 		if rec.Code != http.StatusForbidden || !strings.Contains(rec.Body.String(), "user/plain, and only the root of an account") {
 			t.Errorf("%s %s: %d, %s", rt.method, path, rec.Code, rec.Body)
 		}
 		if got := fmt.Sprint(a.audited(t, rt.action)); got != "[denied by policy]" {
 			t.Errorf("%s %s is audited as %s", rt.method, path, got)
 		}
+	}
+}
+
+// TestEveryCodeHasAStatus holds the table of statuses complete.
+func TestEveryCodeHasAStatus(t *testing.T) {
+	for _, code := range kms.Codes() {
+		if status := failureStatus[code]; status < 400 || status > 599 {
+			t.Errorf("%q has the status %d", code, status)
+		}
+		if f := serviceFailure(&kms.Error{Code: code}); f.message == "" || f.status() != failureStatus[code] {
+			t.Errorf("%q becomes %+v", code, f)
+		}
+	}
+	if len(failureStatus) != len(kms.Codes()) {
+		t.Errorf("%d statuses for %d codes", len(failureStatus), len(kms.Codes()))
+	}
+	if f := serviceFailure(&kms.Error{Code: kms.Internal, Detail: "a path", Err: io.ErrUnexpectedEOF}); f.message != "internal failure" {
+		t.Errorf("an internal failure tells %q", f.message)
 	}
 }
 

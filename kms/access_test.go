@@ -382,7 +382,7 @@ func TestSimulate(t *testing.T) {
 	ctx := context.Background()
 	f := newPolicyFixture(t)
 	k := f.create(software, kmswire.AES256, "")
-	ask := func(who, action, text string) *policy.Decision {
+	ask := func(who, action, text string) *Simulated {
 		t.Helper()
 		d, err := f.Principals().Simulate(ctx, root, &Simulation{Principal: who, Action: action, Key: k.KeyID, Policy: text})
 		if err != nil {

@@ -659,7 +659,7 @@ func (f *fixture) at(now time.Time) *Service {
 	f.t.Helper()
 	s, err := New(context.Background(), Config{
 		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(), Now: func() time.Time { return now },
-		Instances: []Instance{{"kst-software", SoftwareInstance, ""}, {"kst-hardware", HardwareInstance, ""}},
+		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance}, {ID: "kst-hardware", Type: HardwareInstance}},
 	})
 	if err != nil {
 		f.t.Fatal(err)
