@@ -162,7 +162,12 @@ func deletionIntent(keyID string) string {
 
 // undo removes what an unfinished intent may have left: nothing for a wrapped key, a token object for a pinned one.
 func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
-	if intent.Member != "" {
+	switch {
+	case intent.Kind == intentDropMaterial:
+		if err := s.destroyObject(ctx, intent.Member, intentObjectID(intent)); err != nil {
+			return err
+		}
+	case intent.Member != "":
 		n, err := s.pool.DestroyPinned(ctx, intent.Member, intentObjectID(intent))
 		if err != nil {
 			return err

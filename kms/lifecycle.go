@@ -230,6 +230,21 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 	return nil
 }
 
+// destroyObject destroys the token object of a pinned version. An object that is not there is looked for a second time, some time
+// later, before that is believed: a token that is just being taken away may seem to be empty.
+func (s *Service) destroyObject(ctx context.Context, member string, objectID []byte) error {
+	n, err := s.pool.DestroyPinned(ctx, member, objectID)
+	if err != nil {
+		s.schedule.missed(objectID, false)
+		return poolError(err, nil)
+	}
+	if n == 0 && !s.schedule.missed(objectID, true) {
+		return Errorf(HSMUnavailable, "the object %x is not on %s, and is looked for again before that is believed", objectID, member)
+	}
+	s.schedule.missed(objectID, false)
+	return nil
+}
+
 // purge destroys a key whose time has come, in two steps: first it is written down that its destruction has begun, from where
 // there is no way back; then what is in HSMs is destroyed, and when all of it is gone the key's records go. What
 // interrupts it leaves a key that can't be used and whose destruction goes on later.
@@ -250,14 +265,14 @@ func (c *call) purge(k *keystore.Key) error {
 	err := c.eachVersion(c.ctx, k.ID, func(v *keystore.Version) {
 		c.materials.drop(v.ID)
 		if v.Member != "" && failed == nil {
-			_, failed = c.pool.DestroyPinned(c.ctx, v.Member, v.ObjectID)
+			failed = c.destroyObject(c.ctx, v.Member, v.ObjectID)
 		}
 	})
 	if err != nil {
 		return storeError(err)
 	}
 	if failed != nil {
-		return poolError(failed, nil)
+		return failed
 	}
 	// The intent is put once more: the key's record alone says that its destruction goes on, should the intent be lost.
 	ch := c.store.Change().At(c.now()).Urgent().DeleteKey(k, c.now()).PutIntent(intent).DeleteIntent(intent)

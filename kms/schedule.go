@@ -26,6 +26,8 @@ const (
 	maxProblems      = 1024 // that are remembered
 	overdueAfter     = day  // a rotation that is later than that wants a person
 
+	missedFor = time.Minute // between two looks for an object that is not there: until then an HSM that is away is known to be
+
 	pruneTokens = 256 // client tokens in a round
 
 	// scrubAfter is how long after a start, or after the last destruction of material, the store is made to overwrite what
@@ -40,13 +42,14 @@ type schedule struct {
 	driven chan struct{} // Config.Tick
 
 	mu        sync.Mutex
-	left      []*keystore.Intent  // unfinished work to undo
-	deleting  map[string]bool     // keys whose destruction has begun
-	worn      map[string]bool     // versions that have encrypted half of what they may
-	problems  map[string]*problem // by kind and name
-	overdue   int                 // rotations, in the last whole walk
-	overdueAt string              // the key of one of them
-	scrubAt   time.Duration       // by the boot clock: when the store is scrubbed; 0: there is nothing to scrub
+	left      []*keystore.Intent       // unfinished work to undo
+	deleting  map[string]bool          // keys whose destruction has begun
+	worn      map[string]bool          // versions that have encrypted half of what they may
+	problems  map[string]*problem      // by kind and name
+	missing   map[string]time.Duration // objects that were not where they should be, by the boot clock
+	overdue   int                      // rotations, in the last whole walk
+	overdueAt string                   // the key of one of them
+	scrubAt   time.Duration            // by the boot clock: when the store is scrubbed; 0: there is nothing to scrub
 
 	// Of the goroutine alone.
 	boot     func() time.Duration
@@ -71,7 +74,7 @@ var errLater = errors.New("kms: not yet")
 func newSchedule(c *Config) *schedule {
 	return &schedule{
 		wake: make(chan struct{}, 1), driven: c.Tick, boot: c.Boot, deleted: c.Boot(),
-		deleting: map[string]bool{}, worn: map[string]bool{}, problems: map[string]*problem{},
+		deleting: map[string]bool{}, worn: map[string]bool{}, problems: map[string]*problem{}, missing: map[string]time.Duration{},
 		behind: map[keystore.DueKind]*keystore.Due{}, scrubAt: c.Boot() + scrubAfter, // an earlier process may not have come to it
 	}
 }
@@ -97,6 +100,22 @@ func (d *schedule) wear(version string) {
 	d.worn[version] = true
 	d.mu.Unlock()
 	d.poke()
+}
+
+// missed notes that an object was not found, and says whether that was so for long enough to be believed; without is it is forgotten.
+func (d *schedule) missed(objectID []byte, is bool) (believed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, id := d.boot(), string(objectID)
+	if !is {
+		delete(d.missing, id)
+		return false
+	}
+	first, known := d.missing[id]
+	if !known {
+		d.missing[id] = now
+	}
+	return known && now-first >= missedFor
 }
 
 // set copies one of the sets.
