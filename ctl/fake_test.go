@@ -44,6 +44,7 @@ type fakeDaemon struct {
 	refuse  map[string]*kmswire.ErrorBody // by action
 
 	defaultInstance string
+	usage           fakeUse
 
 	needRestart []string
 	busy        bool           // members never get idle
@@ -394,6 +395,8 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			return answer, nil
 		}
 		return kmswire.EmptyResponse{}, nil
+	case "StartKeyAssociationCheck", "ListKeyAssociations":
+		return d.associations(action, q)
 	case "ListKeyVersions":
 		req := into[kmswire.ListKeyVersionsRequest](q)
 		k, no := d.key(req.KeyID)

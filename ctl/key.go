@@ -25,7 +25,7 @@ func (c *cli) keyCmd() *cobra.Command {
 		c.keyCreateCmd(), c.keyEnableDefaultCmd(), c.keyListCmd(), c.keyDescribeCmd(),
 		c.keyStateCmd("enable", "EnableKey", "Make a disabled key usable again"),
 		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
-		c.keyRotateCmd(), c.keyVersionsCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
+		c.keyRotateCmd(), c.keyVersionsCmd(), c.keyUsageCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {

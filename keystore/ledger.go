@@ -23,10 +23,14 @@ type Usage struct {
 	Calls      uint64
 }
 
+// OtherCallers is the Caller of the one Usage that stands for all that a key's ledger had no room for. Nothing else is
+// known of them.
+const OtherCallers = "others"
+
 func nameUse(key, caller string) string { return prefixUse + key + "/" + caller }
 
-// AddUsage adds calls to what is known: First and Last widen, Calls add up. A key that is gone, or whose ledger is full at max
-// callers, is passed over.
+// AddUsage adds calls to what is known: First and Last widen, Calls add up. A key that is gone is passed over. When its ledger
+// has max callers, the calls of a new one are added to OtherCallers.
 func (c *Change) AddUsage(u *Usage, max int) *Change {
 	added := *u
 	return c.note(func(p *plan) error {
@@ -37,12 +41,25 @@ func (c *Change) AddUsage(u *Usage, max int) *Change {
 		if err != nil || key.payload == nil {
 			return err
 		}
-		name := nameUse(added.KeyID, added.Caller)
+		sum := added
+		name := nameUse(sum.KeyID, sum.Caller)
 		s, err := p.slot(name)
 		if err != nil {
 			return err
 		}
-		sum := added
+		if s.payload == nil && sum.Caller != OtherCallers {
+			full, err := p.full(nameUse(sum.KeyID, ""), max)
+			if err != nil {
+				return err
+			}
+			if full {
+				sum = Usage{KeyID: sum.KeyID, Caller: OtherCallers, First: sum.First, Last: sum.Last, Calls: sum.Calls}
+				name = nameUse(sum.KeyID, sum.Caller)
+				if s, err = p.slot(name); err != nil {
+					return err
+				}
+			}
+		}
 		if s.payload != nil {
 			var known Usage
 			if err := p.db.decodeRecord(stored{name: name, payload: s.payload}, &known); err != nil {
@@ -55,8 +72,6 @@ func (c *Change) AddUsage(u *Usage, max int) *Change {
 			if known.Last.After(sum.Last) {
 				sum.Last = known.Last
 			}
-		} else if full, err := p.full(nameUse(added.KeyID, ""), max); err != nil || full {
-			return err
 		}
 		return p.put(name, sum)
 	})
@@ -64,11 +79,18 @@ func (c *Change) AddUsage(u *Usage, max int) *Change {
 
 // full says whether there are max records below prefix, in the store or in the plan.
 func (p *plan) full(prefix string, max int) (bool, error) {
-	rows, err := p.db.store.Scan(p.ctx, prefix, "", max)
-	if err != nil {
-		return false, err
+	n, known := p.counted[prefix]
+	if !known {
+		rows, err := p.db.store.Scan(p.ctx, prefix, "", max)
+		if err != nil {
+			return false, err
+		}
+		n = len(rows)
+		if p.counted == nil {
+			p.counted = map[string]int{}
+		}
+		p.counted[prefix] = n
 	}
-	n := len(rows)
 	for name, s := range p.slots {
 		if strings.HasPrefix(name, prefix) && s.payload != nil && s.was.revision == 0 {
 			n++

@@ -23,6 +23,6 @@ type Actor struct {
 	UID, GID   uint32 // of a local peer
 	PID        int32  // of a local peer, as it connected; for the audit only
 	Unit       string // systemd unit of a local peer, if any
-	Executable string // of a local peer, if it could be read
+	Executable string // of a local peer: a path, or in brackets the name that the process gives itself, or empty
 	RemoteAddr string // of a network peer
 }

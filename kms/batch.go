@@ -157,7 +157,7 @@ func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.B
 		if err := c.dryRunEnd(); err != nil {
 			return nil, err
 		}
-		if len(b.jobs.jobs) > 0 { // blobs of software keys are open by now
+		if len(b.jobs.jobs) > 0 {
 			c.pool.DoAll(ctx, b.jobs.jobs)
 		}
 		for j, job := range b.jobs.jobs {

@@ -39,9 +39,11 @@ type Service struct {
 	now       func() time.Time
 	materials *materialCache
 	services  atomic.Pointer[serviceTable]
+	ledger    *ledger
+	checks    associationChecks
 
-	stop context.CancelFunc // ends recovery
-	done sync.WaitGroup     // recovery
+	stop context.CancelFunc // ends what runs in the background
+	done sync.WaitGroup     // recovery, and what saves the ledger
 }
 
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
@@ -62,19 +64,22 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	s.SetInstances(c.Instances)
 	s.materials = newMaterialCache(s.load)
 	s.SetServices(c.Services)
+	s.ledger = newLedger(c.Store, s.services.Load, c.Log)
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	if err := s.recover(ctx, background); err != nil {
 		stop()
 		return nil, err
 	}
+	s.done.Go(func() { s.watchUse(background) })
 	return s, nil
 }
 
-// Close ends what runs in the background and wipes open key material. Calls must have ended.
+// Close ends what runs in the background, saves the ledger, and wipes open key material. Calls must have ended.
 func (s *Service) Close() {
 	s.stop()
 	s.done.Wait()
+	s.saveUse()
 	s.materials.close()
 }
 
