@@ -31,6 +31,7 @@ func (c *cli) keyCmd() *cobra.Command {
 func (c *cli) keyCreateCmd() *cobra.Command {
 	var alias, spec, usage, instance, storage, description, secondary string
 	var tags []string
+	var keyPolicy policyFlags
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a key",
@@ -38,10 +39,14 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 
 A software key is kept sealed in keyward's store. A hardware key is made inside an HSM: with --storage
 HsmEncryptedDatabase (the default) any HSM of the group can use it, with HsmInternal it never leaves the one that made it.
-Without --usage a spec that can sign makes a signing key.`,
+Without --usage a spec that can sign makes a signing key.
+
+Every principal of your account may do everything with a key, unless roles (--administrators and so on, with --exclusive) or --policy
+say who may do what: see keywardctl policy set.`,
 		Example: `  keywardctl key create --alias app/db
   keywardctl key create --alias release --spec EC_P256 --instance kst-hardware --tag team=build
-  keywardctl key create --alias mail --spec RSA_2048 --usage ENCRYPT/DECRYPT`,
+  keywardctl key create --alias mail --spec RSA_2048 --usage ENCRYPT/DECRYPT
+  keywardctl key create --alias app/db --administrators role/ops --users user/app --exclusive`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req := &kmswire.CreateKeyRequest{
@@ -67,6 +72,9 @@ Without --usage a spec that can sign makes a signing key.`,
 					return err
 				}
 			}
+			if req.Policy, err = keyPolicy.text(cmd.Context(), c, "policy", ""); err != nil {
+				return err
+			}
 			var answer kmswire.CreateKeyResponse
 			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
 				return err
@@ -75,6 +83,7 @@ Without --usage a spec that can sign makes a signing key.`,
 				return err
 			}
 			c.sayCreated(&answer.KeyMetadata, req.AliasName)
+			keyPolicy.warn(c)
 			return nil
 		},
 	}
@@ -87,6 +96,7 @@ Without --usage a spec that can sign makes a signing key.`,
 	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
 	f.StringVar(&description, "description", "", "what it is for")
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
+	keyPolicy.add(c, cmd, "policy")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
 	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)
