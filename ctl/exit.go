@@ -84,7 +84,7 @@ var apiCodes = map[string]struct {
 	"Rejected.Enabled":                           {exitState, ""},
 	"Rejected.Disabled":                          {exitState, "keywardctl key enable KEY makes the key usable again"},
 	"Rejected.PendingDeletion":                   {exitState, "the key is waiting to be deleted; keywardctl key cancel-deletion KEY takes that back"},
-	"Rejected.PendingImport":                     {exitState, "import key material first"},
+	"Rejected.PendingImport":                     {exitState, "keywardctl key import KEY --material FILE gives the key its material"},
 	"Rejected.StateModifiedFailed":               {exitState, "keywardctl key describe KEY shows the key's state"},
 	"Rejected.Unavailable":                       {exitUnavailable, "keywardctl hsm status shows which members are up"},
 	"ServiceUnavailableTemporary":                {exitUnavailable, "keywardctl status says what is wrong"},
@@ -113,9 +113,9 @@ var apiCodes = map[string]struct {
 	"InvalidAction.NotFound":                     {exitUsage, "keywardctl api list shows the actions"},
 	"Forbidden.BrowserRequest":                   {exitDenied, ""},
 	"InternalFailure":                            {exitFailure, "the daemon's log says more: journalctl -u keywardd"},
-	"InvalidKeyMaterial":                         {exitFailure, ""},
+	"InvalidKeyMaterial":                         {exitFailure, "is it the material of the first import? keywardctl key import --help says what is taken"},
 	"InvalidImportToken":                         {exitFailure, "give the token that came with the key to wrap with"},
-	"ExpiredImportToken":                         {exitFailure, "keywardctl api GetParametersForImport gives another"},
+	"ExpiredImportToken":                         {exitFailure, "keywardctl key import-parameters KEY --out DIR gives another"},
 }
 
 // errQuiet ends a command whose talk is already printed.

@@ -45,10 +45,16 @@ type fakeDaemon struct {
 
 	usage fakeUse
 
+	filters         []string // of ListKeys, in order
+	tokens          []string // of CreateKey, in order
+	defaultInstance string
+
 	needRestart []string
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
 	managed     []string       // what was asked for, in order
+
+	imported map[string][]byte // material by key
 }
 
 type fakeKey struct {
@@ -334,6 +340,7 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 	switch action {
 	case "CreateKey":
 		req := into[kmswire.CreateKeyRequest](q)
+		d.tokens = append(d.tokens, req.ClientToken)
 		k := &fakeKey{KeyMetadata: kmswire.KeyMetadata{KeyID: fmt.Sprintf("key-%d", len(d.keys)+1), KeySpec: req.KeySpec, KeyUsage: req.KeyUsage,
 			AutomaticRotation: rotationOf(req), RotationInterval: req.RotationInterval,
 			KeyState: kmswire.Enabled, DKMSInstanceID: req.DKMSInstanceID, Description: req.Description, KeyStorageMechanism: req.KeyStorageMechanism, CreationDate: "2026-01-01T00:00:00Z"}}
@@ -353,7 +360,11 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			}
 			d.aliases[req.AliasName] = k.KeyID
 		}
-		k.addVersion()
+		if k.Origin = req.Origin; k.Origin == kmswire.OriginExternal {
+			k.KeyState = kmswire.PendingImport
+		} else {
+			k.addVersion()
+		}
 		d.keys = append(d.keys, k)
 		return kmswire.CreateKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "DescribeKey":
@@ -364,13 +375,14 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return kmswire.DescribeKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "ListKeys":
 		var answer kmswire.ListKeysResponse
+		d.filters = append(d.filters, q.Get("Filters"))
 		var some []*fakeKey
 		some, answer.Paged = page(d.keys, into[kmswire.ListKeysRequest](q).Page)
 		for _, k := range some {
 			answer.Keys.Key = append(answer.Keys.Key, kmswire.KeySummary{KeyID: k.KeyID})
 		}
 		return answer, nil
-	case "EnableKey", "DisableKey", "UpdateKeyDescription", "CreateKeyVersion", "ListResourceTags":
+	case "EnableKey", "DisableKey", "UpdateKeyDescription", "CreateKeyVersion", "ListResourceTags", "TagResource", "UntagResource":
 		ref := q.Get("KeyId")
 		if strings.HasPrefix(ref, "alias/") && action != "CreateKeyVersion" {
 			return nil, problem(400, "Unsupported.Alias", "An alias is not accepted by this action.")
@@ -390,6 +402,18 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			k.addVersion()
 			v := k.versions[len(k.versions)-1]
 			return kmswire.CreateKeyVersionResponse{KeyVersion: kmswire.KeyVersion{KeyID: k.KeyID, KeyVersionID: v.id, CreationDate: v.created}}, nil
+		case "TagResource":
+			var tags []kmswire.Tag
+			if err := json.Unmarshal([]byte(q.Get("Tags")), &tags); err != nil {
+				panic(err)
+			}
+			k.tags = append(k.tags, tags...)
+		case "UntagResource":
+			var names []string
+			if err := json.Unmarshal([]byte(q.Get("TagKeys")), &names); err != nil {
+				panic(err)
+			}
+			k.tags = slices.DeleteFunc(k.tags, func(t kmswire.Tag) bool { return slices.Contains(names, t.TagKey) })
 		case "ListResourceTags":
 			var answer kmswire.ListResourceTagsResponse
 			for _, t := range k.tags {
@@ -435,8 +459,17 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return answer, nil
 	case "ListKmsInstances":
 		var answer kmswire.ListKmsInstancesResponse
-		answer.KmsInstances.KmsInstance, answer.Paged = page([]kmswire.KmsInstanceSummary{{KmsInstanceID: "kst-software", KmsInstanceType: "software"}}, into[kmswire.ListKmsInstancesRequest](q).Page)
+		answer.KmsInstances.KmsInstance, answer.Paged = page(fakeInstances, into[kmswire.ListKmsInstancesRequest](q).Page)
 		return answer, nil
+	case "GetDefaultKmsInstance":
+		return kmswire.GetDefaultKmsInstanceResponse{DefaultKmsInstanceID: d.defaultInstance}, nil
+	case "GetKmsInstance", "GetKmsInstanceQuotaInfos":
+		return d.instance(action, q.Get("KmsInstanceId"))
+	case "EnableDefaultKey":
+		k := d.defaultKey()
+		return kmswire.EnableDefaultKeyResponse{KeyMetadata: k.KeyMetadata}, nil
+	case "GetParametersForImport", "ImportKeyMaterial", "DeleteKeyMaterial":
+		return d.imports(action, q)
 	case "GetRandomPassword":
 		req := into[kmswire.GetRandomPasswordRequest](q)
 		n := 32

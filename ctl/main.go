@@ -115,7 +115,7 @@ Exit codes: ` + exitText() + ".",
 		}
 	}
 	add("use", c.encryptCmd(), c.decryptCmd(), c.signCmd(), c.verifyCmd(), c.dataKeyCmd(), c.batchCmd(), c.reEncryptCmd(), c.randomPasswordCmd())
-	add("manage", c.keyCmd(), c.aliasCmd(), c.instanceCmd())
+	add("manage", c.keyCmd(), c.aliasCmd(), c.tagCmd(), c.instanceCmd())
 	add("service", c.statusCmd(), c.hsmCmd(), c.reloadCmd(), c.clockCmd(), c.metricsCmd(), c.benchCmd(), c.apiCmd(), c.completionCmd(), c.versionCmd())
 	return root
 }

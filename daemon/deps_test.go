@@ -24,6 +24,8 @@ var imports = []struct{ from, to, why string }{
 	{"kms/softkey/...", "kms", "cryptography knows the vocabulary (kmswire) only"},
 	{"kms/softkey/...", "keystore/...", "cryptography keeps nothing"},
 	{"kms/softkey/...", "hsmpool/...", "software keys need no HSM"},
+	{"kms/keywrap/...", "kms", "a mode of AES knows nobody"},
+	{"kms/keywrap/...", "kms/softkey/...", "it is free of cgo, for keywardctl"},
 	{"kms", "kms/kmsapi/...", "the service has no transport in it"},
 	{"kms", "kms/kmsclient/...", "the service has no transport in it"},
 	{"kms", "daemon/...", "the service is given its configuration"},

@@ -23,12 +23,16 @@ func kmsHandler(svc *kms.Service, log zerolog.Logger) http.Handler {
 }
 
 // route is one call of the administration. serve gives the answer, which is JSON unless it is an http.Handler. A call with
-// an action changes something: only the root of an account may make it, and it is audited under that name.
+// an action changes something: only the root of an account may make it, and it is audited under that name. With the action
+// byService, the service says who may make it, and audits it.
 type route struct {
 	method, path string
 	action       string
 	serve        func(*server, *http.Request) (any, *failure)
 }
+
+// byService is the action of calls whose right and audit are the service's.
+const byService = "(the service's)"
 
 // routes is the whole administration, as the package comment of admin lists it.
 var routes = []route{
@@ -40,6 +44,22 @@ var routes = []route{
 	{http.MethodPost, admin.ReloadPath, "ReloadConfiguration", (*server).serveReload},
 	{http.MethodPost, admin.ClockConfirmPath, "ConfirmClock", (*server).confirmClock},
 	{http.MethodGet, admin.MetricsPath, "", func(s *server, _ *http.Request) (any, *failure) { return s.metrics, nil }},
+
+	{http.MethodGet, admin.AccountsPath, "", (*server).serveAccounts},
+	{http.MethodGet, admin.PrincipalsPath, byService, (*server).listPrincipals},
+	{http.MethodPost, admin.PrincipalsPath, byService, (*server).createPrincipal},
+	{http.MethodGet, admin.PrincipalPath, byService, (*server).servePrincipal},
+	{http.MethodDelete, admin.PrincipalPath, byService, (*server).deletePrincipal},
+	{http.MethodGet, admin.PoliciesPath, byService, (*server).servePolicies},
+	{http.MethodPut, admin.PoliciesPath, byService, (*server).attachPolicy},
+	{http.MethodDelete, admin.PoliciesPath, byService, (*server).detachPolicy},
+	{http.MethodGet, admin.AccessKeysPath, byService, (*server).listAccessKeys},
+	{http.MethodPost, admin.AccessKeysPath, byService, (*server).createAccessKey},
+	{http.MethodPost, admin.EnableAccessKeyPath, byService, (*server).enableAccessKey},
+	{http.MethodPost, admin.DisableAccessKeyPath, byService, (*server).disableAccessKey},
+	{http.MethodPost, admin.RotateAccessKeyPath, byService, (*server).rotateAccessKey},
+	{http.MethodDelete, admin.AccessKeyPath, byService, (*server).deleteAccessKey},
+	{http.MethodPost, admin.SimulatePath, byService, (*server).simulate},
 }
 
 // handler is all that admin.sock answers: the administration under /v1/, the metrics, the KMS API everywhere else.
@@ -158,6 +178,11 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		st.Problems = append(st.Problems, "store: records failed their check ("+strings.Join(health.Damaged, ", ")+"); restore them from a backup")
 	}
 	st.Problems = append(st.Problems, s.svc.Problems()...)
+	for _, d := range s.doors {
+		if leaf := d.cert.Load().Leaf; time.Now().After(leaf.NotAfter) {
+			st.Problems = append(st.Problems, "listener "+d.address+": its certificate was valid until "+leaf.NotAfter.UTC().Format(time.RFC3339)+"; put a new one into its cert_file and reload")
+		}
+	}
 	up := 0
 	for _, m := range st.Members {
 		switch {

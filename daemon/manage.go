@@ -33,15 +33,60 @@ func failf(code kms.Code, format string, args ...any) *failure {
 	return &failure{code, fmt.Sprintf(format, args...)}
 }
 
-// failureStatus is the HTTP status of each code that the administration uses. admin's package comment says what they mean.
+// failureStatus is the HTTP status of each code. admin's package comment says what they mean.
 var failureStatus = map[kms.Code]int{
-	kms.Denied:            http.StatusForbidden,
-	kms.ResourceNotFound:  http.StatusNotFound,
-	kms.OperationRejected: http.StatusConflict,
-	kms.HSMUnavailable:    http.StatusConflict,
-	kms.Canceled:          http.StatusConflict,
-	kms.InvalidParameter:  http.StatusUnprocessableEntity,
-	kms.AuditUnavailable:  http.StatusServiceUnavailable,
+	kms.Internal:              http.StatusInternalServerError,
+	kms.MissingParameter:      http.StatusUnprocessableEntity,
+	kms.InvalidParameter:      http.StatusUnprocessableEntity,
+	kms.KeyNotFound:           http.StatusNotFound,
+	kms.VersionNotFound:       http.StatusNotFound,
+	kms.AliasNotFound:         http.StatusNotFound,
+	kms.ResourceNotFound:      http.StatusNotFound,
+	kms.Denied:                http.StatusForbidden,
+	kms.KeyDisabled:           http.StatusConflict,
+	kms.KeyPendingDeletion:    http.StatusConflict,
+	kms.KeyPendingImport:      http.StatusConflict,
+	kms.KeyUnavailable:        http.StatusConflict,
+	kms.StateNotAllowed:       http.StatusConflict,
+	kms.KeyProtected:          http.StatusConflict,
+	kms.LimitExceeded:         http.StatusConflict,
+	kms.AliasExists:           http.StatusConflict,
+	kms.UnsupportedAlias:      http.StatusUnprocessableEntity,
+	kms.UnsupportedOrigin:     http.StatusConflict,
+	kms.UnsupportedProtection: http.StatusConflict,
+	kms.UnsupportedOperation:  http.StatusConflict,
+	kms.InvalidKeyMaterial:    http.StatusUnprocessableEntity,
+	kms.InvalidImportToken:    http.StatusUnprocessableEntity,
+	kms.ExpiredImportToken:    http.StatusUnprocessableEntity,
+	kms.OperationRejected:     http.StatusConflict,
+	kms.Throttled:             http.StatusTooManyRequests,
+	kms.HSMUnavailable:        http.StatusConflict,
+	kms.StoreUnavailable:      http.StatusServiceUnavailable,
+	kms.AuditUnavailable:      http.StatusServiceUnavailable,
+	kms.Canceled:              http.StatusConflict,
+	kms.DryRunSucceeded:       http.StatusConflict,
+	kms.DryRunInvalid:         http.StatusConflict,
+	kms.DryRunDenied:          http.StatusForbidden,
+}
+
+// serviceFailure words an error of the service, nil for nil.
+func serviceFailure(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	e := kms.AsError(err)
+	text := e.Code.Error()
+	if e.Param != "" {
+		text += " " + e.Param
+	}
+	switch {
+	case e.Code == kms.Internal: // its cause is for the log
+	case e.Detail != "" && e.Param == "":
+		text = e.Detail
+	case e.Detail != "":
+		text = e.Param + ": " + e.Detail
+	}
+	return &failure{e.Code, text}
 }
 
 func (f *failure) status() int {
@@ -54,7 +99,7 @@ func (f *failure) status() int {
 // run does one call. One that changes something is audited: an event before the effect, so that an effect without an end is
 // seen, and one after it, without which there is no answer.
 func (s *server) run(rt *route, r *http.Request, actor *kms.Actor) (any, *failure) {
-	if rt.action == "" {
+	if rt.action == "" || rt.action == byService {
 		return rt.serve(s, r)
 	}
 	begin := time.Now()
@@ -95,11 +140,11 @@ func (s *server) keep(ctx context.Context, e *kms.AuditEvent, consequence string
 
 // mayManage lets the root of an account change the appliance.
 func mayManage(actor *kms.Actor) *failure {
-	if actor.Principal == "acs:ram::"+actor.Account+":root" {
+	if actor.Principal == rootOf(actor.Account) {
 		return nil
 	}
-	return failf(kms.Denied, "you are %s, and only the root of an account may do this: run it as the Unix user root, or as one that a [[peer]] row maps to acs:ram::%s:root",
-		actor.Principal, actor.Account)
+	return failf(kms.Denied, "you are %s, and only the root of an account may do this: run it as the Unix user root, or as one that a [[peer]] row maps to %s",
+		actor.Principal, rootOf(actor.Account))
 }
 
 // member finds the member that a call is about.

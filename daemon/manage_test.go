@@ -21,7 +21,9 @@ import (
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmsapi"
+	"github.com/keyward/keyward/kms/kmswire"
 )
 
 // appliance is a whole one, with two SoftHSM2 tokens in this process, served on a real socket.
@@ -170,7 +172,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST) +(\S+) +(all|root) +\S`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST|PUT|DELETE) +(\S+) +(all|root) +\S`).FindAllStringSubmatch(string(text), -1) {
 		documented[strings.Join(m[1:], " ")] = true
 	}
 	for _, rt := range routes {
@@ -183,7 +185,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 			t.Errorf("admin does not document %s", row)
 		}
 		delete(documented, row)
-		if rt.method == http.MethodPost && rt.action == "" {
+		if rt.method != http.MethodGet && rt.action == "" {
 			t.Errorf("%s %s changes something and is not audited", rt.method, rt.path)
 		}
 	}
@@ -204,12 +206,33 @@ func TestWhoMayManage(t *testing.T) {
 			}
 			continue
 		}
+		if rt.action == byService {
+			continue // see TestWhoMayManagePrincipals
+		}
 		if rec.Code != http.StatusForbidden || !strings.Contains(rec.Body.String(), "user/plain, and only the root of an account") {
 			t.Errorf("%s %s: %d, %s", rt.method, path, rec.Code, rec.Body)
 		}
 		if got := fmt.Sprint(a.audited(t, rt.action)); got != "[denied by policy]" {
 			t.Errorf("%s %s is audited as %s", rt.method, path, got)
 		}
+	}
+}
+
+// TestEveryCodeHasAStatus holds the table of statuses complete.
+func TestEveryCodeHasAStatus(t *testing.T) {
+	for _, code := range kms.Codes() {
+		if status := failureStatus[code]; status < 400 || status > 599 {
+			t.Errorf("%q has the status %d", code, status)
+		}
+		if f := serviceFailure(&kms.Error{Code: code}); f.message == "" || f.status() != failureStatus[code] {
+			t.Errorf("%q becomes %+v", code, f)
+		}
+	}
+	if len(failureStatus) != len(kms.Codes()) {
+		t.Errorf("%d statuses for %d codes", len(failureStatus), len(kms.Codes()))
+	}
+	if f := serviceFailure(&kms.Error{Code: kms.Internal, Detail: "a path", Err: io.ErrUnexpectedEOF}); f.message != "internal failure" {
+		t.Errorf("an internal failure tells %q", f.message)
 	}
 }
 
@@ -326,6 +349,67 @@ func TestReload(t *testing.T) {
 	wantStatus(t, err, http.StatusUnprocessableEntity, "NEW", "restart")
 	if got := fmt.Sprint(a.audited(t, "ReloadConfiguration")); got != "[begun invalid parameter begun ok begun invalid parameter]" {
 		t.Errorf("the audit has %s", got)
+	}
+}
+
+// TestReloadInstances changes quotas and sharing while the daemon runs, and sees that no key is left without its instance.
+func TestReloadInstances(t *testing.T) {
+	a := newAppliance(t)
+	ctx := t.Context()
+	const other = "2000000000000002"
+	root := &kms.Actor{Principal: "acs:ram::" + config.DefaultAccount + ":root", Account: config.DefaultAccount}
+	guest := &kms.Actor{Principal: "acs:ram::" + other + ":root", Account: other}
+	makeKey := func(actor *kms.Actor, instance string) error {
+		_, err := a.server.svc.CreateKey(ctx, actor, &kmswire.CreateKeyRequest{DKMSInstanceID: instance})
+		return err
+	}
+	if err := makeKey(guest, "kst-software"); !errors.Is(err, kms.InvalidParameter) {
+		t.Errorf("before it is shared: %v", err)
+	}
+	whole, err := os.ReadFile(a.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(a.path(), append([]byte("accounts = [\""+config.DefaultAccount+"\", \""+other+"\"]\n"), whole...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.replace(t, "id = \"kst-software\"", "id = \"kst-software\"\nshared_with = [\""+other+"\"]\nkeys = 1")
+	a.change(t, "\n[[instance]]\nid = \"kst-new\"\ntype = \"software\"\n")
+	r, err := a.client.Reload(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(r.NeedRestart) != "[accounts]" {
+		t.Errorf("a restart is needed for %v", r.NeedRestart)
+	}
+	if err := makeKey(guest, "kst-software"); err != nil {
+		t.Error(err)
+	}
+	if err := makeKey(root, "kst-software"); !errors.Is(err, kms.LimitExceeded) {
+		t.Errorf("above the quota: %v", err)
+	}
+	if err := makeKey(root, "kst-new"); err != nil {
+		t.Error(err)
+	}
+	if st, err := a.client.Status(ctx); err != nil || len(st.Instances) != 3 {
+		t.Errorf("the status is %+v, %v", st, err)
+	}
+
+	before, err := os.ReadFile(a.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.replace(t, "id = \"kst-new\"", "id = \"kst-newer\"")
+	_, err = a.client.Reload(ctx)
+	wantStatus(t, err, http.StatusConflict, "kst-new can't be removed", "1 key versions")
+	if err := makeKey(root, "kst-newer"); !errors.Is(err, kms.InvalidParameter) {
+		t.Errorf("a refused instance: %v", err)
+	}
+	if err := os.WriteFile(a.path(), before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.client.Reload(ctx); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -120,6 +120,8 @@ func (s *server) closeDoors() error {
 // where they are. takeOver has the doors use them; connections that are open stay.
 func (s *server) readCertificates(running, next *config.Config) (takeOver func(), err error) {
 	running.Listeners = slices.Clone(running.Listeners)
+	ctx, cancel := context.WithTimeout(context.Background(), strangerTimes.head)
+	defer cancel()
 	fresh := map[*tlsDoor]*tls.Certificate{}
 	var errs []error
 	for i, d := range s.doors {
@@ -129,9 +131,10 @@ func (s *server) readCertificates(running, next *config.Config) (takeOver func()
 			continue // until the restart it stays as it is
 		}
 		row.CertFile, row.KeyFile, row.Key = next.Listeners[at].CertFile, next.Listeners[at].KeyFile, next.Listeners[at].Key
-		cert, err := s.certificate(context.Background(), row)
+		cert, err := s.certificate(ctx, row)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the listener %s: %w", d.address, err))
+			continue
 		}
 		fresh[d] = cert
 	}

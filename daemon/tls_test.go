@@ -208,6 +208,17 @@ func TestTLS(t *testing.T) {
 	if status, body := signedCall(t, httpsClient(t, cert, true), addr, kmssign.SignACS3, url.Values{"Action": {"ListKeys"}}); status != 200 {
 		t.Fatalf("after a refused reload: %d %s", status, body)
 	}
+	// One that has run out is a problem that the status names.
+	valid := a.server.doors[0].cert.Load()
+	expired := *valid
+	leaf := *valid.Leaf
+	leaf.NotAfter = time.Now().Add(-time.Second)
+	expired.Leaf = &leaf
+	a.server.doors[0].cert.Store(&expired)
+	if problems := fmt.Sprint(a.server.status(ownActor(config.DefaultAccount)).Problems); !strings.Contains(problems, "listener 127.0.0.1:0") {
+		t.Errorf("the problems are %s", problems)
+	}
+	a.server.doors[0].cert.Store(valid)
 	// A new one is there for new connections, and the old connection goes on.
 	second := writeCertificate(t, a.dir, "second")
 	if waiting, err := a.server.reloadNow(); err != nil || len(waiting) != 0 {
@@ -331,8 +342,8 @@ func TestCertificateFiles(t *testing.T) {
 	}
 }
 
-// shortTimes are over soon, where a test waits for their end.
-var shortTimes = tlsTimes{head: 300 * time.Millisecond, body: 300 * time.Millisecond, idle: 300 * time.Millisecond, whole: 600 * time.Millisecond, ping: 300 * time.Millisecond}
+// shortTimes are over soon, where a test waits for their end; not so soon that a busy machine can't shake hands.
+var shortTimes = tlsTimes{head: 3 * time.Second, body: 2 * time.Second, idle: 3 * time.Second, whole: 6 * time.Second, ping: 2 * time.Second}
 
 // newDoor serves handler at a door of its own.
 func newDoor(t *testing.T, handler http.Handler, times tlsTimes, most, perAddress int) (addr string, cert *x509.Certificate) {

@@ -58,10 +58,15 @@ func (c *call) identityOf(actor *Actor) ([]*policy.Document, error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
+	return c.compile(p)
+}
+
+// compile gives the compiled identity policies of a principal's record, in its order.
+func (s *Service) compile(p *keystore.Principal) ([]*policy.Document, error) {
 	if len(p.Policies) == 0 {
 		return nil, nil
 	}
-	if known, ok := c.policies.people.Get(p.ARN); ok && known.record == p {
+	if known, ok := s.policies.people.Get(p.ARN); ok && known.record == p {
 		return known.docs, nil
 	}
 	id := &identity{record: p}
@@ -72,7 +77,7 @@ func (c *call) identityOf(actor *Actor) ([]*policy.Document, error) {
 		}
 		id.docs = append(id.docs, doc)
 	}
-	c.policies.people.Add(p.ARN, id)
+	s.policies.people.Add(p.ARN, id)
 	return id.docs, nil
 }
 

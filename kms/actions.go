@@ -125,7 +125,7 @@ var (
 	actDescribeAccountKmsStatus = row("DescribeAccountKmsStatus", kindRead, anyState)
 )
 
-// actions collects the rows, for tests.
+// actions collects the rows by name, for Simulate and for tests.
 var actions = map[string]*action{}
 
 func row(name string, kind actionKind, states stateRow) *action {

@@ -12,7 +12,7 @@ import (
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
-func (u *useFixture) start1(keyID string) *kmswire.StartKeyAssociationCheckResponse {
+func (u *useFixture) startCheck(keyID string) *kmswire.StartKeyAssociationCheckResponse {
 	u.t.Helper()
 	r, err := u.StartKeyAssociationCheck(context.Background(), user, &kmswire.StartKeyAssociationCheckRequest{KeyID: keyID})
 	if err != nil {
@@ -33,7 +33,7 @@ func (u *useFixture) list(a *Actor, keyID string, page kmswire.Page) *kmswire.Li
 // check starts a check and gives the list when it is over.
 func (u *useFixture) check(keyID string) *kmswire.ListKeyAssociationsResponse {
 	u.t.Helper()
-	started := u.start1(keyID)
+	started := u.startCheck(keyID)
 	for {
 		if r := u.list(user, keyID, kmswire.Page{}); r.CheckID != started.CheckID || r.CheckStatus != kmswire.CheckRunning {
 			return r
@@ -193,11 +193,11 @@ func TestOneCheckAtATime(t *testing.T) {
 	u := newUseFixture(t)
 	u.stopped()
 	key := u.create(software, kmswire.AES256, "").KeyID
-	first := u.start1(key)
+	first := u.startCheck(key)
 	if first.CheckStatus != kmswire.CheckRunning {
 		t.Errorf("a start answers %+v", first)
 	}
-	if second := u.start1(key); second.CheckID != first.CheckID {
+	if second := u.startCheck(key); second.CheckID != first.CheckID {
 		t.Errorf("a second start began %s, not %s", second.CheckID, first.CheckID)
 	}
 	if r := u.list(user, key, kmswire.Page{}); r.CheckStatus != kmswire.CheckRunning || r.CheckID != first.CheckID || r.CheckTime == "" {
@@ -207,7 +207,7 @@ func TestOneCheckAtATime(t *testing.T) {
 	if r := u.list(user, key, kmswire.Page{}); r.CheckStatus != kmswire.CheckSucceeded || r.CheckID != first.CheckID {
 		t.Errorf("then a list says %+v", r)
 	}
-	if third := u.start1(key); third.CheckID == first.CheckID {
+	if third := u.startCheck(key); third.CheckID == first.CheckID {
 		t.Error("a start after the end gave the old check")
 	}
 }
@@ -217,7 +217,7 @@ func TestCheckCutOff(t *testing.T) {
 	u := newUseFixture(t)
 	u.stopped()
 	key := u.create(software, kmswire.AES256, "").KeyID
-	lost := u.start1(key)
+	lost := u.startCheck(key)
 	u.Service = u.begin()
 	if r := u.list(user, key, kmswire.Page{}); r.CheckStatus != kmswire.CheckFailed || r.CheckID != lost.CheckID {
 		t.Errorf("after a crash a list says %+v", r)
@@ -247,7 +247,7 @@ func TestChecksFail(t *testing.T) {
 	}
 
 	// The store can't be read.
-	u.start1(key)
+	u.startCheck(key)
 	set(&u.store.unread, errors.New("the disk is gone"))
 	u.checkRound(ctx)
 	set(&u.store.unread, nil)
@@ -257,7 +257,7 @@ func TestChecksFail(t *testing.T) {
 
 	// The ledger can't be saved, nor the end of the check.
 	u.encrypt(nginx, key)
-	u.start1(key)
+	u.startCheck(key)
 	set(&u.store.refuse, keystore.ErrFull)
 	u.checkRound(ctx)
 	set(&u.store.refuse, nil)
@@ -266,7 +266,7 @@ func TestChecksFail(t *testing.T) {
 	}
 
 	// The next one has it all.
-	u.start1(key)
+	u.startCheck(key)
 	u.checkRound(ctx)
 	if r := u.list(user, key, kmswire.Page{}); r.CheckStatus != kmswire.CheckSucceeded || names(r) != "Program:nginx.service:1" {
 		t.Errorf("the next check: %+v", r)
@@ -281,7 +281,7 @@ func TestManyChecks(t *testing.T) {
 		keys = append(keys, u.create(software, kmswire.AES256, "").KeyID)
 	}
 	for _, key := range keys {
-		u.start1(key)
+		u.startCheck(key)
 	}
 	for _, key := range keys {
 		if r := u.check(key); r.CheckStatus != kmswire.CheckSucceeded {

@@ -84,7 +84,14 @@ func (c *call) create(d *draft) error {
 			ch.Quota(d.key.Instance, -1, c.accessQuota(d.key.Instance))
 		}
 	}
-	err := c.createVersion(d, records)
+	var err error
+	if d.key.Origin == kmswire.OriginExternal {
+		ch := c.store.Change()
+		records(ch)
+		err = c.commitError(d.key, ch.Commit(c.ctx)) // the first import makes the version
+	} else {
+		err = c.createVersion(d, records)
+	}
 	if !errors.Is(err, keystore.ErrConflict) {
 		return err
 	}

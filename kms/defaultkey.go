@@ -74,7 +74,7 @@ func (c *call) newKey(role string, req *kmswire.CreateKeyRequest) (*keystore.Key
 		if err = c.create(d); err == nil {
 			return d.key, nil
 		}
-		// Perhaps somebody else made it meanwhile.
+		// Perhaps somebody else made it meanwhile. If that can't be told, the first error says enough.
 		if there, _ = c.keyInRole(d.key); there == nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -43,7 +44,8 @@ type instanceTable struct {
 	limits map[string]*rateLimit // by ID; of those that have one
 }
 
-func validInstances(all []Instance) error {
+// validInstances checks instances, of which those that name no owner belong to first.
+func validInstances(first string, all []Instance) error {
 	seen, defaults := map[string]bool{}, map[string]bool{}
 	for _, in := range all {
 		if in.Type != SoftwareInstance && in.Type != HardwareInstance {
@@ -52,11 +54,12 @@ func validInstances(all []Instance) error {
 		if seen[in.ID] {
 			return fmt.Errorf("kms: instance %s is configured twice", in.ID)
 		}
-		if in.Default && defaults[in.Account] {
-			return fmt.Errorf("kms: account %s has two default instances, one of them %s", in.Account, in.ID)
+		owner := cmp.Or(in.Account, first)
+		if in.Default && defaults[owner] {
+			return fmt.Errorf("kms: account %s has two default instances, one of them %s", owner, in.ID)
 		}
 		seen[in.ID] = true
-		defaults[in.Account] = defaults[in.Account] || in.Default
+		defaults[owner] = defaults[owner] || in.Default
 	}
 	return nil
 }
@@ -64,7 +67,7 @@ func validInstances(all []Instance) error {
 // CheckInstances says why SetInstances may not be called with all: they make no sense in themselves, or keys would be left without
 // their instance, or in one of another owner or type.
 func (s *Service) CheckInstances(ctx context.Context, all []Instance) error {
-	if err := validInstances(all); err != nil {
+	if err := validInstances(s.account, all); err != nil {
 		return err
 	}
 	next := s.newInstanceTable(all)
@@ -107,9 +110,7 @@ func (s *Service) newInstanceTable(all []Instance) *instanceTable {
 	for i := range t.all {
 		in := &t.all[i]
 		in.SharedWith = slices.Clone(in.SharedWith)
-		if in.Account == "" {
-			in.Account = s.account
-		}
+		in.Account = cmp.Or(in.Account, s.account)
 		t.byID[in.ID] = in
 		if in.QPS > 0 {
 			t.limits[in.ID] = &rateLimit{perSecond: in.QPS}

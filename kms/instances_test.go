@@ -413,7 +413,7 @@ func TestCheckInstances(t *testing.T) {
 		"another owner":      {[]Instance{moved, b}, "account of instance kst-a can't change"},
 		"another type":       {[]Instance{turned, b}, "type and account of instance kst-a"},
 		"twice":              {[]Instance{a, a}, "twice"},
-		"two defaults":       {[]Instance{{ID: "kst-a", Type: SoftwareInstance, Default: true}, {ID: "kst-b", Type: SoftwareInstance, Default: true}}, "two default"},
+		"two defaults":       {[]Instance{{ID: "kst-a", Type: SoftwareInstance, Default: true}, {ID: "kst-b", Type: SoftwareInstance, Default: true, Account: testAccount}}, "two default"},
 		"no type":            {[]Instance{{ID: "kst-a"}}, "type"},
 	} {
 		err := f.CheckInstances(ctx, row.next)

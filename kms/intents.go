@@ -19,6 +19,7 @@ import (
 const (
 	intentCreateKey     = "create-key"
 	intentCreateVersion = "create-version"
+	intentImport        = "import"
 	intentDeleteKey     = "delete-key" // not undone, but gone on with: see purge
 )
 
@@ -43,33 +44,45 @@ func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*key
 		return v, c.commitError(k, c.limitKeys(ch, k).Commit(c.ctx))
 	}
 
+	err := c.announced(k, v, kind, func(intent *keystore.Intent) error {
+		return c.hardwareMaterial(v, k, sp, intent)
+	}, func(ch *keystore.Change) { add(ch, v) })
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// announced writes an intent, makes the material of v in an HSM, and commits what add puts into the change together with the
+// intent's removal.
+func (c *call) announced(k *keystore.Key, v *keystore.Version, kind string, work func(*keystore.Intent) error, add func(*keystore.Change)) error {
 	intent := &keystore.Intent{ID: newIntentID(), Kind: kind, KeyID: k.ID, Version: v.ID, Started: c.now().UTC()}
 	if k.Storage == kmswire.HsmInternal {
 		member, err := c.pool.PinTarget()
 		if err != nil {
-			return nil, poolError(err, nil)
+			return poolError(err, nil)
 		}
 		intent.Member = member
 	}
 	if err := c.store.Change().PutIntent(intent).Commit(c.ctx); err != nil {
-		return nil, storeError(err)
+		return storeError(err)
 	}
 	// From here on the caller's going away must not leave half the work: only its deadline for the HSM counts.
-	if err := c.hardwareMaterial(v, k, sp, intent); err != nil {
+	if err := work(intent); err != nil {
 		c.abandon(intent)
-		return nil, err
+		return err
 	}
 	ch := c.store.Change()
-	add(ch, v)
+	add(ch)
 	if err := c.limitKeys(ch, k).DeleteIntent(intent).Commit(context.WithoutCancel(c.ctx)); err != nil {
 		// After any other error the commit may have happened all the same. The next start knows: it happened exactly if
 		// the intent is gone.
 		if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrFull) || errors.Is(err, keystore.ErrQuota) || errors.Is(err, keystore.ErrAccessQuota) {
 			c.abandon(intent)
 		}
-		return nil, c.commitError(k, err)
+		return c.commitError(k, err)
 	}
-	return v, nil
+	return nil
 }
 
 // commitError words the error of a commit that adds a version to k. It leaves ErrConflict to the caller, who knows what it means.
@@ -149,7 +162,12 @@ func deletionIntent(keyID string) string {
 
 // undo removes what an unfinished intent may have left: nothing for a wrapped key, a token object for a pinned one.
 func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
-	if intent.Member != "" {
+	switch {
+	case intent.Kind == intentDropMaterial:
+		if err := s.destroyObject(ctx, intent.Member, intentObjectID(intent)); err != nil {
+			return err
+		}
+	case intent.Member != "":
 		n, err := s.pool.DestroyPinned(ctx, intent.Member, intentObjectID(intent))
 		if err != nil {
 			return err

@@ -21,8 +21,6 @@ import (
 // day0 is when the tests of the ledger begin.
 var day0 = time.Date(2027, 1, 1, 12, 0, 0, 0, time.UTC)
 
-const day = 24 * time.Hour
-
 // moody is a Store that refuses on order.
 type moody struct {
 	keystore.Store
@@ -81,7 +79,7 @@ func (u *useFixture) begin() *Service {
 	u.t.Helper()
 	s, err := New(context.Background(), Config{
 		Store: u.db, Region: "local", Account: testAccount, Audit: u.events, Log: zerolog.Nop(),
-		Instances: []Instance{{"kst-software", SoftwareInstance, ""}},
+		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance}},
 		Services:  []ServicePrincipal{{Code: "volumes", Name: "Volumes", Entry: "https://volumes.example", Principals: []string{volumes.Principal}}},
 		Now:       func() time.Time { return day0.Add(time.Duration(u.clock.Load())) },
 	})
@@ -293,32 +291,35 @@ func TestFailingStore(t *testing.T) {
 	u.wantUsed("after the disk was full", key, map[string]uint64{nginx.Principal: 3})
 }
 
-// TestDamagedUse damages one record of use: the others are brought up to date all the same.
+// TestDamagedUse damages one record of use: what would go into it is given up, and the others are brought up to date.
 func TestDamagedUse(t *testing.T) {
 	u := newUseFixture(t)
 	ctx := context.Background()
 	bad, good := u.create(software, kmswire.AES256, "").KeyID, u.create(software, kmswire.AES256, "").KeyID
-	for range 2 {
-		u.encrypt(nginx, bad)
-		u.encrypt(nginx, good)
-		_ = u.ledger.flush(ctx)
-		rows, err := u.store.Store.Scan(ctx, "use/"+bad+"/", "", 10)
-		if err != nil || len(rows) != 1 {
-			t.Fatalf("%d records of use, %v", len(rows), err)
-		}
-		rows[0].Value[len(rows[0].Value)-1] ^= 1
-		if err := u.store.Store.Commit(ctx, keystore.Txn{Puts: []keystore.Put{{Name: rows[0].Name, Value: rows[0].Value}}}); err != nil {
-			t.Fatal(err)
-		}
-		// From here on the record stays damaged, whatever the second round does to the bit.
-		u.encrypt(nginx, good)
+	u.encrypt(nginx, bad)
+	u.wantUsed("before", bad, map[string]uint64{nginx.Principal: 1})
+	rows, err := u.store.Store.Scan(ctx, "use/"+bad+"/", "", 10)
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("%d records of use, %v", len(rows), err)
 	}
-	if err := u.ledger.flush(ctx); err != nil {
-		t.Errorf("flush gave %v", err)
+	rows[0].Value[len(rows[0].Value)-1] ^= 1
+	if err := u.store.Store.Commit(ctx, keystore.Txn{Puts: []keystore.Put{{Name: rows[0].Name, Value: rows[0].Value}}}); err != nil {
+		t.Fatal(err)
 	}
-	all, err := u.db.Usage(ctx, good, 10)
-	if err != nil || len(all) != 1 || all[0].Calls != 4 {
-		t.Errorf("the other key's ledger has %+v, %v", all, err)
+	u.encrypt(nginx, bad)
+	u.encrypt(nginx, good)
+	u.wantUsed("after", good, map[string]uint64{nginx.Principal: 1})
+	if len(u.ledger.unsaved) != 0 {
+		t.Errorf("%d wait for a record that is damaged", len(u.ledger.unsaved))
+	}
+	if _, err := u.db.Usage(ctx, bad, 10); !errors.Is(err, keystore.ErrDamaged) {
+		t.Errorf("the damaged record reads as %v", err)
+	}
+	u.stopped()
+	u.startCheck(bad)
+	u.checkRound(ctx)
+	if check, err := u.findCheck(ctx, bad); err != nil || check.Status != string(kmswire.CheckFailed) {
+		t.Errorf("its check: %+v, %v", check, err)
 	}
 }
 

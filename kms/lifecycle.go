@@ -181,6 +181,12 @@ func (s *Service) dropMaterials(ctx context.Context, keyID string) {
 // intentDropMaterial is the kind of intent that token objects are to be destroyed whose version does not name them any more.
 const intentDropMaterial = "drop-material"
 
+// dropObject is the intent to destroy the token object of a version. Its ID is the object's, as that of the intent was that made it.
+func (c *call) dropObject(v *keystore.Version) *keystore.Intent {
+	return &keystore.Intent{ID: hex.EncodeToString(v.ObjectID), Kind: intentDropMaterial, KeyID: v.KeyID, Version: v.ID,
+		Member: v.Member, Started: c.now().UTC(), Actor: c.actor.Principal}
+}
+
 // forgetMaterial removes the material of an imported key: from the store in one commit, then from memory and, for a pinned
 // key, from its HSM, at once or as soon as that HSM is there. The key becomes PendingImport, or stays PendingDeletion; it
 // keeps its version and its fingerprint, so that only the same material can be imported again. It works on a full disk.
@@ -203,8 +209,7 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 		bare.Sealed, bare.Wrapped, bare.Member, bare.ObjectID = nil, nil, "", nil
 		ch.UpdateVersion(v, &bare)
 		if v.Member != "" {
-			i := &keystore.Intent{ID: hex.EncodeToString(v.ObjectID), Kind: intentDropMaterial, KeyID: k.ID, Version: v.ID,
-				Member: v.Member, Started: c.now().UTC(), Actor: c.actor.Principal}
+			i := c.dropObject(v)
 			objects = append(objects, i)
 			ch.PutIntent(i)
 		}
@@ -215,12 +220,28 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 	if err := ch.Commit(c.ctx); err != nil {
 		return c.commitError(k, err)
 	}
+	c.schedule.destroyed()
 	for _, id := range gone {
 		c.materials.drop(id)
 	}
 	for _, i := range objects {
 		c.abandon(i)
 	}
+	return nil
+}
+
+// destroyObject destroys the token object of a pinned version. An object that is not there is looked for a second time, some time
+// later, before that is believed: a token that is just being taken away may seem to be empty.
+func (s *Service) destroyObject(ctx context.Context, member string, objectID []byte) error {
+	n, err := s.pool.DestroyPinned(ctx, member, objectID)
+	if err != nil {
+		s.schedule.missed(objectID, false)
+		return poolError(err, nil)
+	}
+	if n == 0 && !s.schedule.missed(objectID, true) {
+		return Errorf(HSMUnavailable, "the object %x is not on %s, and is looked for again before that is believed", objectID, member)
+	}
+	s.schedule.missed(objectID, false)
 	return nil
 }
 
@@ -244,16 +265,20 @@ func (c *call) purge(k *keystore.Key) error {
 	err := c.eachVersion(c.ctx, k.ID, func(v *keystore.Version) {
 		c.materials.drop(v.ID)
 		if v.Member != "" && failed == nil {
-			_, failed = c.pool.DestroyPinned(c.ctx, v.Member, v.ObjectID)
+			failed = c.destroyObject(c.ctx, v.Member, v.ObjectID)
 		}
 	})
 	if err != nil {
 		return storeError(err)
 	}
 	if failed != nil {
-		return poolError(failed, nil)
+		return failed
 	}
 	// The intent is put once more: the key's record alone says that its destruction goes on, should the intent be lost.
 	ch := c.store.Change().At(c.now()).Urgent().DeleteKey(k, c.now()).PutIntent(intent).DeleteIntent(intent)
-	return c.commitError(k, ch.Commit(c.ctx))
+	if err := ch.Commit(c.ctx); err != nil {
+		return c.commitError(k, err)
+	}
+	c.schedule.destroyed()
+	return nil
 }

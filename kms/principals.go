@@ -42,6 +42,7 @@ var (
 	actDetachPolicy    = &action{name: "DetachPolicy", kind: kindManage}
 	actCreateAccessKey = &action{name: "CreateAccessKey", kind: kindManage}
 	actUpdateAccessKey = &action{name: "UpdateAccessKey", kind: kindManage}
+	actRotateAccessKey = &action{name: "RotateAccessKey", kind: kindManage}
 	actDeleteAccessKey = &action{name: "DeleteAccessKey", kind: kindManage}
 	actSimulatePolicy  = &action{name: "SimulatePolicy", kind: kindRead}
 )
@@ -268,33 +269,24 @@ func (p Principals) DetachPolicy(ctx context.Context, actor *Actor, arn, name st
 
 // NewAccessKey is an access key with its secret, which is shown this once.
 type NewAccessKey struct {
-	ID     string
-	Secret []byte // the caller wipes it
+	ID, Principal string
+	Secret        []byte // the caller wipes it
 }
 
 // CreateAccessKey makes an access key for a principal.
 func (p Principals) CreateAccessKey(ctx context.Context, actor *Actor, arn string) (*NewAccessKey, error) {
 	return audited(p.s, ctx, actor, actCreateAccessKey, false, func(c *call) (*NewAccessKey, error) {
-		who, err := c.named(arn, true)
+		if _, err := c.named(arn, true); err != nil {
+			return nil, err
+		}
+		made, sealed, err := c.newAccessKey()
 		if err != nil {
 			return nil, err
 		}
-		made := &NewAccessKey{ID: accessIDPrefix + strings.ToUpper(newID(accessIDLen)), Secret: []byte(newID(accessSecretLen))}
-		sealed, err := c.store.SealSecret(keystore.AccessSecretName(made.ID), made.Secret)
-		if err != nil {
-			return nil, storeError(err)
-		}
+		made.Principal = arn
 		c.event.Detail = arn + " " + made.ID
 		err = c.edit(arn, false, func(ch *keystore.Change, was *keystore.Principal) error {
-			if len(was.AccessKeys) >= maxAccessKeys {
-				return Errorf(LimitExceeded, "%s has %d access keys, the most that a principal may have; delete one first: %s",
-					arn, len(was.AccessKeys), strings.Join(was.AccessKeys, ", "))
-			}
-			// UpdatePrincipal holds the change against the record that was counted.
-			ch.UpdatePrincipal(was, was).CreateAccessKey(&keystore.AccessKey{
-				ID: made.ID, Principal: arn, Account: who.Account(), Sealed: sealed, Active: true, Created: c.now().UTC().Truncate(time.Second),
-			})
-			return nil
+			return c.addAccessKey(ch, was, made, sealed)
 		})
 		if err != nil {
 			clear(made.Secret)
@@ -302,6 +294,80 @@ func (p Principals) CreateAccessKey(ctx context.Context, actor *Actor, arn strin
 		}
 		return made, nil
 	})
+}
+
+// RotateAccessKey makes another access key for the principal of the access key id, which stays as it is or, with disable, can't
+// be used any more from then on; both in one step or neither. Whoever has the old one must be given the new one: until then its
+// requests are refused, if it is disabled.
+func (p Principals) RotateAccessKey(ctx context.Context, actor *Actor, id string, disable bool) (*NewAccessKey, error) {
+	return audited(p.s, ctx, actor, actRotateAccessKey, false, func(c *call) (*NewAccessKey, error) {
+		made, sealed, err := c.newAccessKey()
+		if err != nil {
+			return nil, err
+		}
+		for try := 0; ; try++ {
+			if err = c.rotate(id, made, sealed, disable, try == 0); !errors.Is(err, keystore.ErrConflict) || try == 5 {
+				break
+			}
+		}
+		if err != nil {
+			clear(made.Secret)
+			return nil, err
+		}
+		return made, nil
+	})
+}
+
+// rotate does what RotateAccessKey does, once: it fails with ErrConflict when somebody else was faster.
+func (c *call) rotate(id string, made *NewAccessKey, sealed []byte, disable, first bool) error {
+	old, err := c.accessKey(id)
+	if err != nil {
+		return err
+	}
+	made.Principal = old.Principal
+	c.event.Detail = fmt.Sprintf("%s %s to %s disabled=%t", old.Principal, old.ID, made.ID, disable)
+	was, err := c.existing(old.Principal)
+	if err != nil {
+		return err
+	}
+	if first {
+		if err := c.begun(); err != nil {
+			return err
+		}
+	}
+	ch := c.store.Change()
+	if disable {
+		next := *old
+		next.Active = false
+		ch.UpdateAccessKey(old, &next)
+	}
+	if err := c.addAccessKey(ch, was, made, sealed); err != nil {
+		return err
+	}
+	return storeErrorOrNil(ch.Commit(c.ctx))
+}
+
+// newAccessKey makes one that is nobody's yet, and its sealed secret. The caller clears the secret when it is not given out.
+func (c *call) newAccessKey() (*NewAccessKey, []byte, error) {
+	made := &NewAccessKey{ID: accessIDPrefix + strings.ToUpper(newID(accessIDLen)), Secret: []byte(newID(accessSecretLen))}
+	sealed, err := c.store.SealSecret(keystore.AccessSecretName(made.ID), made.Secret)
+	if err != nil {
+		clear(made.Secret)
+		return nil, nil, storeError(err)
+	}
+	return made, sealed, nil
+}
+
+// addAccessKey adds to ch that a principal has one more access key, which holds against the record that was counted.
+func (c *call) addAccessKey(ch *keystore.Change, was *keystore.Principal, made *NewAccessKey, sealed []byte) error {
+	if len(was.AccessKeys) >= maxAccessKeys {
+		return Errorf(LimitExceeded, "%s has %d access keys, the most that a principal may have; delete one first: %s",
+			was.ARN, len(was.AccessKeys), strings.Join(was.AccessKeys, ", "))
+	}
+	ch.UpdatePrincipal(was, was).CreateAccessKey(&keystore.AccessKey{
+		ID: made.ID, Principal: was.ARN, Account: was.Account, Sealed: sealed, Active: true, Created: c.now().UTC().Truncate(time.Second),
+	})
+	return nil
 }
 
 // accessKey finds an access key that the actor may manage.
@@ -419,36 +485,56 @@ func (s *Service) AccessKey(ctx context.Context, id string) (secret []byte, prin
 type Simulation struct {
 	Principal string
 	Action    string // kms:<action>
-	Key       string // ID, alias or ARN; empty: the account's keys as a whole, as for CreateKey and ListKeys
-	Context   policy.Context
+	Key       string // ID, alias or ARN; empty for actions that are about no key, such as CreateKey and ListKeys
+	// Context is what the request would have. Two things are filled in as a call has them: the time now, and the algorithm of a
+	// symmetric key. Tags are those of the key.
+	Context policy.Context
 	// Policy is asked in place of the key's own, if it is not empty: to try one before it is set.
 	Policy string
 }
 
+// Simulated is the answer to a Simulation.
+type Simulated struct {
+	policy.Decision
+	Policies []string // the names of the identity policies, in the order of Decision.Identity
+}
+
 // Simulate decides as a call would be decided, and says why. The actor must be the root of the principal's account or of the
 // first one, and be allowed to see the key's policy. Nothing is done.
-func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (*policy.Decision, error) {
-	return audited(p.s, ctx, actor, actSimulatePolicy, false, func(c *call) (*policy.Decision, error) {
+func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (*Simulated, error) {
+	return audited(p.s, ctx, actor, actSimulatePolicy, false, func(c *call) (*Simulated, error) {
 		who, err := c.named(q.Principal, true)
 		if err != nil {
 			return nil, err
 		}
-		act, err := policy.ParseAction(q.Action)
-		if err != nil {
-			return nil, Invalid("Action", "%v", err)
-		}
-		docs, err := c.identityOf(&Actor{Principal: q.Principal, Account: who.Account()})
+		act, err := simulatedAction(q)
 		if err != nil {
 			return nil, err
 		}
-		r := &policy.Request{Principal: who, Action: act, Resource: policy.Resource{Region: c.region}, Context: q.Context}
+		record, err := c.store.Principal(ctx, q.Principal)
+		if err != nil {
+			return nil, storeError(err)
+		}
+		docs, err := c.compile(record)
+		if err != nil {
+			return nil, err
+		}
+		out := &Simulated{}
+		for _, o := range record.Policies {
+			out.Policies = append(out.Policies, o.Name)
+		}
+		r := &policy.Request{Principal: who, Action: act.perm, Resource: policy.Resource{Region: c.region}, Context: q.Context}
 		if r.Context.Time.IsZero() {
 			r.Context.Time = c.now()
 		}
-		if q.Key == "" {
-			r.Resource.Account, r.Resource.Kind = who.Account(), policy.Key
-			d := policy.Explain(policy.KeyOwner{Account: who.Account()}, &policy.Document{}, docs, r)
-			return &d, nil
+		if kind, ok := act.container(); ok {
+			r.Resource.Account, r.Resource.Kind = who.Account(), kind
+			out.Decision = policy.Explain(policy.KeyOwner{Account: who.Account()}, &policy.Document{}, docs, r)
+			if !out.Allowed && act.kind != kindContainer && !deniedBy(docs, r) { // see authorizeContainer
+				out.Allowed = true
+				out.Reason = fmt.Sprintf("%s may do %s: every principal of an account may look at its lists, and no identity policy denies it", who, act.perm)
+			}
+			return out, nil
 		}
 		k, doc, err := c.simulatedKey(q)
 		if err != nil {
@@ -456,9 +542,49 @@ func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (
 		}
 		r.Resource.Account, r.Resource.Kind, r.Resource.ID = k.Account, policy.Key, k.ID
 		r.Context.Tags = keyTags{k}
-		d := policy.Explain(c.keyOwner(k), doc, docs, r)
-		return &d, nil
+		if act.kind == kindCrypto && r.Context.EncryptionAlgorithm == "" && strings.HasPrefix(k.Spec, aliyunPrefix) {
+			r.Context.EncryptionAlgorithm = symmetricDefault
+		}
+		out.Decision = policy.Explain(c.keyOwner(k), doc, docs, r)
+		return out, nil
 	})
+}
+
+// simulatedAction finds the action of a simulation. Its name is read as policies do, whatever its case.
+func simulatedAction(q *Simulation) (*action, error) {
+	perm, err := policy.ParseAction(q.Action)
+	if err != nil {
+		return nil, Invalid("Action", "%v", err)
+	}
+	var act *action
+	for _, a := range actions {
+		if strings.EqualFold(a.perm.String(), perm.String()) {
+			act = a
+		}
+	}
+	switch {
+	case act == nil:
+		return nil, Invalid("Action", "there is no action %s; batch forms need the right of the single one, such as kms:Encrypt", cut(q.Action, 64))
+	case act == actReEncrypt:
+		return nil, Invalid("Action", "ReEncrypt needs kms:ReEncryptFrom for the key that the ciphertext has, and kms:ReEncryptTo for the other; ask for each")
+	}
+	if _, ok := act.container(); ok && q.Key != "" {
+		return nil, Invalid("Key", "%s is about no key; leave it out", act.perm)
+	} else if !ok && q.Key == "" {
+		return nil, Errorf(MissingParameter, "%s is decided by the policy of a key; name one", act.perm)
+	}
+	return act, nil
+}
+
+// container says that an action is about no key but about all that there are of a kind: see authorizeContainer.
+func (a *action) container() (policy.ResourceKind, bool) {
+	switch {
+	case a == actListAliases:
+		return policy.Alias, true
+	case a == actListKeys, a.kind == kindContainer:
+		return policy.Key, true
+	}
+	return 0, false
 }
 
 // simulatedKey finds the key of a simulation, whose policy the actor must be allowed to see.

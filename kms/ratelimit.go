@@ -12,8 +12,8 @@ type rateLimit struct {
 	earned    atomic.Int64 // nanoseconds of Service.uptime
 }
 
-// burst is how far ahead of its time the limit may be used.
-const burst = int64(time.Second)
+// rateBurst is how far ahead of its time the limit may be used.
+const rateBurst = int64(time.Second)
 
 // take takes n operations at now, all or none. More than a second's worth at once, as a large batch is, needs a limit that is not
 // used at all, and then holds it back for as long as it takes to earn them.
@@ -22,7 +22,7 @@ func (l *rateLimit) take(now time.Duration, n int) bool {
 	for {
 		was := l.earned.Load()
 		from := max(was, int64(now))
-		if from+min(cost, burst) > int64(now)+burst {
+		if from+min(cost, rateBurst) > int64(now)+rateBurst {
 			return false
 		}
 		if l.earned.CompareAndSwap(was, from+cost) {

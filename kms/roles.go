@@ -6,10 +6,10 @@ import "github.com/keyward/keyward/keystore"
 type who uint8
 
 const (
-	nobody  who = iota
-	users       // the principals of the key's account, as policies say
-	service     // the service whose key it is, whatever policies say
-	anybody     // either
+	byNobody  who = iota
+	byUsers       // the principals of the key's account, as policies say
+	byService     // the service whose key it is, whatever policies say
+	byAnybody     // either
 )
 
 // roleRule says who may do an action with the default key of an account, and with the key of a service (reference section 6.8).
@@ -17,58 +17,58 @@ type roleRule struct{ defaultKey, serviceKey who }
 
 // roleRules has a row for each action about a key, by name. What has none is refused.
 var roleRules = map[string]roleRule{
-	actDescribeKey.name:          {users, anybody},
-	actUpdateKeyDescription.name: {users, nobody},
-	actEnableKey.name:            {users, nobody},
-	actDisableKey.name:           {users, nobody},
+	actDescribeKey.name:          {byUsers, byAnybody},
+	actUpdateKeyDescription.name: {byUsers, byNobody},
+	actEnableKey.name:            {byUsers, byNobody},
+	actDisableKey.name:           {byUsers, byNobody},
 
-	actScheduleKeyDeletion.name:   {users, nobody},
-	actCancelKeyDeletion.name:     {users, nobody},
-	actSetDeletionProtection.name: {users, nobody},
+	actScheduleKeyDeletion.name:   {byUsers, byNobody},
+	actCancelKeyDeletion.name:     {byUsers, byNobody},
+	actSetDeletionProtection.name: {byUsers, byNobody},
 
-	actGetParametersForImport.name: {users, nobody},
-	actImportKeyMaterial.name:      {users, nobody},
-	actDeleteKeyMaterial.name:      {users, nobody},
+	actGetParametersForImport.name: {byUsers, byNobody},
+	actImportKeyMaterial.name:      {byUsers, byNobody},
+	actDeleteKeyMaterial.name:      {byUsers, byNobody},
 
-	actSetKeyPolicy.name: {nobody, nobody},
-	actGetKeyPolicy.name: {nobody, nobody},
+	actSetKeyPolicy.name: {byNobody, byNobody},
+	actGetKeyPolicy.name: {byNobody, byNobody},
 
-	actTagResource.name:      {users, nobody},
-	actUntagResource.name:    {users, nobody},
-	actTagResources.name:     {users, nobody},
-	actUntagResources.name:   {users, nobody},
-	actListResourceTags.name: {users, anybody},
-	actListTagResources.name: {users, anybody},
+	actTagResource.name:      {byUsers, byNobody},
+	actUntagResource.name:    {byUsers, byNobody},
+	actTagResources.name:     {byUsers, byNobody},
+	actUntagResources.name:   {byUsers, byNobody},
+	actListResourceTags.name: {byUsers, byAnybody},
+	actListTagResources.name: {byUsers, byAnybody},
 
-	actCreateKeyVersion.name:     {users, nobody},
-	actDescribeKeyVersion.name:   {users, anybody},
-	actListKeyVersions.name:      {users, anybody},
-	actUpdateRotationPolicy.name: {users, nobody},
+	actCreateKeyVersion.name:     {byUsers, byNobody},
+	actDescribeKeyVersion.name:   {byUsers, byAnybody},
+	actListKeyVersions.name:      {byUsers, byAnybody},
+	actUpdateRotationPolicy.name: {byUsers, byNobody},
 
-	actCreateAlias.name:        {users, nobody},
-	actUpdateAlias.name:        {users, nobody},
-	actDeleteAlias.name:        {users, nobody},
-	actListAliasesByKeyID.name: {users, anybody},
+	actCreateAlias.name:        {byUsers, byNobody},
+	actUpdateAlias.name:        {byUsers, byNobody},
+	actDeleteAlias.name:        {byUsers, byNobody},
+	actListAliasesByKeyID.name: {byUsers, byAnybody},
 
-	actEncrypt.name:                         {users, service},
-	actDecrypt.name:                         {users, service},
-	actReEncrypt.name:                       {users, service},
-	actReEncryptFrom.name:                   {users, service},
-	actReEncryptTo.name:                     {users, service},
-	actGenerateDataKey.name:                 {users, service},
-	actGenerateDataKeyWithoutPlaintext.name: {users, service},
-	actGenerateAndExportDataKey.name:        {users, nobody},
-	actExportDataKey.name:                   {users, nobody},
+	actEncrypt.name:                         {byUsers, byService},
+	actDecrypt.name:                         {byUsers, byService},
+	actReEncrypt.name:                       {byUsers, byService},
+	actReEncryptFrom.name:                   {byUsers, byService},
+	actReEncryptTo.name:                     {byUsers, byService},
+	actGenerateDataKey.name:                 {byUsers, byService},
+	actGenerateDataKeyWithoutPlaintext.name: {byUsers, byService},
+	actGenerateAndExportDataKey.name:        {byUsers, byNobody},
+	actExportDataKey.name:                   {byUsers, byNobody},
 
-	actAsymmetricEncrypt.name: {nobody, nobody},
-	actAsymmetricDecrypt.name: {nobody, nobody},
-	actAsymmetricSign.name:    {nobody, nobody},
-	actAsymmetricVerify.name:  {nobody, nobody},
-	actGetPublicKey.name:      {nobody, nobody},
-	actGenerateCsr.name:       {nobody, nobody},
+	actAsymmetricEncrypt.name: {byNobody, byNobody},
+	actAsymmetricDecrypt.name: {byNobody, byNobody},
+	actAsymmetricSign.name:    {byNobody, byNobody},
+	actAsymmetricVerify.name:  {byNobody, byNobody},
+	actGetPublicKey.name:      {byNobody, byNobody},
+	actGenerateCsr.name:       {byNobody, byNobody},
 
-	actStartKeyAssociationCheck.name: {users, anybody},
-	actListKeyAssociations.name:      {users, anybody},
+	actStartKeyAssociationCheck.name: {byUsers, byAnybody},
+	actListKeyAssociations.name:      {byUsers, byAnybody},
 }
 
 // isServiceOf says whether the caller is the service whose key k is.
@@ -88,18 +88,18 @@ func (c *call) checkRole(k *keystore.Key, act *action) error {
 	rule := roleRules[act.name]
 	switch k.Role {
 	case keystore.RoleDefault:
-		if rule.defaultKey&users != 0 {
+		if rule.defaultKey&byUsers != 0 {
 			return nil
 		}
 		return Errorf(OperationRejected, "%s is the default key of account %s, which is in no instance and does not take %s; make a key in an instance for that", k.ID, k.Account, act.name)
 	case keystore.RoleService:
 		if c.isServiceOf(k) {
-			if rule.serviceKey&service != 0 {
+			if rule.serviceKey&byService != 0 {
 				return nil
 			}
 			return Errorf(Denied, "%s is the key of service %s, which may use it and not do kms:%s with it", k.ID, k.Creator, act.name)
 		}
-		if rule.serviceKey&users != 0 {
+		if rule.serviceKey&byUsers != 0 {
 			return nil
 		}
 		name := k.Creator

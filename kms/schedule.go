@@ -26,7 +26,13 @@ const (
 	maxProblems      = 1024 // that are remembered
 	overdueAfter     = day  // a rotation that is later than that wants a person
 
+	missedFor = time.Minute // between two looks for an object that is not there: until then an HSM that is away is known to be
+
 	pruneTokens = 256 // client tokens in a round
+
+	// scrubAfter is how long after a start, or after the last destruction of material, the store is made to overwrite what
+	// it still holds of it. By then the clock has been written down several times, and the store wants one more commit.
+	scrubAfter = 10 * time.Minute
 )
 
 // schedule is what the service does without being called: it rotates and deletes keys, lets imported material expire, undoes
@@ -36,12 +42,14 @@ type schedule struct {
 	driven chan struct{} // Config.Tick
 
 	mu        sync.Mutex
-	left      []*keystore.Intent  // unfinished work to undo
-	deleting  map[string]bool     // keys whose destruction has begun
-	worn      map[string]bool     // versions that have encrypted half of what they may
-	problems  map[string]*problem // by kind and name
-	overdue   int                 // rotations, in the last whole walk
-	overdueAt string              // the key of one of them
+	left      []*keystore.Intent       // unfinished work to undo
+	deleting  map[string]bool          // keys whose destruction has begun
+	worn      map[string]bool          // versions that have encrypted half of what they may
+	problems  map[string]*problem      // by kind and name
+	missing   map[string]time.Duration // objects that were not where they should be, by the boot clock
+	overdue   int                      // rotations, in the last whole walk
+	overdueAt string                   // the key of one of them
+	scrubAt   time.Duration            // by the boot clock: when the store is scrubbed; 0: there is nothing to scrub
 
 	// Of the goroutine alone.
 	boot     func() time.Duration
@@ -66,8 +74,8 @@ var errLater = errors.New("kms: not yet")
 func newSchedule(c *Config) *schedule {
 	return &schedule{
 		wake: make(chan struct{}, 1), driven: c.Tick, boot: c.Boot, deleted: c.Boot(),
-		deleting: map[string]bool{}, worn: map[string]bool{}, problems: map[string]*problem{},
-		behind: map[keystore.DueKind]*keystore.Due{},
+		deleting: map[string]bool{}, worn: map[string]bool{}, problems: map[string]*problem{}, missing: map[string]time.Duration{},
+		behind: map[keystore.DueKind]*keystore.Due{}, scrubAt: c.Boot() + scrubAfter, // an earlier process may not have come to it
 	}
 }
 
@@ -92,6 +100,22 @@ func (d *schedule) wear(version string) {
 	d.worn[version] = true
 	d.mu.Unlock()
 	d.poke()
+}
+
+// missed notes that an object was not found, and says whether that was so for long enough to be believed; without is it is forgotten.
+func (d *schedule) missed(objectID []byte, is bool) (believed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, id := d.boot(), string(objectID)
+	if !is {
+		delete(d.missing, id)
+		return false
+	}
+	first, known := d.missing[id]
+	if !known {
+		d.missing[id] = now
+	}
+	return known && now-first >= missedFor
 }
 
 // set copies one of the sets.
@@ -216,6 +240,7 @@ func (s *Service) round(ctx context.Context) (more bool) {
 	d := s.schedule
 	d.hsmsAway = false
 	s.undoLeft(ctx)
+	s.scrub(ctx)
 	for _, id := range d.set(d.deleting) {
 		if ctx.Err() == nil && d.ready("delete", id) {
 			s.note("delete", id, s.purgeKey(ctx, id))
@@ -374,6 +399,31 @@ func (s *Service) purgeKey(ctx context.Context, id string) error {
 		s.schedule.remove(s.schedule.deleting, id)
 	}
 	return err
+}
+
+// scrub has the store overwrite what it still holds of destroyed material.
+func (s *Service) scrub(ctx context.Context) {
+	d := s.schedule
+	d.mu.Lock()
+	due := d.scrubAt != 0 && d.boot() >= d.scrubAt
+	d.mu.Unlock()
+	if !due || !d.ready("scrub", "store") {
+		return
+	}
+	err := s.store.Scrub(ctx)
+	s.note("scrub", "store", err)
+	if err == nil {
+		d.mu.Lock()
+		d.scrubAt = 0
+		d.mu.Unlock()
+	}
+}
+
+// destroyed notes that the store may still hold material that was destroyed.
+func (d *schedule) destroyed() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.scrubAt = d.boot() + scrubAfter
 }
 
 // undoLeft undoes what was left unfinished, as far as that is possible now.

@@ -59,7 +59,7 @@ type Service struct {
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
 // an HSM is away, is tried again in the background until Close. So is all that the Service does by itself: see schedule.
 func New(ctx context.Context, c Config) (*Service, error) {
-	if err := validInstances(c.Instances); err != nil {
+	if err := validInstances(c.Account, c.Instances); err != nil {
 		return nil, err
 	}
 	if len(c.Accounts) == 0 {

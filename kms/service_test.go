@@ -672,7 +672,6 @@ func testCreateKeyRefusals(t *testing.T, f *fixture) {
 		"storage":          {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeyStorageMechanism: kmswire.HsmInternal}, InvalidParameter},
 		"tags":             {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", Tags: []byte(`[{"TagKey":"aliyun-x"}]`)}, InvalidParameter},
 		"description":      {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", Description: strings.Repeat("ä", 8193)}, InvalidParameter},
-		"import":           {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", Origin: kmswire.OriginExternal}, UnsupportedOperation},
 	} {
 		_, err := f.CreateKey(ctx, root, &c.req)
 		wantCode(t, name, err, c.want)

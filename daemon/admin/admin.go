@@ -11,11 +11,31 @@
 //	POST /v1/clock/confirm           root  ClockConfirmed: the wall clock is right, in spite of its steps
 //	GET  /metrics                    all   figures for Prometheus, in its text format
 //
+// Who there is, and what they may do. A root manages the principals of its own account, and the root of the first account those
+// of all:
+//
+//	GET    /v1/accounts                  all   Accounts: those whose principals the caller may manage
+//	GET    /v1/principals                root  Principals: a page of an account's, ?account=&offset=&limit=
+//	POST   /v1/principals                root  PrincipalRequest, Principal: make a user or role
+//	GET    /v1/principal                 root  Principal: one, ?arn=
+//	DELETE /v1/principal                 root  remove a user or role with all that it has, ?arn=
+//	GET    /v1/principal/policies        root  Policies: the identity policies of one, ?arn=
+//	PUT    /v1/principal/policies        root  a policy document: attach it, ?arn=&name=
+//	DELETE /v1/principal/policies        root  detach one, ?arn=&name=
+//	GET    /v1/access-keys               root  AccessKeys: those of a principal, ?principal=
+//	POST   /v1/access-keys               root  AccessKeyRequest, NewAccessKey: make one, and show its secret this once
+//	POST   /v1/access-keys/{id}/enable   root  let requests be signed with it again
+//	POST   /v1/access-keys/{id}/disable  root  refuse requests that are signed with it
+//	POST   /v1/access-keys/{id}/rotate   root  RotateRequest, NewAccessKey: make another for the same principal
+//	DELETE /v1/access-keys/{id}          root  remove one
+//	POST   /v1/policies/simulate         root  Simulation, Simulated: may a principal do something, and why
+//
 // all: every caller that is mapped to a principal. root: the principals acs:ram::ACCOUNT:root; their calls are audited.
 //
-// The statuses of errors: 403 the caller may not; 404 there is no such member, or no such call; 409 it can't be done now, and
-// the text says why; 422 what was given (the body, the configuration, the shares) is wrong; 503 the audit can't be written.
-// But for 503 after the effect, which its text says, nothing was changed.
+// The statuses of errors: 403 the caller may not; 404 there is no such member, principal or whatever else was named, or no such
+// call; 409 it can't be done now, and the text says why; 422 what was given (the body, the configuration, the shares) is wrong;
+// 429 another call was faster, try again; 500 a fault of keyward; 503 the audit or the store can't be written. But for 503
+// after the effect, which its text says, and 500, nothing was changed.
 //
 // The package imports the standard library only, so that keywardctl stays a static program that runs when an HSM library
 // is broken.

@@ -160,8 +160,8 @@ func decoded[T any](body []byte, err error) (*T, error) {
 	return answer, nil
 }
 
-// do makes one call with a body of size octets, and gives the body of a good answer.
-func (c *Client) do(ctx context.Context, method, path string, send io.Reader, size int) ([]byte, error) {
+// send makes one call with a body of size octets. The caller closes the body of the answer.
+func (c *Client) send(ctx context.Context, method, path string, send io.Reader, size int) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, send)
 	if err != nil {
 		return nil, err
@@ -169,7 +169,12 @@ func (c *Client) do(ctx context.Context, method, path string, send io.Reader, si
 	if req.ContentLength = int64(size); size > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
+	return c.http.Do(req)
+}
+
+// do makes one call with a body of size octets, and gives the body of a good answer.
+func (c *Client) do(ctx context.Context, method, path string, send io.Reader, size int) ([]byte, error) {
+	resp, err := c.send(ctx, method, path, send, size)
 	if err != nil {
 		return nil, err
 	}
@@ -182,11 +187,16 @@ func (c *Client) do(ctx context.Context, method, path string, send io.Reader, si
 		return nil, fmt.Errorf("admin: the answer has more than %d octets", maxAnswer)
 	}
 	if resp.StatusCode != http.StatusOK {
-		var f Failure
-		if json.Unmarshal(body, &f) != nil || f.Message == "" {
-			f.Message = "the daemon answered " + resp.Status
-		}
-		return nil, &Error{resp.StatusCode, f.Message}
+		return nil, failed(resp, body)
 	}
 	return body, nil
+}
+
+// failed makes the error of an answer that is no success.
+func failed(resp *http.Response, body []byte) error {
+	var f Failure
+	if json.Unmarshal(body, &f) != nil || f.Message == "" {
+		f.Message = "the daemon answered " + resp.Status
+	}
+	return &Error{resp.StatusCode, f.Message}
 }

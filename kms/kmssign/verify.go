@@ -41,7 +41,7 @@ type Lookup func(ctx context.Context, accessKeyID string) (Secret, error)
 type Options struct {
 	Now func() time.Time // time.Now if nil; needs its monotonic reading, so that a clock that is set does not forget nonces
 
-	// MaxNonces is how many nonces are remembered, about; 4 million if 0, which take some 100 MB. A nonce is kept 30 to
+	// MaxNonces is how many nonces are remembered, about; 4 million if 0, which take some 150 MiB. A nonce is kept 30 to
 	// 45 minutes, so this bounds the signed requests of that time. Beyond it requests are refused, not forgotten. One
 	// access key gets half of it at most, and always some thousands, whatever the others use.
 	MaxNonces int
