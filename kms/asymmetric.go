@@ -21,7 +21,7 @@ func (c *call) version(g grant, versionID, versionParam string, usage kmswire.Ke
 	if g.spec.symmetric() {
 		return nil, Errorf(OperationRejected, "%s is a symmetric key", g.key.ID)
 	}
-	if err := g.fits(usage); err != nil {
+	if err := c.fits(g, usage); err != nil {
 		return nil, err
 	}
 	fitting := g.spec.sign

@@ -92,14 +92,6 @@ func isRoot(a *Actor) bool {
 	return ok && rest == a.Account+":root"
 }
 
-// fits says whether the key may be used for usage.
-func (g grant) fits(usage kmswire.KeyUsage) error {
-	if kmswire.KeyUsage(g.key.Usage) == usage || kmswire.KeyUsage(g.key.SecondaryUsage) == usage {
-		return nil
-	}
-	return Errorf(OperationRejected, "%s is a %s key", g.key.ID, g.key.Usage)
-}
-
 // notService refuses changes of a key that belongs to a service (reference section 6.8).
 func (g grant) notService() error {
 	if g.key.Role == keystore.RoleService {
@@ -113,5 +105,8 @@ func (g grant) symmetric(act *action) error {
 	if !g.spec.symmetric() {
 		return Errorf(UnsupportedOperation, "%s works with symmetric keys, %s is %s", act.name, g.key.ID, g.key.Spec)
 	}
-	return g.fits(kmswire.EncryptDecrypt)
+	if kmswire.KeyUsage(g.key.Usage) != kmswire.EncryptDecrypt {
+		return errUsage(g)
+	}
+	return nil
 }

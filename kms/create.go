@@ -144,10 +144,7 @@ func (c *call) draftUsage(d *draft, req *kmswire.CreateKeyRequest) error {
 		return Invalid("KeyUsage", "%s keys can be made for %v, not for %q", d.spec.name, fitting, usage)
 	}
 	d.key.Usage = string(usage)
-	if req.SecondaryKeyUsage != "" {
-		return Errorf(UnsupportedOperation, "a secondary key usage is not available in this version")
-	}
-	return nil
+	return d.setSecondaryUsage(req.SecondaryKeyUsage)
 }
 
 func (c *call) draftStorage(d *draft, req *kmswire.CreateKeyRequest) (err error) {

@@ -123,7 +123,7 @@ func (s *Service) softwareMaterial(v *keystore.Version, sp *spec) error {
 }
 
 func (c *call) hardwareMaterial(v *keystore.Version, k *keystore.Key, sp *spec, intent *keystore.Intent) error {
-	usage := hsmUsage(kmswire.KeyUsage(k.Usage))
+	usage := hsmUsage(k)
 	var made *hsmpool.Generated
 	var err error
 	if intent.Member != "" {
