@@ -5,6 +5,8 @@ SHELL       := /bin/bash
 GO          ?= go
 DIR         ?= .keyward
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The day of the build: the daemon does not believe a clock before it.
+BUILT       ?= $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(date +%s)} +%F)
 
 # What building, running and testing need beside Go.
 PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc curl
@@ -20,7 +22,7 @@ deps: ## install the Debian packages that are missing
 
 build: ## build bin/keywardd and bin/keywardctl
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/daemon.release=$(VERSION)' -o bin/keywardd ./daemon/keywardd
+	$(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/daemon.release=$(VERSION) -X github.com/keyward/keyward/daemon.built=$(BUILT)' -o bin/keywardd ./daemon/keywardd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/ctl.Version=$(VERSION)' -o bin/keywardctl ./ctl/keywardctl
 
 run: deps build ## start keywardd dev, take a tour through it, and stay until Ctrl-C

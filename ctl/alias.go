@@ -23,6 +23,8 @@ func (c *cli) aliasCreateCmd() *cobra.Command {
 		Short:   "Give a key a name",
 		Example: "  keywardctl alias create app/db key-1a2b3c",
 		Args:    args("ALIAS", "KEY"),
+
+		ValidArgsFunction: c.completeSecond(c.completeKeys),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			return c.setAlias(cmd, "CreateAlias", a[0], a[1])
 		},

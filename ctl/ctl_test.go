@@ -221,6 +221,17 @@ func TestUsage(t *testing.T) {
 		{"key create --users user/a --policy f", "give either"},
 		{"key disable k", "--yes"},
 		{"alias delete k", "--yes"},
+		{"key delete k", "--days"},
+		{"key delete k --days 7", "--yes"},
+		{"key create --rotate-every 90d --no-rotation", "exclude"},
+		{"key create --rotate-every 90", "like 90d"},
+		{"key create --rotate-every d", "like 90d"},
+		{"key create --rotate-every -9d", "like 90d"},
+		{"key rotation k --every 3mo", "like 90d"},
+		{"key rotation k --every", "needs an argument"},
+		{"key rotation k --every 9d --off", "exclude"},
+		{"clock confirm", "--yes"},
+		{"clock confirm now", "takes no arguments"},
 	} {
 		code, stdout, stderr := d.ctl(t, "", strings.Fields(row.args)...)
 		if code != exitUsage || !strings.Contains(stderr, row.want) || stdout != "" {

@@ -43,11 +43,18 @@ type fakeDaemon struct {
 	calls   []string                      // actions, in order
 	refuse  map[string]*kmswire.ErrorBody // by action
 
+	usage fakeUse
+
+	filters         []string // of ListKeys, in order
+	tokens          []string // of CreateKey, in order
+	defaultInstance string
+
 	needRestart []string
 	busy        bool           // members never get idle
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
 	managed     []string       // what was asked for, in order
 
+	imported   map[string][]byte  // material by key
 	principals []*admin.Principal // see people_test.go
 	documents  map[string]string  // identity policies, by ARN and name
 	disabled   map[string]bool    // access keys
@@ -121,6 +128,9 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case admin.ReloadPath:
 		d.manage(w, "reload", admin.Reloaded{NeedRestart: d.needRestart})
+		return
+	case admin.ClockConfirmPath:
+		d.manage(w, "clock confirm", admin.ClockConfirmed{Time: time.Unix(0, 0).UTC()})
 		return
 	case admin.MetricsPath:
 		io.WriteString(w, "keyward_hsm_up 1\n")
@@ -340,7 +350,9 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 	switch action {
 	case "CreateKey":
 		req := into[kmswire.CreateKeyRequest](q)
+		d.tokens = append(d.tokens, req.ClientToken)
 		k := &fakeKey{KeyMetadata: kmswire.KeyMetadata{KeyID: fmt.Sprintf("key-%d", len(d.keys)+1), KeySpec: req.KeySpec, KeyUsage: req.KeyUsage,
+			AutomaticRotation: rotationOf(req), RotationInterval: req.RotationInterval,
 			KeyState: kmswire.Enabled, DKMSInstanceID: req.DKMSInstanceID, Description: req.Description, KeyStorageMechanism: req.KeyStorageMechanism, CreationDate: "2026-01-01T00:00:00Z"}}
 		if _, signs := signAlgorithms[k.KeySpec]; k.KeyUsage == "" && signs {
 			k.KeyUsage = kmswire.SignVerify
@@ -358,7 +370,11 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			}
 			d.aliases[req.AliasName] = k.KeyID
 		}
-		k.addVersion()
+		if k.Origin = req.Origin; k.Origin == kmswire.OriginExternal {
+			k.KeyState = kmswire.PendingImport
+		} else {
+			k.addVersion()
+		}
 		k.Creator = fakeAccount
 		d.policies[k.KeyID] = string(req.Policy)
 		d.keys = append(d.keys, k)
@@ -381,13 +397,14 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return kmswire.EmptyResponse{}, nil
 	case "ListKeys":
 		var answer kmswire.ListKeysResponse
+		d.filters = append(d.filters, q.Get("Filters"))
 		var some []*fakeKey
 		some, answer.Paged = page(d.keys, into[kmswire.ListKeysRequest](q).Page)
 		for _, k := range some {
 			answer.Keys.Key = append(answer.Keys.Key, kmswire.KeySummary{KeyID: k.KeyID})
 		}
 		return answer, nil
-	case "EnableKey", "DisableKey", "UpdateKeyDescription", "CreateKeyVersion", "ListResourceTags":
+	case "EnableKey", "DisableKey", "UpdateKeyDescription", "CreateKeyVersion", "ListResourceTags", "TagResource", "UntagResource":
 		ref := q.Get("KeyId")
 		if strings.HasPrefix(ref, "alias/") && action != "CreateKeyVersion" {
 			return nil, problem(400, "Unsupported.Alias", "An alias is not accepted by this action.")
@@ -407,6 +424,18 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			k.addVersion()
 			v := k.versions[len(k.versions)-1]
 			return kmswire.CreateKeyVersionResponse{KeyVersion: kmswire.KeyVersion{KeyID: k.KeyID, KeyVersionID: v.id, CreationDate: v.created}}, nil
+		case "TagResource":
+			var tags []kmswire.Tag
+			if err := json.Unmarshal([]byte(q.Get("Tags")), &tags); err != nil {
+				panic(err)
+			}
+			k.tags = append(k.tags, tags...)
+		case "UntagResource":
+			var names []string
+			if err := json.Unmarshal([]byte(q.Get("TagKeys")), &names); err != nil {
+				panic(err)
+			}
+			k.tags = slices.DeleteFunc(k.tags, func(t kmswire.Tag) bool { return slices.Contains(names, t.TagKey) })
 		case "ListResourceTags":
 			var answer kmswire.ListResourceTagsResponse
 			for _, t := range k.tags {
@@ -415,6 +444,8 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			return answer, nil
 		}
 		return kmswire.EmptyResponse{}, nil
+	case "StartKeyAssociationCheck", "ListKeyAssociations":
+		return d.associations(action, q)
 	case "ListKeyVersions":
 		req := into[kmswire.ListKeyVersionsRequest](q)
 		k, no := d.key(req.KeyID)
@@ -450,8 +481,17 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		return answer, nil
 	case "ListKmsInstances":
 		var answer kmswire.ListKmsInstancesResponse
-		answer.KmsInstances.KmsInstance, answer.Paged = page([]kmswire.KmsInstanceSummary{{KmsInstanceID: "kst-software", KmsInstanceType: "software"}}, into[kmswire.ListKmsInstancesRequest](q).Page)
+		answer.KmsInstances.KmsInstance, answer.Paged = page(fakeInstances, into[kmswire.ListKmsInstancesRequest](q).Page)
 		return answer, nil
+	case "GetDefaultKmsInstance":
+		return kmswire.GetDefaultKmsInstanceResponse{DefaultKmsInstanceID: d.defaultInstance}, nil
+	case "GetKmsInstance", "GetKmsInstanceQuotaInfos":
+		return d.instance(action, q.Get("KmsInstanceId"))
+	case "EnableDefaultKey":
+		k := d.defaultKey()
+		return kmswire.EnableDefaultKeyResponse{KeyMetadata: k.KeyMetadata}, nil
+	case "GetParametersForImport", "ImportKeyMaterial", "DeleteKeyMaterial":
+		return d.imports(action, q)
 	case "GetRandomPassword":
 		req := into[kmswire.GetRandomPasswordRequest](q)
 		n := 32
@@ -459,6 +499,9 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			n = *req.PasswordLength
 		}
 		return kmswire.GetRandomPasswordResponse{RandomPassword: strings.Repeat("x", n)}, nil
+	}
+	if answer, no, known := d.life(action, q); known {
+		return answer, no
 	}
 	return d.crypto(action, q, body)
 }

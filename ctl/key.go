@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,15 +23,20 @@ func (c *cli) keyCmd() *cobra.Command {
 		`  keywardctl key create --alias app/db
   keywardctl key list
   keywardctl key public-key alias/release > release.pem`,
-		c.keyCreateCmd(), c.keyListCmd(), c.keyDescribeCmd(),
+		c.keyCreateCmd(), c.keyEnableDefaultCmd(), c.keyListCmd(), c.keyDescribeCmd(),
 		c.keyStateCmd("enable", "EnableKey", "Make a disabled key usable again"),
 		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
-		c.keyRotateCmd(), c.keyVersionsCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
+		c.keyImportCmd(), c.keyImportParametersCmd(), c.keyDeleteMaterialCmd(),
+		c.keyRotateCmd(), c.keyRotationCmd(), c.keyProtectCmd(), c.keyUnprotectCmd(), c.keyDeleteCmd(), c.keyCancelDeletionCmd(),
+		c.keyVersionsCmd(), c.keyUsageCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {
-	var alias, spec, usage, instance, storage, description, secondary string
+	var alias, spec, usage, instance, storage, description, secondary, clientToken, origin, material string
 	var tags []string
+	var flags importFlags
+	var every string
+	var never bool
 	var keyPolicy policyFlags
 	cmd := &cobra.Command{
 		Use:   "create",
@@ -40,13 +46,18 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 A software key is kept sealed in keyward's store. A hardware key is made inside an HSM: with --storage
 HsmEncryptedDatabase (the default) any HSM of the group can use it, with HsmInternal it never leaves the one that made it.
 Without --usage a spec that can sign makes a signing key.
+A symmetric key of a software instance is rotated every 365 days if nothing else is said; keywardctl key rotation changes that.
+
+With --origin external the key waits for material of your own; --import FILE brings it at once, as keywardctl key import does: its
+help says what that means.
 
 Every principal of your account may do everything with a key, unless roles (--administrators and so on, with --exclusive) or --policy
 say who may do what: see keywardctl policy set.`,
 		Example: `  keywardctl key create --alias app/db
   keywardctl key create --alias release --spec EC_P256 --instance kst-hardware --tag team=build
   keywardctl key create --alias mail --spec RSA_2048 --usage ENCRYPT/DECRYPT
-  keywardctl key create --alias app/db --administrators role/ops --users user/app --exclusive`,
+  keywardctl key create --alias app/db --administrators role/ops --users user/app --exclusive
+  keywardctl key create --alias old --spec EC_P256 --import old.pem`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req := &kmswire.CreateKeyRequest{
@@ -57,20 +68,44 @@ say who may do what: see keywardctl policy set.`,
 				KeyStorageMechanism: string(anyCase(storage, []string{kmswire.HsmInternal, kmswire.HsmEncryptedDatabase})),
 				Description:         description,
 				AliasName:           aliasNamed(alias),
+				ClientToken:         clientToken,
+				Origin:              string(anyCase(origin, []string{kmswire.OriginKMS, kmswire.OriginExternal})),
 			}
-			given, err := pairs("tag", tags)
+			var secret []byte
+			var expires int
+			if material != "" {
+				// What is wrong with the file shows before there is a key.
+				if origin != "" && req.Origin != kmswire.OriginExternal {
+					return usagef("--import goes with --origin external")
+				}
+				req.Origin = kmswire.OriginExternal
+				var err error
+				if expires, err = flags.expiry(time.Now()); err != nil {
+					return err
+				}
+				if secret, err = c.readMaterial(cmd.Context(), material, req.KeySpec, flags.format); err != nil {
+					return err
+				}
+				defer clear(secret)
+			} else if f := cmd.Flags(); f.Changed("format") || f.Changed("wrap") || f.Changed("expires") {
+				return usagef("--format, --wrap and --expires go with --import")
+			}
+			list, err := tagsNamed("tag", tags)
 			if err != nil {
 				return err
 			}
-			if len(given) > 0 {
-				list := []kmswire.Tag{}
-				for _, text := range tags { // in the order given
-					name, value, _ := strings.Cut(text, "=")
-					list = append(list, kmswire.Tag{TagKey: name, TagValue: value})
-				}
+			if len(list) > 0 {
 				if req.Tags, err = json.Marshal(list); err != nil {
 					return err
 				}
+			}
+			if instance == "" {
+				if req.DKMSInstanceID, err = c.defaultInstance(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
+				return err
 			}
 			if req.Policy, err = keyPolicy.text(cmd.Context(), c, "policy", ""); err != nil {
 				return err
@@ -78,6 +113,17 @@ say who may do what: see keywardctl policy set.`,
 			var answer kmswire.CreateKeyResponse
 			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
 				return err
+			}
+			if material != "" {
+				name := answer.KeyMetadata.KeyID
+				if req.AliasName != "" {
+					name = req.AliasName
+				}
+				k, err := c.importNew(cmd.Context(), name, &answer.KeyMetadata, secret, material, &flags, expires)
+				if err != nil {
+					return err
+				}
+				answer.KeyMetadata = *k
 			}
 			if err := c.print(answer, func() error { return c.line(answer.KeyMetadata.KeyID) }); err != nil {
 				return err
@@ -92,10 +138,17 @@ say who may do what: see keywardctl policy set.`,
 	f.StringVar(&spec, "spec", string(kmswire.AES256), "kind of key")
 	f.StringVar(&usage, "usage", "", "ENCRYPT/DECRYPT or SIGN/VERIFY")
 	f.StringVar(&secondary, "secondary-usage", "", "the other usage too (hardware asymmetric keys)")
-	f.StringVar(&instance, "instance", "kst-software", "where to make it; see keywardctl instance list")
+	f.StringVar(&instance, "instance", "", "where to make it, see keywardctl instance list (default: your account's default instance, or "+usualInstance+")")
 	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
 	f.StringVar(&description, "description", "", "what it is for")
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
+	f.StringVar(&origin, "origin", "", "where its material comes from: Aliyun_KMS (keyward makes it) or EXTERNAL (you import it)")
+	f.StringVar(&material, "import", "", "file with the material to import at once; - for stdin")
+	flags.add(cmd)
+	choices(cmd, "origin", kmswire.OriginKMS, kmswire.OriginExternal)
+	f.StringVar(&every, "rotate-every", "", "make a new version so often, such as 90d, 12w or 1y")
+	f.BoolVar(&never, "no-rotation", false, "never make a new version by itself")
+	f.StringVar(&clientToken, "client-token", "", "a word of your own: the same call with the same word makes no second key for 24 hours")
 	keyPolicy.add(c, cmd, "policy")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
@@ -116,13 +169,24 @@ func (c *cli) sayCreated(k *kmswire.KeyMetadata, alias string) {
 		where = k.ProtectionLevel
 	}
 	c.say("made %s (%s, %s) in %s", name, k.KeySpec, k.KeyUsage, where)
+	if k.RotationInterval != "" {
+		c.say("it is rotated every %s", everyText(k.RotationInterval))
+	}
 	if k.KeyState == kmswire.PendingImport {
-		c.say("next: import its key material")
+		c.say("next: keywardctl key import %s --material FILE", name)
 		return
 	}
-	_, asymmetric := signAlgorithms[k.KeySpec]
+	if k.Origin == kmswire.OriginExternal {
+		c.say("it has the material that was imported; keep your own copy, keyward never gives it out")
+	}
+	c.sayNext(name, k.KeySpec, k.KeyUsage)
+}
+
+// sayNext tells what can be done with a key now.
+func (c *cli) sayNext(name string, spec kmswire.KeySpec, usage kmswire.KeyUsage) {
+	_, asymmetric := signAlgorithms[spec]
 	switch {
-	case k.KeyUsage == kmswire.SignVerify:
+	case usage == kmswire.SignVerify:
 		c.say("next: keywardctl sign --key %s FILE", name)
 		c.say("      keywardctl key public-key %s > public.pem", name)
 	case asymmetric:
@@ -143,21 +207,28 @@ type keyRow struct {
 func (c *cli) keyListCmd() *cobra.Command {
 	var ids bool
 	var limit int
+	var filter filterFlags
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys that you may see",
 		Long: `List the keys that you may see, with what they are. Each key costs two calls; --ids only lists their ids, which is fast
-for any number of keys.`,
+for any number of keys. With filters only keys that fit all of them are listed; of several values of one filter one is enough.`,
 		Example: `  keywardctl key list
+  keywardctl key list --tag env=prod --state Enabled
+  keywardctl key list --filter ProtectionLevel=HSM --spec EC_P256,RSA_2048
   keywardctl key list --ids | wc -l`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			filters, err := filter.json()
+			if err != nil {
+				return err
+			}
 			count := 0
 			walk := func(visit func(string) error) error {
 				err := pages(func(page kmswire.Page) ([]kmswire.KeySummary, int, error) {
 					var answer kmswire.ListKeysResponse
-					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page}, &answer)
+					err := c.call(ctx, "ListKeys", &kmswire.ListKeysRequest{Page: page, Filters: filters}, &answer)
 					return answer.Keys.Key, answer.TotalCount, err
 				}, func(k kmswire.KeySummary) error {
 					if limit > 0 && count == limit {
@@ -184,7 +255,7 @@ for any number of keys.`,
 			out := newList(c, []string{"KEY", "ALIASES", "SPEC", "USAGE", "STATE", "INSTANCE", "CREATED"}, func(k keyRow) []string {
 				return []string{k.KeyID, strings.Join(k.Aliases, " "), string(k.KeySpec), string(k.KeyUsage), string(k.KeyState), k.DKMSInstanceID, k.CreationDate}
 			})
-			err := walk(func(id string) error {
+			err = walk(func(id string) error {
 				k, err := c.describe(ctx, id)
 				if e, ok := errors.AsType[*kmsclient.Error](err); ok && e.Code == "Forbidden.KeyNotFound" {
 					return nil // deleted since the page was made
@@ -201,12 +272,16 @@ for any number of keys.`,
 			if err != nil {
 				return err
 			}
+			if filters != nil {
+				return out.end("no keys fit")
+			}
 			return out.end("no keys; keywardctl key create makes one")
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&ids, "ids", false, "print ids only")
 	f.IntVar(&limit, "limit", 0, "stop after so many keys; 0 means all")
+	filter.add(c, cmd)
 	return cmd
 }
 
@@ -255,10 +330,6 @@ func (c *cli) keyDescribeCmd() *cobra.Command {
 				labels = append(labels, t.TagKey+"="+t.TagValue)
 			}
 			return c.print(whole, func() error {
-				rotation := k.AutomaticRotation
-				if k.RotationInterval != "" {
-					rotation += " every " + k.RotationInterval
-				}
 				protection := k.DeletionProtection
 				if k.DeletionProtectionDescription != "" {
 					protection += " (" + k.DeletionProtectionDescription + ")"
@@ -279,7 +350,7 @@ func (c *cli) keyDescribeCmd() *cobra.Command {
 					[2]string{"Primary version", k.PrimaryKeyVersion},
 					[2]string{"Created", k.CreationDate},
 					[2]string{"Creator", k.Creator},
-					[2]string{"Rotation", rotation},
+					[2]string{"Rotation", rotationText(k)},
 					[2]string{"Last rotation", k.LastRotationDate},
 					[2]string{"Next rotation", k.NextRotationDate},
 					[2]string{"Material expires", k.MaterialExpireTime},
@@ -309,6 +380,11 @@ func (c *cli) keyStateCmd(verb, action, short string) *cobra.Command {
 			var req any = &kmswire.EnableKeyRequest{KeyID: id}
 			if action == "DisableKey" {
 				req = &kmswire.DisableKeyRequest{KeyID: id}
+				if !c.yes && c.canAsk() {
+					if _, err := c.showUse(ctx, id); err != nil {
+						return err
+					}
+				}
 				if err := c.confirm(ctx, fmt.Sprintf("Whatever uses %s stops working until it is enabled again. Disable it?", a[0])); err != nil {
 					return err
 				}

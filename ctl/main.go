@@ -116,9 +116,9 @@ Exit codes: ` + exitText() + ".",
 		}
 	}
 	add("use", c.encryptCmd(), c.decryptCmd(), c.signCmd(), c.verifyCmd(), c.dataKeyCmd(), c.batchCmd(), c.reEncryptCmd(), c.randomPasswordCmd())
-	add("manage", c.keyCmd(), c.aliasCmd(), c.instanceCmd())
+	add("manage", c.keyCmd(), c.aliasCmd(), c.tagCmd(), c.instanceCmd())
 	add("people", c.policyCmd(), c.principalCmd(), c.accessKeyCmd(), c.accountCmd())
-	add("service", c.statusCmd(), c.hsmCmd(), c.reloadCmd(), c.metricsCmd(), c.benchCmd(), c.apiCmd(), c.completionCmd(), c.versionCmd())
+	add("service", c.statusCmd(), c.hsmCmd(), c.reloadCmd(), c.clockCmd(), c.metricsCmd(), c.benchCmd(), c.apiCmd(), c.completionCmd(), c.versionCmd())
 	return root
 }
 

@@ -133,6 +133,27 @@ func TestPeerOf(t *testing.T) {
 	}
 }
 
+// TestExecutableOf sees what is known of a process whose executable may be seen, may not be seen, and of one that is gone.
+func TestExecutableOf(t *testing.T) {
+	dir := t.TempDir()
+	if got := executableOf(dir); got != "" {
+		t.Errorf("a process that is gone is %q", got)
+	}
+	// A process may call itself what it likes.
+	if err := os.WriteFile(filepath.Join(dir, "comm"), []byte("/usr/bin/nginx\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := executableOf(dir); got != "[/usr/bin/nginx]" {
+		t.Errorf("another user's process is %q", got)
+	}
+	if err := os.Symlink("/usr/sbin/nginx", filepath.Join(dir, "exe")); err != nil {
+		t.Fatal(err)
+	}
+	if got := executableOf(dir); got != "/usr/sbin/nginx" {
+		t.Errorf("our own process is %q", got)
+	}
+}
+
 func TestUnitInCgroup(t *testing.T) {
 	for text, want := range map[string]string{
 		"0::/system.slice/nginx.service\n":                                           "nginx.service",

@@ -87,6 +87,7 @@ func (a *auditLog) Record(_ context.Context, e *kms.AuditEvent) error {
 		optional("unit", p.Unit)
 		optional("executable", p.Executable)
 		optional("remote", p.RemoteAddr)
+		optional("access_key", p.AccessKeyID)
 	}
 	line.Dur("ms", e.Duration).Send()
 	if buf.Len() == 0 {

@@ -24,6 +24,8 @@ var imports = []struct{ from, to, why string }{
 	{"kms/softkey/...", "kms", "cryptography knows the vocabulary (kmswire) only"},
 	{"kms/softkey/...", "keystore/...", "cryptography keeps nothing"},
 	{"kms/softkey/...", "hsmpool/...", "software keys need no HSM"},
+	{"kms/keywrap/...", "kms", "a mode of AES knows nobody"},
+	{"kms/keywrap/...", "kms/softkey/...", "it is free of cgo, for keywardctl"},
 	{"kms", "kms/kmsapi/...", "the service has no transport in it"},
 	{"kms", "kms/kmsclient/...", "the service has no transport in it"},
 	{"kms", "daemon/...", "the service is given its configuration"},
@@ -34,6 +36,8 @@ var imports = []struct{ from, to, why string }{
 	{"kms/kmswire/...", "kms", "the vocabulary stands below everything"},
 	{"kms/policy/...", "kms", "policies are decided without the service"},
 	{"kms/policy/...", "kms/kmswire/...", "a permission's name is all that policies know of an action"},
+	{"kms/kmssign/...", "kms", "clients sign too, and are free of cgo"},
+	{"kms", "kms/kmssign", "the service has no transport in it"},
 	{"daemon/admin/...", "kms/...", "keywardctl must not pull the service in"},
 	{"daemon/admin/...", "hsmpool/...", "keywardctl is free of cgo"},
 	{"daemon/config/...", "hsmpool/...", "the file's types are not the parts' types"},
@@ -115,7 +119,7 @@ func excepted(from, to string) bool {
 
 // TestPureGo holds packages to the standard library where they promise it: those that keywardctl consists of, and policy.
 func TestPureGo(t *testing.T) {
-	for _, name := range []string{"daemon/admin", "kms/kmswire", "kms/policy", "hsmpool/hsmtest/faulty/control"} {
+	for _, name := range []string{"daemon/admin", "kms/kmswire", "kms/policy", "kms/kmssign", "hsmpool/hsmtest/faulty/control"} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+"/"+name).Output()
 		if err != nil {
 			t.Fatalf("go list: %v", err)

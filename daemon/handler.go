@@ -42,6 +42,7 @@ var routes = []route{
 	{http.MethodPost, admin.UndrainPath, "UndrainMember", (*server).undrainMember},
 	{http.MethodPost, admin.EnrollPath, "EnrollMember", (*server).enrollMember},
 	{http.MethodPost, admin.ReloadPath, "ReloadConfiguration", (*server).serveReload},
+	{http.MethodPost, admin.ClockConfirmPath, "ConfirmClock", (*server).confirmClock},
 	{http.MethodGet, admin.MetricsPath, "", func(s *server, _ *http.Request) (any, *failure) { return s.metrics, nil }},
 
 	{http.MethodGet, admin.AccountsPath, "", (*server).serveAccounts},
@@ -175,6 +176,12 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	}
 	if len(health.Damaged) > 0 {
 		st.Problems = append(st.Problems, "store: records failed their check ("+strings.Join(health.Damaged, ", ")+"); restore them from a backup")
+	}
+	st.Problems = append(st.Problems, s.svc.Problems()...)
+	for _, d := range s.doors {
+		if leaf := d.cert.Load().Leaf; time.Now().After(leaf.NotAfter) {
+			st.Problems = append(st.Problems, "listener "+d.address+": its certificate was valid until "+leaf.NotAfter.UTC().Format(time.RFC3339)+"; put a new one into its cert_file and reload")
+		}
 	}
 	up := 0
 	for _, m := range st.Members {

@@ -163,6 +163,12 @@ func checkMachine(c *config.Config) error {
 	for _, m := range c.Members {
 		errs = append(errs, checkModule(&m))
 	}
+	for _, l := range c.Listeners {
+		if l.KeyFile != "" { // a key of keyward is known to the daemon only
+			_, err := readCertificate(&l)
+			errs = append(errs, err)
+		}
+	}
 	return errors.Join(errs...)
 }
 

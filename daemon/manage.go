@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -308,10 +309,19 @@ func readRecovery(stateDir string) ([]byte, *failure) {
 	return data, nil
 }
 
+// confirmClock takes an operator's word for the clock.
+func (s *server) confirmClock(r *http.Request) (any, *failure) {
+	if err := s.svc.ConfirmClock(r.Context(), s.identify(r.Context()).actor); err != nil {
+		e := kms.AsError(err)
+		return nil, &failure{e.Code, cmp.Or(e.Detail, e.Code.Error()+"; keyward's log says more")}
+	}
+	return admin.ClockConfirmed{Time: s.svc.ClockStatus().Wall}, nil
+}
+
 func (s *server) serveReload(*http.Request) (any, *failure) {
 	waiting, err := s.reloadNow()
 	switch {
-	case isPoolRefusal(err):
+	case isPartRefusal(err):
 		return nil, &failure{kms.OperationRejected, err.Error()}
 	case err != nil:
 		return nil, &failure{kms.InvalidParameter, err.Error()}

@@ -22,6 +22,8 @@ import (
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/kmsapi"
+	"github.com/keyward/keyward/kms/kmswire"
 )
 
 // appliance is a whole one, with two SoftHSM2 tokens in this process, served on a real socket.
@@ -31,7 +33,8 @@ type appliance struct {
 	client *admin.Client
 }
 
-func newAppliance(t *testing.T) *appliance {
+// newAppliance starts one. prepare may write files into its directory, and gives what to add to the configuration.
+func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 	t.Helper()
 	module, err := findSoftHSM("")
 	if err != nil {
@@ -52,6 +55,9 @@ func newAppliance(t *testing.T) *appliance {
 	}
 	a := &appliance{dir: dir}
 	a.change(t, "\n[pool]\nisolation = \"none\"\n\n[[peer]]\nuid = 4242\nprincipal = \"acs:ram::"+config.DefaultAccount+":user/plain\"\n")
+	for _, p := range prepare {
+		a.change(t, p(dir))
+	}
 	c, err := config.Load(a.path())
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +71,9 @@ func newAppliance(t *testing.T) *appliance {
 		t.Fatal(err)
 	}
 	a.server = newServer(p, c, peers, zerolog.Nop())
+	if err := a.server.listenTLS(t.Context(), kmsapi.New(p.svc, tlsOptions(zerolog.Nop(), oneAccessKey{}))); err != nil {
+		t.Fatal(err)
+	}
 	l, err := listenAdmin(&c.Sockets)
 	if err != nil {
 		t.Fatal(err)
@@ -318,7 +327,8 @@ func TestReload(t *testing.T) {
 
 	// What needs a restart stays as it is.
 	a.replace(t, "isolation = \"none\"", "isolation = \"process\"\nqueue = 100")
-	a.change(t, "\n[[share]]\nprincipal = \"acs:ram::"+config.DefaultAccount+":user/plain\"\nweight = 3\n")
+	a.change(t, "\n[[share]]\nprincipal = \"acs:ram::"+config.DefaultAccount+":user/plain\"\nweight = 3\n"+
+		"\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::"+config.DefaultAccount+":role/db\"]\n")
 	r, err := a.client.Reload(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -326,8 +336,8 @@ func TestReload(t *testing.T) {
 	if fmt.Sprint(r.NeedRestart) != "[pool.isolation]" {
 		t.Errorf("a restart is needed for %v", r.NeedRestart)
 	}
-	if c := a.server.config.Load(); c.Pool.Queue != 100 || c.Pool.Isolation != config.None || len(c.Shares) != 1 {
-		t.Errorf("in force are %+v, %+v", c.Pool, c.Shares)
+	if c := a.server.config.Load(); c.Pool.Queue != 100 || c.Pool.Isolation != config.None || len(c.Shares) != 1 || len(c.Services) != 1 {
+		t.Errorf("in force are %+v, %+v, %+v", c.Pool, c.Shares, c.Services)
 	}
 	if st, err := a.client.Status(ctx); err != nil || st.State != admin.OK || st.Reloads != 2 {
 		t.Errorf("the status is %+v, %v", st, err)
@@ -339,6 +349,67 @@ func TestReload(t *testing.T) {
 	wantStatus(t, err, http.StatusUnprocessableEntity, "NEW", "restart")
 	if got := fmt.Sprint(a.audited(t, "ReloadConfiguration")); got != "[begun invalid parameter begun ok begun invalid parameter]" {
 		t.Errorf("the audit has %s", got)
+	}
+}
+
+// TestReloadInstances changes quotas and sharing while the daemon runs, and sees that no key is left without its instance.
+func TestReloadInstances(t *testing.T) {
+	a := newAppliance(t)
+	ctx := t.Context()
+	const other = "2000000000000002"
+	root := &kms.Actor{Principal: "acs:ram::" + config.DefaultAccount + ":root", Account: config.DefaultAccount}
+	guest := &kms.Actor{Principal: "acs:ram::" + other + ":root", Account: other}
+	makeKey := func(actor *kms.Actor, instance string) error {
+		_, err := a.server.svc.CreateKey(ctx, actor, &kmswire.CreateKeyRequest{DKMSInstanceID: instance})
+		return err
+	}
+	if err := makeKey(guest, "kst-software"); !errors.Is(err, kms.InvalidParameter) {
+		t.Errorf("before it is shared: %v", err)
+	}
+	whole, err := os.ReadFile(a.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(a.path(), append([]byte("accounts = [\""+config.DefaultAccount+"\", \""+other+"\"]\n"), whole...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.replace(t, "id = \"kst-software\"", "id = \"kst-software\"\nshared_with = [\""+other+"\"]\nkeys = 1")
+	a.change(t, "\n[[instance]]\nid = \"kst-new\"\ntype = \"software\"\n")
+	r, err := a.client.Reload(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(r.NeedRestart) != "[accounts]" {
+		t.Errorf("a restart is needed for %v", r.NeedRestart)
+	}
+	if err := makeKey(guest, "kst-software"); err != nil {
+		t.Error(err)
+	}
+	if err := makeKey(root, "kst-software"); !errors.Is(err, kms.LimitExceeded) {
+		t.Errorf("above the quota: %v", err)
+	}
+	if err := makeKey(root, "kst-new"); err != nil {
+		t.Error(err)
+	}
+	if st, err := a.client.Status(ctx); err != nil || len(st.Instances) != 3 {
+		t.Errorf("the status is %+v, %v", st, err)
+	}
+
+	before, err := os.ReadFile(a.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.replace(t, "id = \"kst-new\"", "id = \"kst-newer\"")
+	_, err = a.client.Reload(ctx)
+	wantStatus(t, err, http.StatusConflict, "kst-new can't be removed", "1 key versions")
+	if err := makeKey(root, "kst-newer"); !errors.Is(err, kms.InvalidParameter) {
+		t.Errorf("a refused instance: %v", err)
+	}
+	if err := os.WriteFile(a.path(), before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.client.Reload(ctx); err != nil {
+		t.Error(err)
 	}
 }
 

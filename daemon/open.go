@@ -72,7 +72,7 @@ func openParts(ctx context.Context, c *config.Config, log zerolog.Logger) (_ *pa
 	}
 	p.svc, err = kms.New(ctx, kms.Config{
 		Store: p.store, Pool: p.pool, Region: c.Region, Account: c.FirstAccount(), Accounts: c.Accounts,
-		Instances: serviceInstances(c), Audit: p.audit, Log: log, Now: time.Now,
+		Instances: serviceInstances(c), Services: declaredServices(c), Audit: p.audit, Log: log, Now: time.Now, Built: builtAt(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting the service: %w", err)
@@ -104,7 +104,17 @@ func (p *parts) Close() error {
 func serviceInstances(c *config.Config) []kms.Instance {
 	var all []kms.Instance
 	for _, in := range c.Instances {
-		all = append(all, kms.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		all = append(all, kms.Instance{ID: in.ID, Type: in.Type, Name: in.Name, Account: in.Account, SharedWith: in.SharedWith,
+			Keys: in.Keys, Access: in.Access, QPS: in.QPS, Default: in.Default})
+	}
+	return all
+}
+
+// declaredServices words the [[service]] rows for the service.
+func declaredServices(c *config.Config) []kms.ServicePrincipal {
+	var all []kms.ServicePrincipal
+	for _, d := range c.Services {
+		all = append(all, kms.ServicePrincipal{Code: d.Code, Name: d.Name, Entry: d.Entry, Principals: d.Principals, Unit: d.Unit})
 	}
 	return all
 }

@@ -32,7 +32,7 @@ type peer struct {
 	groups   []uint32
 	pid      int32  // for the audit only: a process can hand its connection on
 	unit     string // systemd unit, of the pid
-	exe      string // executable, of the pid
+	exe      string // executable, of the pid: see executableOf
 
 	known atomic.Pointer[identity] // last answer of a peerTable
 }
@@ -57,9 +57,23 @@ func peerOf(c *net.UnixConn) (*peer, error) {
 		return nil, fmt.Errorf("peer: %w", err)
 	}
 	p.unit = unitOf(p.pid)
-	// It may be gone, or hide: then the audit goes without.
-	p.exe, _ = os.Readlink("/proc/" + strconv.Itoa(int(p.pid)) + "/exe")
+	p.exe = executableOf("/proc/" + strconv.Itoa(int(p.pid)))
 	return p, nil
+}
+
+// executableOf names the program of a process by its directory in /proc: the path of its executable. The kernel shows that
+// only to who may trace the process, so a daemon that is not root sees it of its own user's processes only. Of others it
+// gets the name that the process gives itself, in brackets so that no name passes for a path. It is "" when the process is
+// gone.
+func executableOf(proc string) string {
+	if path, err := os.Readlink(proc + "/exe"); err == nil {
+		return path
+	}
+	name, err := os.ReadFile(proc + "/comm")
+	if err != nil {
+		return ""
+	}
+	return "[" + strings.TrimSuffix(string(name), "\n") + "]"
 }
 
 // peerGroups gives the supplementary groups of the other end as it connected.

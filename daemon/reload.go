@@ -54,6 +54,8 @@ func (s *server) reload() (waiting []string, err error) {
 	running := *old
 	running.Log, running.Peers, running.Files, running.ShutdownTimeout = c.Log, c.Peers, c.Files, c.ShutdownTimeout
 	running.Members, running.Shares, running.Pool.Queue = c.Members, c.Shares, c.Pool.Queue
+	running.Instances = c.Instances
+	running.Services = c.Services
 	isolated := old.Pool.Isolation == config.Process
 	if !isolated {
 		if err := environmentIsSet(&running); err != nil {
@@ -64,25 +66,36 @@ func (s *server) reload() (waiting []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.pool.Update(pool); err != nil {
-		return nil, &poolRefusal{err}
+	instances := serviceInstances(&running)
+	if err := s.svc.CheckInstances(s.stopping, instances); err != nil {
+		return nil, &partRefusal{err}
 	}
+	takeOver, err := s.readCertificates(&running, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.pool.Update(pool); err != nil {
+		return nil, &partRefusal{err}
+	}
+	takeOver()
 	zerolog.SetGlobalLevel(level)
 	s.peers.Store(peers)
+	s.svc.SetInstances(instances)
+	s.svc.SetServices(declaredServices(&running))
 	// The next reload compares with what runs.
 	s.config.Store(&running)
 	return needRestart(&running, c), nil
 }
 
-// poolRefusal is why the HSM pool does not take a configuration that has no mistake in itself.
-type poolRefusal struct{ err error }
+// partRefusal is why the HSM pool or the service does not take a configuration that has no mistake in itself.
+type partRefusal struct{ err error }
 
-func (e *poolRefusal) Error() string { return e.err.Error() }
-func (e *poolRefusal) Unwrap() error { return e.err }
+func (e *partRefusal) Error() string { return e.err.Error() }
+func (e *partRefusal) Unwrap() error { return e.err }
 
-// isPoolRefusal says whether err is one.
-func isPoolRefusal(err error) bool {
-	_, ok := errors.AsType[*poolRefusal](err)
+// isPartRefusal says whether err is one.
+func isPartRefusal(err error) bool {
+	_, ok := errors.AsType[*partRefusal](err)
 	return ok
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/kmsapi"
 )
 
 // server is a daemon that runs. What a reload may change is behind atomic pointers and swapped as a whole.
@@ -37,6 +38,8 @@ type server struct {
 	audit     kms.Auditor
 	svc       *kms.Service
 	kms       http.Handler    // the KMS API
+	doors     []*tlsDoor      // what listenTLS opened
+	signing   keyService      // makes the signatures of certificates whose key keyward has
 	metrics   http.Handler    // what GET /metrics answers
 	stopping  context.Context // ends when the daemon begins to stop: calls that only wait end then
 	beginStop context.CancelFunc
@@ -44,8 +47,8 @@ type server struct {
 
 // newServer makes a server of parts that are open.
 func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger) *server {
-	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit,
-		svc: p.svc, kms: kmsHandler(p.svc, log)}
+	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit, svc: p.svc,
+		kms: kmsHandler(p.svc, log), signing: p.svc}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
 	s.metrics = metricsHandler(s.observe, log)
 	s.config.Store(c)
@@ -107,14 +110,17 @@ func run(path string, opt runOptions) error {
 		}
 	}()
 	s := newServer(p, c, peers, log)
+	if err := s.listenTLS(ctx, kmsapi.New(p.svc, tlsOptions(log, p.svc))); err != nil {
+		return err
+	}
 	l, err := listenAdmin(&c.Sockets)
 	if err != nil {
-		return err
+		return errors.Join(err, s.closeDoors())
 	}
 	return s.serve(ctx, l, hangup, opt.ready)
 }
 
-// serve answers at l until ctx ends, then lets running calls end. It closes l.
+// serve answers at l and the TLS doors until ctx ends, then lets running calls end. It closes them.
 func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Signal, ready func()) error {
 	h := &http.Server{
 		Handler:     s.handler(),
@@ -126,8 +132,12 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 		MaxHeaderBytes:    1 << 20,
 	}
 	defer s.beginStop()
-	served := make(chan error, 1)
+	served := make(chan error, 1+len(s.doors))
 	go func() { served <- h.Serve(l) }()
+	for _, d := range s.doors {
+		go func() { served <- d.server.ServeTLS(d.listener, "", "") }()
+		s.log.Info().Stringer("address", d.listener.Addr()).Msg("the KMS API is served with TLS")
+	}
 
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -144,7 +154,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 	for {
 		select {
 		case err := <-served:
-			return fmt.Errorf("serving: %w", errors.Join(err, h.Close()))
+			return fmt.Errorf("serving: %w", errors.Join(err, h.Close(), s.closeDoors()))
 		case <-hangup:
 			_, _ = s.reloadNow() // the log and the status have what is wrong
 		case <-ctx.Done():
@@ -160,9 +170,17 @@ func (s *server) drain(h *http.Server) error {
 	s.log.Info().Msg("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.Load().ShutdownTimeout))
 	defer cancel()
-	if err := h.Shutdown(ctx); err != nil {
+	shut := make(chan error)
+	for _, d := range s.doors {
+		go func() { shut <- d.server.Shutdown(ctx) }()
+	}
+	err := h.Shutdown(ctx)
+	for range s.doors {
+		err = errors.Join(err, <-shut)
+	}
+	if err != nil {
 		s.log.Warn().Err(err).Msg("calls were cut off: they ran longer than shutdown_timeout")
-		return errors.Join(h.Close(), nil)
+		return errors.Join(h.Close(), s.closeDoors())
 	}
 	return nil
 }

@@ -18,10 +18,12 @@ typedef struct { unsigned char major, minor; void *fn[68]; } kw_functions;
 typedef kw_ulong (*kw_get_list)(kw_functions **);
 typedef kw_ulong (*kw_init)(kw_ulong session, kw_mechanism *m, kw_ulong key);
 typedef kw_ulong (*kw_op)(kw_ulong session, void *in, kw_ulong in_len, void *out, kw_ulong *out_len);
+typedef struct { kw_ulong type; void *value; kw_ulong len; } kw_attribute;
+typedef kw_ulong (*kw_create)(kw_ulong session, kw_attribute *a, kw_ulong count, kw_ulong *object);
 typedef kw_ulong (*kw_login)(kw_ulong session, kw_ulong user, void *pin, kw_ulong pin_len);
 
 // Places in the function list; each operation follows its init.
-enum { KW_LOGIN = 18, KW_ENCRYPT_INIT = 29, KW_DECRYPT_INIT = 33, KW_SIGN_INIT = 42 };
+enum { KW_LOGIN = 18, KW_CREATE_OBJECT = 20, KW_ENCRYPT_INIT = 29, KW_DECRYPT_INIT = 33, KW_SIGN_INIT = 42 };
 
 static kw_functions *kw_open(const char *path) {
 	// The same library that crypto11 has open: dlopen counts.
@@ -32,6 +34,8 @@ static kw_functions *kw_open(const char *path) {
 	if (get == NULL || get(&list) != 0) { dlclose(lib); return NULL; }
 	return list;
 }
+
+enum { KW_ATTRIBUTES = 32 }; // of one object, at most
 
 typedef struct { int64_t wall, busy; } kw_times; // ns
 
@@ -80,6 +84,18 @@ static kw_ulong kw_operate(kw_functions *list, int init, kw_ulong session, kw_ul
 		times->busy = times->busy < 0 ? times->wall : kw_busy() - times->busy;
 	}
 	return rv;
+}
+
+// Attributes lie in packed one after the other: type, length, and the value in as many words as it needs.
+static kw_ulong kw_do_create(kw_functions *list, kw_ulong session, kw_ulong *packed, kw_ulong count, kw_ulong *object) {
+	kw_attribute a[KW_ATTRIBUTES];
+	for (kw_ulong i = 0; i < count && i < KW_ATTRIBUTES; i++) {
+		a[i].type = packed[0];
+		a[i].len = packed[1];
+		a[i].value = packed + 2;
+		packed += 2 + (a[i].len + sizeof(kw_ulong) - 1) / sizeof(kw_ulong);
+	}
+	return ((kw_create)list->fn[KW_CREATE_OBJECT])(session, a, count, object);
 }
 
 static kw_ulong kw_do_login(kw_functions *list, kw_ulong session, void *pin, kw_ulong pin_len) {
@@ -164,6 +180,37 @@ func (f functions) operate(session pkcs11.SessionHandle, key pkcs11.ObjectHandle
 		return 0, stageOp, errImpossible
 	}
 	return int(n), stageOp, nil
+}
+
+// createObject makes an object of a secret value. miekg's binding would leave a copy of it in C's memory.
+func (f functions) createObject(session pkcs11.SessionHandle, template []*pkcs11.Attribute, value []byte) (pkcs11.ObjectHandle, error) {
+	if len(template) >= C.KW_ATTRIBUTES || len(value) == 0 {
+		return 0, errImpossible
+	}
+	const word = int(unsafe.Sizeof(C.kw_ulong(0)))
+	words := func(b []byte) int { return (len(b) + word - 1) / word }
+	n := 2 + words(value)
+	for _, a := range template {
+		n += 2 + words(a.Value)
+	}
+	packed := make([]C.kw_ulong, n)
+	defer clear(packed)
+	octets := unsafe.Slice((*byte)(unsafe.Pointer(&packed[0])), n*word)
+	at := 0
+	put := func(t uint, v []byte) {
+		packed[at], packed[at+1] = C.kw_ulong(t), C.kw_ulong(len(v))
+		copy(octets[(at+2)*word:], v)
+		at += 2 + words(v)
+	}
+	for _, a := range template {
+		put(a.Type, a.Value)
+	}
+	put(pkcs11.CKA_VALUE, value)
+	var h C.kw_ulong
+	if rv := C.kw_do_create(f.list, C.kw_ulong(session), &packed[0], C.kw_ulong(len(template)+1), &h); rv != 0 {
+		return 0, pkcs11.Error(rv)
+	}
+	return pkcs11.ObjectHandle(h), nil
 }
 
 // threadBusy is how long this thread has computed and waited for a processor. It stands still where the kernel does not tell.

@@ -118,6 +118,9 @@ func (l *login) prove(t *task, w *tokenWorker) *Error {
 	if kt.class == classAES {
 		return l.proveAES(t, w)
 	}
+	if t.key.Usage == UseUnwrap {
+		return l.proveTransport(t, w)
+	}
 	if t.key.Usage&UseSign != 0 {
 		op := SignECDSA
 		if kt.class == classRSA {
@@ -128,7 +131,7 @@ func (l *login) prove(t *task, w *tokenWorker) *Error {
 			return err
 		}
 		if err := verifySignature(t.key.Type, t.pub, proofDigest[:], u.out); err != nil {
-			return &Error{Kind: KindInternal, fate: fateItem, Detail: "a new key does not do what it should", Err: err}
+			return &Error{Kind: KindInternal, fate: fateItem, Detail: err.Error(), Err: errUnproven}
 		}
 	}
 	if t.key.Usage&UseEncrypt != 0 {
@@ -141,7 +144,7 @@ func (l *login) prove(t *task, w *tokenWorker) *Error {
 			return err
 		}
 		if !bytes.Equal(u.out, proofDigest[:]) {
-			return errorf(KindInternal, fateItem, "a new key does not do what it should: a wrong decryption")
+			return &Error{Kind: KindInternal, fate: fateItem, Detail: "a wrong decryption", Err: errUnproven}
 		}
 	}
 	return nil
@@ -164,7 +167,7 @@ func (l *login) proveAES(t *task, w *tokenWorker) *Error {
 		return err
 	}
 	if !bytes.Equal(u.out, proofDigest[:]) {
-		return errorf(KindInternal, fateItem, "a new key does not do what it should: a wrong decryption")
+		return &Error{Kind: KindInternal, fate: fateItem, Detail: "a wrong decryption", Err: errUnproven}
 	}
 	t.out = append(append([]byte(nil), nonce...), ciphertext...)
 	return nil

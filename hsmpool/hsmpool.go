@@ -30,6 +30,10 @@ type Usage uint8
 const (
 	UseEncrypt Usage = 1 << iota // encrypt and decrypt
 	UseSign                      // sign and verify
+	UseUnwrap                    // bring in what Pool.Import gets; only GenerateTransport makes such keys, and they do nothing else
+
+	// UseBoth is for RSA keys that have a secondary usage.
+	UseBoth = UseEncrypt | UseSign
 )
 
 // Key tells a worker which key a job means, and how to load it on first use. Wrapped keys run on any member, pinned ones

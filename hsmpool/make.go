@@ -12,17 +12,35 @@ func (p *Pool) Generate(ctx context.Context, t KeyType, u Usage) (*Generated, er
 	if e := checkNew(key); e != nil {
 		return nil, e
 	}
+	return p.generate(ctx, key)
+}
+
+// GenerateTransport makes an RSA2048 pair that does nothing but unwrap what Import brings in. Its private half is wrapped
+// like that of a key that Generate makes.
+func (p *Pool) GenerateTransport(ctx context.Context) (*Generated, error) {
+	return p.generate(ctx, &Key{ID: newName("transport"), Type: RSA2048, Usage: UseUnwrap})
+}
+
+func (p *Pool) generate(ctx context.Context, key *Key) (*Generated, error) {
 	made := &ticket{task: task{op: opGenerate, key: key}}
 	if e := p.do(ctx, made); e != nil {
 		return nil, e
 	}
+	if e := p.proveElsewhere(ctx, made); e != nil {
+		return nil, e
+	}
+	return &Generated{Wrapped: made.out, PublicKey: made.pub}, nil
+}
+
+// proveElsewhere proves a wrapped key on another member than its maker, if there is one.
+func (p *Pool) proveElsewhere(ctx context.Context, made *ticket) *Error {
 	maker := made.to.m
-	wrapped := &Key{ID: newName("prove"), Type: t, Usage: u, Wrapped: made.out}
+	wrapped := &Key{ID: newName("prove"), Type: made.key.Type, Usage: made.key.Usage, Wrapped: made.out}
 	proof := &ticket{task: task{op: opProve, key: wrapped, pub: made.pub}, prefer: maker}
-	if keyTypes[t].class == classAES {
+	if keyTypes[wrapped.Type].class == classAES {
 		// What the maker encrypts the other must decrypt.
 		if e := p.do(ctx, proof); e != nil {
-			return nil, e
+			return e
 		}
 	}
 	// The maker may stand in for a member that went down, and never for one that can't use the key.
@@ -30,10 +48,7 @@ func (p *Pool) Generate(ctx context.Context, t KeyType, u Usage) (*Generated, er
 	if len(proof.out) > 0 {
 		again.nonce, again.in = proof.out[:gcmNonce], proof.out[gcmNonce:]
 	}
-	if e := p.do(ctx, again); e != nil {
-		return nil, e
-	}
-	return &Generated{Wrapped: made.out, PublicKey: made.pub}, nil
+	return p.do(ctx, again)
 }
 
 // GeneratePinned makes a token object that can never be extracted, with objectID as CKA_ID, on member; an empty member
@@ -124,8 +139,16 @@ func checkNew(k *Key) *Error {
 	if !ok {
 		return badInput("key type %d is not known", k.Type)
 	}
-	if k.Usage == 0 || k.Usage&^t.usages != 0 {
+	if k.Usage == UseUnwrap || !t.may(k.Usage) {
 		return badInput("a key of type %s can't have usage %#x", t.name, uint8(k.Usage))
+	}
+	return nil
+}
+
+// checkTransport checks what a transport key is to be.
+func checkTransport(k *Key) *Error {
+	if k.Usage != UseUnwrap || !keyTypes[k.Type].may(UseUnwrap) {
+		return badInput("a key of type %s and usage %#x is no transport key", k.Type, uint8(k.Usage))
 	}
 	return nil
 }

@@ -158,7 +158,8 @@ func pinnedCacheID(objectID []byte) string { return "\x00" + string(objectID) }
 // unwrap makes a wrapped key a session object of the anchor session.
 func (l *login) unwrap(t *task) (h pkcs11.ObjectHandle, e *Error) {
 	k := t.key
-	template := unwrapTemplate(keyTypes[k.Type], k.Usage, loaded)
+	kt := keyTypes[k.Type]
+	template := unwrapTemplate(kt, secretUsage(kt, k.Usage), loaded)
 	err := l.inAnchor(t, func(s pkcs11.SessionHandle) (err error) {
 		h, err = l.mod.ctx.UnwrapKey(s, keyWrap(), l.wrap, k.Wrapped, template)
 		return err

@@ -16,6 +16,11 @@ const (
 	opSealGCM                       // EncryptGCM with the seal key
 	opOpenGCM                       // DecryptGCM with the seal key
 	opLoad                          // bring the key in, so that its next use finds it there
+
+	// key: type, usage and, if pinned, ObjectID; from, algorithm; in: the ciphertext; out: wrapped; pub: SubjectPublicKeyInfo, or for
+	// AES the check value
+	opImport
+	opImportPinned
 )
 
 // function is the kind of PKCS#11 call.
@@ -46,18 +51,25 @@ type keyTypeRow struct {
 	octets   int    // AES: the key; RSA: the modulus; EC: one coordinate
 	ecParams []byte // EC: DER of the curve's OID, for CKA_EC_PARAMS
 	usages   Usage  // what it can be made for
+
+	transport bool // it can be a transport key, which is made for nothing else
+}
+
+// may says whether a key of the type can have a usage.
+func (t keyTypeRow) may(u Usage) bool {
+	return u != 0 && u&^t.usages == 0 || u == UseUnwrap && t.transport
 }
 
 // keyTypes has a row for each KeyType.
 var keyTypes = map[KeyType]keyTypeRow{
-	AES128:    {"AES-128", classAES, 16, nil, UseEncrypt},
-	AES192:    {"AES-192", classAES, 24, nil, UseEncrypt},
-	AES256:    {"AES-256", classAES, 32, nil, UseEncrypt},
-	RSA2048:   {"RSA-2048", classRSA, 256, nil, UseEncrypt | UseSign},
-	RSA3072:   {"RSA-3072", classRSA, 384, nil, UseEncrypt | UseSign},
-	RSA4096:   {"RSA-4096", classRSA, 512, nil, UseEncrypt | UseSign},
-	P256:      {"P-256", classEC, 32, []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}, UseSign},
-	Secp256k1: {"secp256k1", classEC, 32, []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a}, UseSign},
+	AES128:    {"AES-128", classAES, 16, nil, UseEncrypt, false},
+	AES192:    {"AES-192", classAES, 24, nil, UseEncrypt, false},
+	AES256:    {"AES-256", classAES, 32, nil, UseEncrypt, false},
+	RSA2048:   {"RSA-2048", classRSA, 256, nil, UseEncrypt | UseSign, true},
+	RSA3072:   {"RSA-3072", classRSA, 384, nil, UseEncrypt | UseSign, false},
+	RSA4096:   {"RSA-4096", classRSA, 512, nil, UseEncrypt | UseSign, false},
+	P256:      {"P-256", classEC, 32, []byte{0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07}, UseSign, false},
+	Secp256k1: {"secp256k1", classEC, 32, []byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x0a}, UseSign, false},
 }
 
 // String names the type.
@@ -153,6 +165,10 @@ func (o Op) String() string {
 		return "check"
 	case opLoad:
 		return "load"
+	case opImport:
+		return "import"
+	case opImportPinned:
+		return "import pinned"
 	}
 	return "unknown operation"
 }
@@ -180,7 +196,7 @@ func checkKey(k *Key) *Error {
 	switch {
 	case !ok:
 		return badInput("key type %d is not known", k.Type)
-	case k.Usage == 0 || k.Usage&^t.usages != 0:
+	case !t.may(k.Usage):
 		return badInput("a key of type %s can't have usage %#x", t.name, uint8(k.Usage))
 	case k.ID == "" || len(k.ID) > maxKeyID:
 		return badInput("a key needs an ID of at most %d octets", maxKeyID)

@@ -12,12 +12,35 @@ import (
 
 func pinnedLabel(objectID []byte) string { return "kw/" + hex.EncodeToString(objectID) }
 
-// generatePinned makes a token object, looks at it and uses it; whatever is wrong, it is destroyed again. crypto11 makes
-// the pairs and secret keys that it knows how to make; its public halves are token objects too, and go when the key
-// goes. secp256k1, and tokens that have no session to spare for crypto11, go through our own session.
-func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
+// generatePinned makes a token object. crypto11 makes the pairs and secret keys that it knows how to make; its public halves
+// are token objects too, and go when the key goes. secp256k1, and tokens that have no session to spare for crypto11, go
+// through our own session.
+func (l *login) generatePinned(t *task, w *tokenWorker) *Error {
 	k := t.key
 	kt := keyTypes[k.Type]
+	want := generated(wantedOf(classOf(kt), kept, secretUsage(kt, k.Usage)), kept)
+	return l.pin(t, w, want, func() *Error {
+		if k.Type != Secp256k1 && !l.shared && !l.scarce {
+			return l.generateCrypto11(t)
+		}
+		return l.inWork(func(s pkcs11.SessionHandle) *Error {
+			_, public, err := l.generateObjects(s, k, kept, k.ObjectID)
+			if err == nil && public != 0 {
+				if t.pub, err = l.publicKey(s, public, k.Type); err == nil {
+					err = l.mod.ctx.DestroyObject(s, public)
+				}
+			}
+			if err != nil {
+				return l.fail(err, fnOther, stageOther, "generate "+kt.name)
+			}
+			return nil
+		})
+	})
+}
+
+// pin has a token object made, looks whether it is as wanted, and uses it; whatever is wrong, it is destroyed again.
+func (l *login) pin(t *task, w *tokenWorker, want []wanted, create func() *Error) (e *Error) {
+	k := t.key
 	if n, err := l.countPinned(k.ObjectID); err != nil || n > 0 {
 		if err != nil {
 			return err
@@ -35,23 +58,7 @@ func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
 			}
 		}
 	}()
-	if k.Type == Secp256k1 || l.shared || l.scarce {
-		e = l.inWork(func(s pkcs11.SessionHandle) *Error {
-			_, public, err := l.generateObjects(s, k, kept, k.ObjectID)
-			if err == nil && public != 0 {
-				if t.pub, err = l.publicKey(s, public, k.Type); err == nil {
-					err = l.mod.ctx.DestroyObject(s, public)
-				}
-			}
-			if err != nil {
-				return l.fail(err, fnOther, stageOther, "generate "+kt.name)
-			}
-			return nil
-		})
-	} else {
-		e = l.generateCrypto11(t)
-	}
-	if e != nil {
+	if e = create(); e != nil {
 		return e
 	}
 	e = l.inWork(func(s pkcs11.SessionHandle) *Error {
@@ -59,7 +66,6 @@ func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
 		if e != nil {
 			return e
 		}
-		want := generated(wantedOf(classOf(kt), kept, secretUsage(kt, k.Usage)), kept)
 		if err := readBack(l.mod.ctx, s, h, want); err != nil {
 			return l.fail(err, fnOther, stageOther, "read a new key's attributes back")
 		}
@@ -68,7 +74,7 @@ func (l *login) generatePinned(t *task, w *tokenWorker) (e *Error) {
 	if e != nil {
 		return e
 	}
-	return l.prove(t, w)
+	return l.prove(&task{op: opProve, key: k, pub: t.pub}, w)
 }
 
 // generateCrypto11 makes the key with crypto11, and proves a signing pair as the crypto.Signer that it is there.

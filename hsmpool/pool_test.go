@@ -39,6 +39,7 @@ func TestPool(t *testing.T) {
 		{"Seal", testSeal}, {"AllOps", testAllOps}, {"GCMAgainstGo", testGCMAgainstGo}, {"KeysDiffer", testKeysDiffer},
 		{"DoAll", testDoAll}, {"Cancel", testCancel}, {"Full", testFull}, {"BadInput", testBadInput}, {"Cache", testCache},
 		{"Stampede", testStampede}, {"Separation", testSeparation}, {"Pinned", testPinned},
+		{"Transport", testTransport}, {"Import", testImport}, {"BadImports", testBadImports},
 		{"WycheproofGCM", testWycheproofGCM}, {"WycheproofOAEP", testWycheproofOAEP}, {"WycheproofVerify", testWycheproofVerify},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -65,7 +66,11 @@ func TestPoolIsolated(t *testing.T) {
 				test func(*testing.T, *hsmpool.Pool)
 			}{
 				{"Seal", testSeal}, {"AllOps", testAllOps}, {"DoAll", testDoAll}, {"Cancel", testCancel}, {"BadInput", testBadInput},
+				{"Import", testImport},
 			} {
+				if c.name == "Import" && workers == 1 {
+					continue // it takes its time
+				}
 				t.Run(c.name, func(t *testing.T) {
 					c.test(t, p)
 					drained(t, p)
@@ -271,6 +276,10 @@ func testBadInput(t *testing.T, p *hsmpool.Pool) {
 		"internal op":         {hsmpool.Job{Op: 64, Key: aes, Nonce: nonce}, hsmpool.KindInternal},
 		"seal op":             {hsmpool.Job{Op: 69, Key: aes, Nonce: nonce}, hsmpool.KindInternal},
 		"open op":             {hsmpool.Job{Op: 70, Key: aes, Nonce: nonce, In: make([]byte, 20)}, hsmpool.KindInternal},
+		"import op":           {hsmpool.Job{Op: 72, Key: aes, Nonce: nonce}, hsmpool.KindInternal},
+		"import pinned op":    {hsmpool.Job{Op: 73, Key: aes, Nonce: nonce}, hsmpool.KindInternal},
+		"unwrapping AES":      {hsmpool.Job{Op: hsmpool.EncryptGCM, Key: with(func(k *hsmpool.Key) { k.Usage = hsmpool.UseUnwrap }), Nonce: nonce}, hsmpool.KindInternal},
+		"unwrapping and more": {hsmpool.Job{Op: hsmpool.DecryptOAEPSHA1, Key: with(func(k *hsmpool.Key) { k.Type, k.Usage, k.Wrapped = hsmpool.RSA2048, 5, make([]byte, 1232) }), In: make([]byte, 256)}, hsmpool.KindInternal},
 		"unknown op":          {hsmpool.Job{Op: 200, Key: aes, Nonce: nonce}, hsmpool.KindInternal},
 		"unknown type":        {hsmpool.Job{Op: hsmpool.EncryptGCM, Key: with(func(k *hsmpool.Key) { k.Type = 99 }), Nonce: nonce}, hsmpool.KindInternal},
 		"no usage":            {hsmpool.Job{Op: hsmpool.EncryptGCM, Key: with(func(k *hsmpool.Key) { k.Usage = 0 }), Nonce: nonce}, hsmpool.KindInternal},

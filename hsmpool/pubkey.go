@@ -28,16 +28,20 @@ type subjectPublicKeyInfo struct {
 	PublicKey asn1.BitString
 }
 
+// maxExponent is the largest public exponent that Go's crypto/rsa takes. Keys that are made here have 65537, which is also the
+// smallest that FIPS 186-5 allows.
+const maxExponent = 1<<31 - 1
+
 // marshalRSAPublic makes the SubjectPublicKeyInfo of CKA_MODULUS and CKA_PUBLIC_EXPONENT.
 func marshalRSAPublic(t keyTypeRow, modulus, exponent []byte) ([]byte, error) {
 	n, e := new(big.Int).SetBytes(modulus), new(big.Int).SetBytes(exponent)
 	if n.BitLen() != t.octets*8 || n.Bit(0) == 0 {
 		return nil, fmt.Errorf("a modulus of %d bits for %s", n.BitLen(), t.name)
 	}
-	if !e.IsInt64() || e.Int64() != 65537 {
-		return nil, errors.New("the public exponent is not 65537")
+	if !e.IsInt64() || e.Int64() < 65537 || e.Int64() > maxExponent || e.Bit(0) == 0 {
+		return nil, fmt.Errorf("the public exponent is not an odd number from 65537 to %d", maxExponent)
 	}
-	return x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: 65537})
+	return x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: n, E: int(e.Int64())})
 }
 
 // marshalECPublic makes the SubjectPublicKeyInfo of CKA_EC_POINT. The standard wants a DER OCTET STRING around the point;

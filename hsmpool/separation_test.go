@@ -103,25 +103,66 @@ func testSeparation(t *testing.T, p *hsmpool.Pool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		u      hsmpool.Usage
-		refuse func(ctx *pkcs11.Ctx, s session, h object) error
-	}{
-		{hsmpool.UseSign, func(ctx *pkcs11.Ctx, s session, h object) error {
-			return ctx.DecryptInit(s, mech(pkcs11.CKM_RSA_X_509, nil), h)
-		}},
-		{hsmpool.UseEncrypt, func(ctx *pkcs11.Ctx, s session, h object) error {
-			return ctx.SignInit(s, mech(pkcs11.CKM_RSA_PKCS, nil), h)
-		}},
-	} {
-		k, _ := wrappedKey(t, p, hsmpool.RSA2048, c.u)
-		k.ID += fmt.Sprint(importCount())
-		h, err := hsmpool.LoadedHandle(p, "a", k)
-		if err != nil {
+	// One usage, or both: only as asked for, however the key was made.
+	transport, pub := transportKey(t, p)
+	material := encryptMaterial(t, pub, hsmpool.ImportOAEPSHA256KWP, pairOf(t, hsmpool.RSA2048).pkcs8)
+	for _, u := range []hsmpool.Usage{hsmpool.UseSign, hsmpool.UseEncrypt, hsmpool.UseBoth} {
+		id := fmt.Appendf(nil, "separation %d", u)
+		generated, _ := wrappedKey(t, p, hsmpool.RSA2048, u)
+		generated.ID += fmt.Sprint(importCount())
+		if _, err := p.GeneratePinned(testContext(t), hsmpool.RSA2048, u, id, "b"); err != nil {
 			t.Fatal(err)
 		}
-		err = hsmpool.WithLogin(p, "a", func(ctx *pkcs11.Ctx, s session, _, _ object) error { return c.refuse(ctx, s, h) })
-		must("the other usage", pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, err)
+		defer p.DestroyPinned(testContext(t), "b", id)
+		keys := map[string]*hsmpool.Key{"generated": generated,
+			"pinned": {ID: string(id), Type: hsmpool.RSA2048, Usage: u, Member: "b", ObjectID: id}}
+		for name, pinned := range map[string]bool{"imported": false, "imported, pinned": true} {
+			k, _, err := doImport(t, p, transport, hsmpool.ImportOAEPSHA256KWP, material, imported{hsmpool.RSA2048, u}, pinned)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys[name] = k
+		}
+		for name, k := range keys {
+			h, err := hsmpool.LoadedHandle(p, "b", k)
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			err = hsmpool.WithLogin(p, "b", func(ctx *pkcs11.Ctx, s session, _, _ object) error {
+				got, err := ctx.GetAttributeValue(s, h, []*pkcs11.Attribute{
+					pkcs11.NewAttribute(pkcs11.CKA_SIGN, nil), pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, nil),
+					pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, nil), pkcs11.NewAttribute(pkcs11.CKA_DERIVE, nil),
+					pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, nil), pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, nil),
+					pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, nil), pkcs11.NewAttribute(pkcs11.CKA_TOKEN, nil)})
+				if err != nil {
+					return err
+				}
+				bit := func(v bool) byte { return map[bool]byte{true: 1}[v] }
+				want := []byte{bit(u&hsmpool.UseSign != 0), bit(u&hsmpool.UseEncrypt != 0), 0, 0, 0, 1, 1, bit(k.Member != "")}
+				for i := range want {
+					if !bytes.Equal(got[i].Value, want[i:i+1]) {
+						t.Errorf("%s, usage %d: attribute %#x is %x", name, u, got[i].Type, got[i].Value)
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = hsmpool.Direct(p, "b", func(ctx *pkcs11.Ctx, s session) error { return ctx.SignInit(s, mech(pkcs11.CKM_RSA_PKCS, nil), h) })
+			if (err == nil) != (u&hsmpool.UseSign != 0) || err != nil && err != pkcs11.Error(pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED) {
+				t.Errorf("sign with a key that was %s, usage %d: %v", name, u, err)
+			}
+			err = hsmpool.Direct(p, "b", func(ctx *pkcs11.Ctx, s session) error { return ctx.DecryptInit(s, mech(pkcs11.CKM_RSA_X_509, nil), h) })
+			if (err == nil) != (u&hsmpool.UseEncrypt != 0) || err != nil && err != pkcs11.Error(pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED) {
+				t.Errorf("decrypt with a key that was %s, usage %d: %v", name, u, err)
+			}
+			err = hsmpool.WithLogin(p, "b", func(ctx *pkcs11.Ctx, s session, _, wrap object) error {
+				_, err := ctx.WrapKey(s, kwp, wrap, h)
+				return err
+			})
+			must("wrap a key that was "+name, pkcs11.CKR_KEY_UNEXTRACTABLE, err)
+		}
 	}
 }
 

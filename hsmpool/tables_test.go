@@ -127,12 +127,65 @@ func TestOpTable(t *testing.T) {
 			t.Errorf("key type %d: %+v", k, r)
 		}
 	}
+	for a := ImportPKCS1; a <= ImportOAEPSHA256KWP; a++ {
+		r, ok := imports[a]
+		if !ok || r.name == "" || r.name != a.String() || r.mech == 0 || (r.param == nil) != (a == ImportPKCS1) {
+			t.Errorf("import algorithm %d: %+v", a, r)
+		}
+	}
+	if len(imports) != int(ImportOAEPSHA256KWP) {
+		t.Errorf("%d import algorithms", len(imports))
+	}
+	for o := opGenerate; o <= opImportPinned; o++ {
+		if o.String() == "unknown operation" {
+			t.Errorf("operation %d has no name", o)
+		}
+		if c := (&task{op: o, key: &Key{Type: Secp256k1}}).class(); int(c) >= taskClasses {
+			t.Errorf("%v is of class %d of %d", o, c, taskClasses)
+		}
+	}
 	if len(keyTypes) != int(Secp256k1) {
 		t.Errorf("%d key types", len(keyTypes))
 	}
 	for k := KindInternal; k <= KindCanceled; k++ {
 		if strings.HasPrefix(k.String(), "kind ") {
 			t.Errorf("kind %d has no name", k)
+		}
+	}
+}
+
+// TestUsages holds each usage to its attributes, and no more: two usages are on an object only if both were asked for.
+func TestUsages(t *testing.T) {
+	const e, s, w = UseEncrypt, UseSign, UseUnwrap
+	for kt, r := range keyTypes {
+		for u := Usage(0); u < 16; u++ {
+			may := u == e && r.class != classEC || u == s && r.class != classAES || u == e|s && r.class == classRSA
+			if got := checkNew(&Key{Type: kt, Usage: u}) == nil; got != may {
+				t.Errorf("a new key of type %v and usage %d: %v", kt, u, got)
+			}
+			transport := u == w && kt == RSA2048
+			if got := checkTransport(&Key{Type: kt, Usage: u}) == nil; got != transport {
+				t.Errorf("a transport key of type %v and usage %d: %v", kt, u, got)
+			}
+			if got := checkKey(&Key{ID: "k", Type: kt, Usage: u, Wrapped: make([]byte, 40)}) == nil; got != (may || transport) {
+				t.Errorf("a key of type %v and usage %d: %v", kt, u, got)
+			}
+			if !may && !transport {
+				continue
+			}
+			want := usageBits{encrypt: r.class == classAES, decrypt: u&e != 0, sign: u&s != 0, unwrap: u == w}
+			if got := secretUsage(r, u); got != want {
+				t.Errorf("the secret half of type %v and usage %d: %+v", kt, u, got)
+			}
+			want = usageBits{encrypt: r.class == classRSA && u&e != 0, verify: u&s != 0, wrap: u == w}
+			if got := publicUsage(r, u); r.class != classAES && got != want {
+				t.Errorf("the public half of type %v and usage %d: %+v", kt, u, got)
+			}
+		}
+	}
+	for o, r := range ops {
+		if r.usage != e && r.usage != s {
+			t.Errorf("%v is done with a key of usage %d", o, r.usage)
 		}
 	}
 }

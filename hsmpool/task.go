@@ -13,6 +13,9 @@ type task struct {
 	aad   []byte
 	pub   []byte // SubjectPublicKeyInfo: of the key to prove, or the answer of a generation
 
+	from      *Key // an import's transport key
+	algorithm ImportAlgorithm
+
 	out   []byte
 	count int  // of destroyed objects
 	begun bool // a token object may exist
@@ -41,13 +44,13 @@ func (t *task) waits(f func()) {
 // repeatable says whether the task may be run again after it failed half-way. Making a token object may not once it has begun:
 // the first try may have left one, which the caller finds by its object ID. Destroying looks again each time.
 func (t *task) repeatable() bool {
-	return t.op != opGeneratePinned || !t.begun
+	return t.op != opGeneratePinned && t.op != opImportPinned || !t.begun
 }
 
 // slow says whether the task may take seconds and so goes a way of its own.
 func (t *task) slow() bool {
 	switch t.op {
-	case opGenerate, opProve, opGeneratePinned, opDestroyPinned:
+	case opGenerate, opProve, opGeneratePinned, opDestroyPinned, opImport, opImportPinned:
 		return true
 	}
 	return false
@@ -58,7 +61,7 @@ type taskClass uint8
 
 const (
 	keyTypesCount = int(Secp256k1) + 1
-	taskClasses   = (int(DecryptOAEPSHA256) + 1 + int(opLoad) - int(opGenerate) + 1) * keyTypesCount
+	taskClasses   = (int(DecryptOAEPSHA256) + 1 + int(opImportPinned) - int(opGenerate) + 1) * keyTypesCount
 )
 
 func (t *task) class() taskClass {

@@ -40,11 +40,11 @@ func secretUsage(t keyTypeRow, u Usage) usageBits {
 	if t.class == classAES {
 		return usageBits{encrypt: true, decrypt: true}
 	}
-	return usageBits{decrypt: u&UseEncrypt != 0, sign: u&UseSign != 0}
+	return usageBits{decrypt: u&UseEncrypt != 0, sign: u&UseSign != 0, unwrap: u&UseUnwrap != 0}
 }
 
 func publicUsage(t keyTypeRow, u Usage) usageBits {
-	return usageBits{encrypt: t.class == classRSA && u&UseEncrypt != 0, verify: u&UseSign != 0}
+	return usageBits{encrypt: t.class == classRSA && u&UseEncrypt != 0, verify: u&UseSign != 0, wrap: u&UseUnwrap != 0}
 }
 
 func secretClass(t keyTypeRow) (class, ckk uint) {
@@ -84,14 +84,14 @@ var (
 )
 
 // unwrapTemplate is for C_UnwrapKey of a user's key: all of it is ours, nothing of it comes with the wrapped key.
-func unwrapTemplate(t keyTypeRow, u Usage, g guard) []*pkcs11.Attribute {
+func unwrapTemplate(t keyTypeRow, u usageBits, g guard) []*pkcs11.Attribute {
 	class, ckk := secretClass(t)
 	a := []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
 		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, ckk),
 	}
 	a = append(a, g.attributes()...)
-	return append(a, secretUsage(t, u).attributes(class)...)
+	return append(a, u.attributes(class)...)
 }
 
 // wanted is what an attribute must read back as.

@@ -33,6 +33,9 @@ type tokenWorker struct {
 
 	// oaepSHA256 is what is known of the module's OAEP with SHA-256: unknown, done by it, or by us over raw RSA.
 	oaepSHA256 atomic.Uint32
+
+	// unwrapSHA256 is the same for C_UnwrapKey.
+	unwrapSHA256 atomic.Uint32
 }
 
 const (
@@ -237,6 +240,8 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 		return l, l.check(t)
 	case opLoad:
 		return l, l.load(t)
+	case opImport, opImportPinned:
+		return l, l.importKey(t, w)
 	}
 	return l, l.operate(t, w)
 }

@@ -42,7 +42,7 @@ const (
 )
 
 const (
-	wireVersion = 1
+	wireVersion = 2
 
 	// maxFrame bounds a frame; the largest task has some 140 KiB.
 	maxFrame = 1 << 20
@@ -293,7 +293,11 @@ func putTask(b []byte, t *task, slot uint32, tell bool) []byte {
 	b = putOctets(b, t.in)
 	b = putOctets(b, t.nonce)
 	b = putOctets(b, t.aad)
-	return putOctets(b, t.pub)
+	b = putOctets(b, t.pub)
+	if t.from != nil {
+		b = append(putKey(b, t.from), byte(t.algorithm))
+	}
+	return b
 }
 
 // keySlots are the keys that a worker was told of.
@@ -326,6 +330,9 @@ func (c *cursor) task(slots *keySlots) *task {
 		t.key = slots[slot]
 	}
 	t.in, t.nonce, t.aad, t.pub = c.octets(), c.octets(), c.octets(), c.octets()
+	if t.op == opImport || t.op == opImportPinned {
+		t.from, t.algorithm = c.key(), ImportAlgorithm(c.u8())
+	}
 	if e := t.check(); e != nil {
 		c.bad = true
 	}
@@ -345,11 +352,24 @@ func (t *task) check() *Error {
 			return badInput("a sealing that can't be")
 		}
 		return nil
-	case opGenerate, opGeneratePinned:
+	case opGenerate:
+		if t.key == nil {
+			return badInput("a task without a key")
+		}
+		if t.key.Usage == UseUnwrap {
+			return checkTransport(t.key)
+		}
+		return checkNew(t.key)
+	case opGeneratePinned:
 		if t.key == nil {
 			return badInput("a task without a key")
 		}
 		return checkNew(t.key)
+	case opImport, opImportPinned:
+		if t.key == nil || (t.key.Member != "") != (t.op == opImportPinned) {
+			return badInput("an import without its key")
+		}
+		return checkImport(t.key, t.from, t.algorithm, t.in)
 	case opDestroyPinned:
 		if t.key == nil || len(t.key.ObjectID) == 0 || len(t.key.ObjectID) > maxObjectID || int(t.key.Type) >= keyTypesCount {
 			return badInput("a task without an object ID")

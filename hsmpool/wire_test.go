@@ -146,12 +146,13 @@ var wireKeys = []*Key{
 	{ID: "aes", Type: AES256, Usage: UseEncrypt, Wrapped: bytes.Repeat([]byte{1}, 40)},
 	{ID: "rsa", Type: RSA2048, Usage: UseEncrypt | UseSign, Wrapped: bytes.Repeat([]byte{2}, 1232)},
 	{ID: "ec", Type: P256, Usage: UseSign, Wrapped: bytes.Repeat([]byte{3}, 152)},
+	{ID: "transport", Type: RSA2048, Usage: UseUnwrap, Wrapped: bytes.Repeat([]byte{4}, 1232)},
 	{ID: "pinned", Type: Secp256k1, Usage: UseSign, Member: "b", ObjectID: []byte("object")},
 }
 
 // wireTasks is one task of each operation, as the pool makes it.
 func wireTasks() []*task {
-	aes, rsa, ec, pinned := wireKeys[0], wireKeys[1], wireKeys[2], wireKeys[3]
+	aes, rsa, ec, transport, pinned := wireKeys[0], wireKeys[1], wireKeys[2], wireKeys[3], wireKeys[4]
 	nonce, digest := bytes.Repeat([]byte{4}, gcmNonce), bytes.Repeat([]byte{5}, 32)
 	return []*task{
 		{op: EncryptGCM, key: aes, in: []byte("text"), nonce: nonce, aad: []byte("aad")},
@@ -171,12 +172,20 @@ func wireTasks() []*task {
 		{op: opSealGCM, in: []byte("a store key"), nonce: nonce, aad: []byte("aad")},
 		{op: opOpenGCM, in: bytes.Repeat([]byte{9}, gcmTag+5), nonce: nonce},
 		{op: opLoad, key: aes},
+		{op: opGenerate, key: &Key{ID: "new", Type: RSA2048, Usage: UseUnwrap}},
+		{op: opProve, key: transport, pub: []byte("a public key")},
+		{op: opImport, key: &Key{ID: "new", Type: AES256, Usage: UseEncrypt}, in: bytes.Repeat([]byte{10}, 256), from: transport, algorithm: ImportPKCS1},
+		{op: opImport, key: &Key{ID: "new", Type: RSA4096, Usage: UseBoth}, in: bytes.Repeat([]byte{11}, 256+maxWrapped), from: transport,
+			algorithm: ImportOAEPSHA1KWP},
+		{op: opImportPinned, key: &Key{ID: "new", Type: P256, Usage: UseSign, Member: "b", ObjectID: []byte("id")},
+			in: bytes.Repeat([]byte{12}, 256+152), from: transport, algorithm: ImportOAEPSHA256KWP},
 	}
 }
 
 func sameTask(a, b *task) bool {
 	return a.id == b.id && a.op == b.op && bytes.Equal(a.in, b.in) && bytes.Equal(a.nonce, b.nonce) && bytes.Equal(a.aad, b.aad) &&
-		bytes.Equal(a.pub, b.pub) && (a.key == nil) == (b.key == nil) && (a.key == nil || sameKey(a.key, b.key))
+		bytes.Equal(a.pub, b.pub) && a.algorithm == b.algorithm && (a.from == nil) == (b.from == nil) &&
+		(a.from == nil || sameKey(a.from, b.from)) && (a.key == nil) == (b.key == nil) && (a.key == nil || sameKey(a.key, b.key))
 }
 
 // TestWireTasks sends each task with its key told, then with the key known, then with the key for once.
@@ -211,7 +220,7 @@ func TestWireTasks(t *testing.T) {
 			t.Errorf("%v: a key that came for once was kept", x.op)
 		}
 	}
-	for o := EncryptGCM; o <= opLoad; o++ {
+	for o := EncryptGCM; o <= opImportPinned; o++ {
 		if o == DecryptOAEPSHA256+1 {
 			o = opGenerate
 		}
@@ -478,6 +487,11 @@ func TestHostileTasks(t *testing.T) {
 	if c := (&cursor{b: good}); c.task(new(keySlots)) == nil || c.end() != nil {
 		t.Fatal("the good one is bad")
 	}
+	imports := func(f func(*task)) []byte {
+		x := &task{op: opImport, key: &Key{ID: "new", Type: AES256, Usage: UseEncrypt}, in: make([]byte, 256), from: wireKeys[3], algorithm: ImportPKCS1}
+		f(x)
+		return putTask(nil, x, noSlot, x.key != nil)
+	}
 	withOp := func(o Op, k *Key) []byte { return putTask(nil, &task{op: o, key: k}, 1, k != nil) }
 	for name, b := range map[string][]byte{
 		"operation 0":               patch(good, opAt, 0),
@@ -510,6 +524,21 @@ func TestHostileTasks(t *testing.T) {
 		"check with a key":          withOp(opCheck, &Key{Type: 100}),
 		"prove nothing":             withOp(opProve, nil),
 		"load nothing":              withOp(opLoad, nil),
+		"import nothing":            imports(func(x *task) { x.key = nil }),
+		"import from nothing":       imports(func(x *task) { x.from = nil }),
+		"import a transport key":    imports(func(x *task) { x.key = &Key{ID: "new", Type: RSA2048, Usage: UseUnwrap} }),
+		"import by another key":     imports(func(x *task) { x.from = wireKeys[1] }),
+		"import by a pinned key":    imports(func(x *task) { x.from = wireKeys[4] }),
+		"import by no algorithm":    imports(func(x *task) { x.algorithm = 0 }),
+		"import by a strange one":   imports(func(x *task) { x.algorithm = 255 }),
+		"import too little":         imports(func(x *task) { x.in = x.in[:255] }),
+		"import too much":           imports(func(x *task) { x.in = make([]byte, 256+maxWrapped+8) }),
+		"import pinned, nowhere":    imports(func(x *task) { x.op = opImportPinned }),
+		"import somewhere": imports(func(x *task) {
+			x.key = &Key{ID: "x", Type: AES256, Usage: UseEncrypt, Member: "b", ObjectID: []byte("x")}
+		}),
+		"generate a decrypting transport": withOp(opGenerate, &Key{ID: "x", Type: RSA2048, Usage: UseUnwrap | UseEncrypt}),
+		"pin a transport":                 withOp(opGeneratePinned, &Key{ID: "x", Type: RSA2048, Usage: UseUnwrap, Member: "b", ObjectID: []byte("x")}),
 	} {
 		c := &cursor{b: b}
 		if c.task(new(keySlots)); c.end() == nil {

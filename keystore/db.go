@@ -252,6 +252,18 @@ func (db *DB) reloadRoot(ctx context.Context) (changed bool, err error) {
 	return true, nil
 }
 
+// Scrub has the Store overwrite what was deleted, if it keeps that. What is deleted by the very last commit may stay; see
+// Scrubber.
+func (db *DB) Scrub(ctx context.Context) error {
+	if db.closed.Load() {
+		return ErrClosed
+	}
+	if s, ok := db.store.(Scrubber); ok {
+		return s.Scrub(ctx)
+	}
+	return nil
+}
+
 // Health is what DB knows of the state of the store.
 type Health struct {
 	Keys     int

@@ -403,10 +403,13 @@ func (p *plan) instanceUse(id string) (*InstanceUse, error) {
 	return u, nil
 }
 
-// ErrQuota means that a change would fill an instance above its quota. Nothing was changed.
-var ErrQuota = errors.New("keystore: the quota of the instance is used up")
+// The errors of Quota. Nothing was changed.
+var (
+	ErrQuota       = errors.New("keystore: the key quota of the instance is used up")
+	ErrAccessQuota = errors.New("keystore: the access management quota of the instance is used up")
+)
 
-// Quota refuses the change with ErrQuota if the changes noted before it would fill the instance above a quota, and it is not
+// Quota refuses the change, with ErrQuota for versions and ErrAccessQuota for accounts, if the changes noted before it would fill the instance above a quota, and it is not
 // made emptier by them. A negative quota is none.
 func (c *Change) Quota(instance string, versions, accounts int) *Change {
 	return c.note(func(p *plan) error {
@@ -428,7 +431,7 @@ func (c *Change) Quota(instance string, versions, accounts int) *Change {
 			return fmt.Errorf("%w: it has %d key versions and may have %d", ErrQuota, before.Versions, versions)
 		}
 		if have := u.OtherAccounts(p.now); accounts >= 0 && have > accounts && have > before.OtherAccounts(p.now) {
-			return fmt.Errorf("%w: %d other accounts are let in by key policies, and %d may be", ErrQuota, before.OtherAccounts(p.now), accounts)
+			return fmt.Errorf("%w: %d other accounts are let in by key policies, and %d may be", ErrAccessQuota, before.OtherAccounts(p.now), accounts)
 		}
 		return nil
 	})

@@ -185,7 +185,7 @@ func TestQuota(t *testing.T) {
 	must(t, make(1, 2, 1, "2000000000000002"))
 	must(t, make(2, 2, 1, "2000000000000002"))
 	wantErr(t, "a third version", make(3, 2, 1), keystore.ErrQuota)
-	wantErr(t, "a second account", make(4, -1, 1, "3000000000000003"), keystore.ErrQuota)
+	wantErr(t, "a second account", make(4, -1, 1, "3000000000000003"), keystore.ErrAccessQuota)
 	if _, err := db.Key(ctx, newKey(3).ID); err == nil {
 		t.Error("a key was made over the quota")
 	}
@@ -201,7 +201,7 @@ func TestQuota(t *testing.T) {
 	next2.OtherAccounts = nil
 	must(t, db.Change().At(now).UpdateKey(k2, &next2).Quota("kst-a", 1, 0).Commit(ctx))
 	// The unit comes back after five minutes.
-	wantErr(t, "an account right after another", make(5, -1, 1, "3000000000000003"), keystore.ErrQuota)
+	wantErr(t, "an account right after another", make(5, -1, 1, "3000000000000003"), keystore.ErrAccessQuota)
 	now = now.Add(5 * time.Minute)
 	must(t, make(5, -1, 1, "3000000000000003"))
 }

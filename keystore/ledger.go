@@ -23,10 +23,14 @@ type Usage struct {
 	Calls      uint64
 }
 
+// OtherCallers is the Caller of the one Usage that stands for all that a key's ledger had no room for. Nothing else is
+// known of them.
+const OtherCallers = "others"
+
 func nameUse(key, caller string) string { return prefixUse + key + "/" + caller }
 
-// AddUsage adds calls to what is known: First and Last widen, Calls add up. A key that is gone, or whose ledger is full at max
-// callers, is passed over.
+// AddUsage adds calls to what is known: First and Last widen, Calls add up. A key that is gone is passed over. When its ledger
+// has max callers, the calls of a new one are added to OtherCallers.
 func (c *Change) AddUsage(u *Usage, max int) *Change {
 	added := *u
 	return c.note(func(p *plan) error {
@@ -37,12 +41,25 @@ func (c *Change) AddUsage(u *Usage, max int) *Change {
 		if err != nil || key.payload == nil {
 			return err
 		}
-		name := nameUse(added.KeyID, added.Caller)
+		sum := added
+		name := nameUse(sum.KeyID, sum.Caller)
 		s, err := p.slot(name)
 		if err != nil {
 			return err
 		}
-		sum := added
+		if s.payload == nil && sum.Caller != OtherCallers {
+			full, err := p.full(nameUse(sum.KeyID, ""), max)
+			if err != nil {
+				return err
+			}
+			if full {
+				sum = Usage{KeyID: sum.KeyID, Caller: OtherCallers, First: sum.First, Last: sum.Last, Calls: sum.Calls}
+				name = nameUse(sum.KeyID, sum.Caller)
+				if s, err = p.slot(name); err != nil {
+					return err
+				}
+			}
+		}
 		if s.payload != nil {
 			var known Usage
 			if err := p.db.decodeRecord(stored{name: name, payload: s.payload}, &known); err != nil {
@@ -55,8 +72,6 @@ func (c *Change) AddUsage(u *Usage, max int) *Change {
 			if known.Last.After(sum.Last) {
 				sum.Last = known.Last
 			}
-		} else if full, err := p.full(nameUse(added.KeyID, ""), max); err != nil || full {
-			return err
 		}
 		return p.put(name, sum)
 	})
@@ -64,11 +79,18 @@ func (c *Change) AddUsage(u *Usage, max int) *Change {
 
 // full says whether there are max records below prefix, in the store or in the plan.
 func (p *plan) full(prefix string, max int) (bool, error) {
-	rows, err := p.db.store.Scan(p.ctx, prefix, "", max)
-	if err != nil {
-		return false, err
+	n, known := p.counted[prefix]
+	if !known {
+		rows, err := p.db.store.Scan(p.ctx, prefix, "", max)
+		if err != nil {
+			return false, err
+		}
+		n = len(rows)
+		if p.counted == nil {
+			p.counted = map[string]int{}
+		}
+		p.counted[prefix] = n
 	}
-	n := len(rows)
 	for name, s := range p.slots {
 		if strings.HasPrefix(name, prefix) && s.payload != nil && s.was.revision == 0 {
 			n++
@@ -151,14 +173,32 @@ const dueToken DueKind = "token"
 
 func nameToken(account, hash string) string { return prefixToken + account + "/" + hash }
 
-// CreateClientToken adds one. Commit gives ErrConflict when there is one of that account and hash, expired or not.
+// CreateClientToken adds one. Commit gives ErrConflict when there is one of that account and hash, unless it expired before the
+// time of the change (At): then it is replaced.
 func (c *Change) CreateClientToken(t *ClientToken) *Change {
 	token := *t
 	return c.note(func(p *plan) error {
 		if err := errors.Join(checkPart("account", token.Account), checkPart("token", token.Hash)); err != nil {
 			return err
 		}
-		if err := p.create(nameToken(token.Account, token.Hash), token); err != nil {
+		name := nameToken(token.Account, token.Hash)
+		s, err := p.slot(name)
+		if err != nil {
+			return err
+		}
+		if s.payload != nil {
+			var old ClientToken
+			if err := p.db.decodeRecord(stored{name: name, payload: s.payload}, &old); err != nil {
+				return err
+			}
+			if p.now.Before(old.Expires) {
+				return fmt.Errorf("%w: %q exists", ErrConflict, name)
+			}
+			if err := p.remove(nameDue(dueToken, old.Expires, token.Account+"/"+token.Hash)); err != nil {
+				return err
+			}
+		}
+		if err := p.put(name, token); err != nil {
 			return err
 		}
 		return p.put(nameDue(dueToken, token.Expires, token.Account+"/"+token.Hash), dueRow{})
@@ -197,10 +237,11 @@ func (db *DB) DropClientTokens(ctx context.Context, now time.Time, limit int) (i
 
 // Clock is what the service knows of time over its restarts.
 type Clock struct {
-	Wall     time.Time  // the latest that the wall clock was seen at
-	Observed uint64     // seconds that the service has been running, by a clock that nobody sets
-	Frozen   *time.Time `json:",omitempty"` // nothing irreversible happens by the clock before this
-	Reason   string     `json:",omitempty"` // of Frozen
+	Wall        time.Time  // the latest that the wall clock was seen at
+	Observed    uint64     // seconds that the service has been running, by a clock that nobody sets
+	Frozen      *time.Time `json:",omitempty"` // nothing irreversible happens by the clock before this
+	FrozenAfter uint64     `json:",omitempty"` // nor before this Observed
+	Reason      string     `json:",omitempty"` // of Frozen
 }
 
 // PutClock replaces the clock.
@@ -209,13 +250,21 @@ func (c *Change) PutClock(k *Clock) *Change {
 	return c.note(func(p *plan) error { return p.put(nameClock, clock) })
 }
 
-// Clock returns what was last put; zero if nothing was.
+// Clock returns what was last put; zero if nothing was. It does not wait for the first scan: a record that was lost means
+// less time observed, and so that things happen later.
 func (db *DB) Clock(ctx context.Context) (*Clock, error) {
-	k, err := readOne[Clock](ctx, db, nameClock)
-	if errors.Is(err, ErrNotFound) {
-		return new(Clock), nil
+	if db.closed.Load() {
+		return nil, ErrClosed
 	}
-	return k, err
+	k := new(Clock)
+	st, err := db.fetch(ctx, nameClock)
+	if errors.Is(err, ErrNotFound) {
+		return k, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k, db.decodeRecord(st, k)
 }
 
 // readOne reads a record that is not cached.

@@ -18,12 +18,13 @@ const commitTries = 256
 // plan is what a commit will write: records as they are, and as they shall be. It is made and used under
 // DB.committing.
 type plan struct {
-	ctx   context.Context
-	db    *DB
-	slots map[string]*slot
-	heads map[string]*listHead // decoded heads of lists, which are ahead of their slots until encodeHeads
-	root  rootState            // to commit on
-	now   time.Time
+	ctx     context.Context
+	db      *DB
+	slots   map[string]*slot
+	heads   map[string]*listHead // decoded heads of lists, which are ahead of their slots until encodeHeads
+	root    rootState            // to commit on
+	counted map[string]int       // of full: records below a prefix in the store
+	now     time.Time
 }
 
 // slot is one record in a plan.

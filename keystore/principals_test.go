@@ -139,8 +139,15 @@ func TestLedger(t *testing.T) {
 	must(t, db.Change().AddUsage(use("a", 4, 5, 2), 2).AddUsage(use("c", 1, 1, 1), 2).Commit(ctx))
 	list, err := db.Usage(ctx, k.ID, 10)
 	must(t, err)
-	if len(list) != 2 || list[0].Calls != 5 || !list[0].First.Equal(at(4)) || !list[0].Last.Equal(at(6)) || list[1].Calls != 1 {
+	if len(list) != 3 || list[0].Calls != 5 || !list[0].First.Equal(at(4)) || !list[0].Last.Equal(at(6)) || list[1].Calls != 1 {
 		t.Errorf("ledger: %+v", list)
+	}
+	if o := list[2]; o.Caller != keystore.OtherCallers || o.Principal != "" || o.Door != "" || o.Calls != 2 || !o.First.Equal(at(1)) {
+		t.Errorf("those without room: %+v", o)
+	}
+	must(t, db.Change().AddUsage(use("b", 2, 2, 1), 2).Commit(ctx))
+	if again, err := db.Usage(ctx, k.ID, 10); err != nil || len(again) != 3 || again[1].Calls != 2 {
+		t.Errorf("who has room keeps it: %+v, %v", again, err)
 	}
 	must(t, db.Change().DropUsage(list[1]).Commit(ctx))
 	must(t, db.Change().AddUsage(&keystore.Usage{KeyID: newKey(9).ID, Caller: "a"}, 2).Commit(ctx))
@@ -170,10 +177,17 @@ func TestClientTokensAndClock(t *testing.T) {
 	now := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i, hash := range []string{"aa", "bb", "cc"} {
 		tok := &keystore.ClientToken{Account: account, Hash: hash, KeyID: "key-1", Expires: now.Add(time.Duration(i) * time.Hour)}
-		must(t, db.Change().CreateClientToken(tok).Commit(ctx))
-		wantErr(t, "twice", db.Change().CreateClientToken(tok).Commit(ctx), keystore.ErrConflict)
+		before := now.Add(-time.Hour)
+		must(t, db.Change().At(before).CreateClientToken(tok).Commit(ctx))
+		wantErr(t, "twice", db.Change().At(before).CreateClientToken(tok).Commit(ctx), keystore.ErrConflict)
 	}
-	if n, err := db.DropClientTokens(ctx, now.Add(time.Hour), 10); n != 2 || err != nil {
+	// An expired one makes room for another of its name, and leaves nothing behind that would drop that one early.
+	later := &keystore.ClientToken{Account: account, Hash: "aa", KeyID: "key-2", Expires: now.Add(9 * time.Hour)}
+	must(t, db.Change().At(now).CreateClientToken(later).Commit(ctx))
+	if tok, err := db.ClientToken(ctx, account, "aa"); err != nil || tok.KeyID != "key-2" {
+		t.Errorf("token: %v, %v", tok, err)
+	}
+	if n, err := db.DropClientTokens(ctx, now.Add(time.Hour), 10); n != 1 || err != nil {
 		t.Errorf("dropped %d, %v", n, err)
 	}
 	_, err := db.ClientToken(ctx, account, "bb")

@@ -110,6 +110,13 @@ type Reporter interface {
 	Problem() string
 }
 
+// Scrubber is implemented by a Store whose medium keeps what was deleted.
+type Scrubber interface {
+	// Scrub overwrites what was deleted before the last commit. It may take long, holds calls up for moments only, and may be
+	// ended by ctx at any time. ErrConflict means that it can't be done before the next commit. What a file system or a disk keeps below the Store is not in its reach.
+	Scrub(ctx context.Context) error
+}
+
 // Check makes a Txn conditional: name must be at Revision; 0 means that it must not exist.
 type Check struct {
 	Name     string

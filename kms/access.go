@@ -84,7 +84,8 @@ func (s *Service) compile(p *keystore.Principal) ([]*policy.Document, error) {
 // keyOwner says whose key it is: its account, and the account whose instance it lies in (reference section 7.4, joint
 // ownership).
 func (s *Service) keyOwner(k *keystore.Key) policy.KeyOwner {
-	return policy.KeyOwner{Account: k.Account, CoOwners: s.coOwners(k)}
+	owners := s.owners(k)
+	return policy.KeyOwner{Account: owners[0], CoOwners: owners[1:]}
 }
 
 // permits decides by the policy of the key and those of the caller.

@@ -25,8 +25,8 @@ var (
 	remoteUser = &Actor{Principal: "acs:ram::" + testAccount + ":user/alice", Account: testAccount, SourceIP: netip.MustParseAddr("10.1.2.3"), RemoteAddr: "10.1.2.3:5"}
 )
 
-// newSoftFixture is a service without HSMs: software keys only, and fast.
-func newSoftFixture(t testing.TB) *fixture {
+// newPolicyFixture is a service of two accounts, without HSMs.
+func newPolicyFixture(t testing.TB) *fixture {
 	t.Helper()
 	ctx := context.Background()
 	mem, sealer := keystore.NewMem(), storetest.Sealer("kcv-1")
@@ -41,7 +41,7 @@ func newSoftFixture(t testing.TB) *fixture {
 	f := &fixture{t: t, events: &events{}, db: db}
 	f.Service, err = New(ctx, Config{
 		Store: db, Region: "local", Account: testAccount, Accounts: []string{testAccount, otherAccount}, Audit: f.events, Log: zerolog.Nop(),
-		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance}},
+		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func identityPolicyText(effect, action, resource string) string {
 // TestAccess asks the service, not the policy package: each policy as it is set must decide the next call.
 func TestAccess(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	for _, arn := range []string{user.Principal, bob.Principal, otherUser.Principal} {
 		if _, err := f.Principals().Create(ctx, root, arn, ""); err != nil {
 			t.Fatal(err)
@@ -167,7 +167,7 @@ func TestAccess(t *testing.T) {
 // TestAccessToLists: who may make keys, see lists and name keys.
 func TestAccessToLists(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	if _, err := f.Principals().Create(ctx, root, user.Principal, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +204,7 @@ func TestAccessToLists(t *testing.T) {
 
 func TestKeyPolicies(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	k := f.create(software, kmswire.AES256, "")
 	get := func() string {
 		r, err := f.GetKeyPolicy(ctx, root, &kmswire.GetKeyPolicyRequest{KeyID: k.Arn})
@@ -247,7 +247,7 @@ func TestKeyPolicies(t *testing.T) {
 // TestDamagedPolicy: a policy that can't be read closes the key, but for who can mend it.
 func TestDamagedPolicy(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	k := f.create(software, kmswire.AES256, "")
 	old, err := f.db.Key(ctx, k.KeyID)
 	if err != nil {
@@ -272,7 +272,7 @@ func TestDamagedPolicy(t *testing.T) {
 
 func TestPrincipalAdministration(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	p := f.Principals()
 	otherRoot := &Actor{Principal: "acs:ram::" + otherAccount + ":root", Account: otherAccount}
 
@@ -353,7 +353,7 @@ func TestPrincipalAdministration(t *testing.T) {
 
 func TestAttachPolicyLimits(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	p := f.Principals()
 	doc := identityPolicyText("Allow", "kms:Encrypt", "*")
 	wantCode(t, "nobody", p.AttachPolicy(ctx, root, user.Principal, "a", doc), ResourceNotFound)
@@ -380,7 +380,7 @@ func TestAttachPolicyLimits(t *testing.T) {
 
 func TestSimulate(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	k := f.create(software, kmswire.AES256, "")
 	ask := func(who, action, text string) *Simulated {
 		t.Helper()

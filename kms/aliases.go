@@ -14,31 +14,84 @@ func aliasExists(name string) *Error {
 	return Errorf(AliasExists, "%s exists already; UpdateAlias moves it to another key", name)
 }
 
+// maxAliases bounds the aliases of one key, because all of them go in the commit that deletes it.
+const maxAliases = 1000
+
+// roomForAlias refuses a further alias of a key that has as many as it may. Calls at the same time can exceed the bound a little.
+func (c *call) roomForAlias(keyID string) error {
+	_, n, err := c.store.AliasesOf(c.ctx, keyID, 0, 0)
+	if err != nil {
+		return storeError(err)
+	}
+	if n >= maxAliases {
+		return Errorf(LimitExceeded, "%s has %d aliases, and a key has at most %d", keyID, n, maxAliases)
+	}
+	return nil
+}
+
+// authorizeAliased authorizes the call's action on a key that is to get an alias.
+func (c *call) authorizeAliased(keyID string) (grant, error) {
+	g, err := c.authorizeManage(keyID)
+	if err != nil {
+		return grant{}, err
+	}
+	if err := g.notService(); err != nil {
+		return grant{}, err
+	}
+	return g, c.roomForAlias(g.key.ID)
+}
+
+// aliasTries is how often a change of an alias is decided anew because somebody else changed the same thing first.
+const aliasTries = 5
+
+// changeAlias commits what decide gives, after it has been noted that the call begins. Of changes at the same time one wins and the
+// others are decided anew, from permission and state on.
+func (c *call) changeAlias(decide func() (*keystore.Change, error)) (*kmswire.EmptyResponse, error) {
+	for try := 0; ; try++ {
+		ch, err := decide()
+		if err != nil {
+			return nil, err
+		}
+		if try == 0 {
+			if err := c.begun(); err != nil {
+				return nil, err
+			}
+		}
+		err = ch.Commit(c.ctx)
+		if errors.Is(err, keystore.ErrConflict) && try < aliasTries {
+			continue
+		}
+		if err != nil {
+			return nil, storeError(err)
+		}
+		return &kmswire.EmptyResponse{}, nil
+	}
+}
+
 // CreateAlias gives a key a further name.
 func (s *Service) CreateAlias(ctx context.Context, actor *Actor, req *kmswire.CreateAliasRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actCreateAlias, false, func(c *call) (*kmswire.EmptyResponse, error) {
 		if err := checkAlias(req.AliasName); err != nil {
 			return nil, err
 		}
-		g, err := c.authorizeManage(req.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		c.event.Detail = req.AliasName
-		if err := c.authorizeAlias(g.key.Account, req.AliasName); err != nil {
-			return nil, err
-		}
-		if err := c.begun(); err != nil {
-			return nil, err
-		}
-		a := &keystore.Alias{Account: g.key.Account, Name: req.AliasName, KeyID: g.key.ID, Created: s.now().UTC().Truncate(time.Second)}
-		err = s.store.Change().CreateAlias(a).Commit(ctx)
-		if errors.Is(err, keystore.ErrConflict) {
-			return nil, aliasExists(req.AliasName)
-		} else if err != nil {
-			return nil, storeError(err)
-		}
-		return &kmswire.EmptyResponse{}, nil
+		return c.changeAlias(func() (*keystore.Change, error) {
+			g, err := c.authorizeAliased(req.KeyID)
+			if err != nil {
+				return nil, err
+			}
+			c.event.Detail = req.AliasName
+			if err := c.authorizeAlias(g.key.Account, req.AliasName); err != nil {
+				return nil, err
+			}
+			switch _, err := s.store.Alias(ctx, g.key.Account, req.AliasName); {
+			case err == nil:
+				return nil, aliasExists(req.AliasName)
+			case !errors.Is(err, keystore.ErrNotFound):
+				return nil, storeError(err)
+			}
+			a := &keystore.Alias{Account: g.key.Account, Name: req.AliasName, KeyID: g.key.ID, Created: s.now().UTC().Truncate(time.Second)}
+			return s.store.Change().CreateAlias(a), nil
+		})
 	})
 }
 
@@ -69,40 +122,35 @@ func (c *call) findAlias(name string) (*keystore.Alias, error) {
 // UpdateAlias points an alias at another key. Only the new key's state counts.
 func (s *Service) UpdateAlias(ctx context.Context, actor *Actor, req *kmswire.UpdateAliasRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actUpdateAlias, false, func(c *call) (*kmswire.EmptyResponse, error) {
-		a, err := c.findAlias(req.AliasName)
-		if err != nil {
-			return nil, err
-		}
-		g, err := c.authorizeManage(req.KeyID)
-		if err != nil {
-			return nil, err
-		}
-		c.event.Detail = a.Name + " named " + a.KeyID + " before"
-		if err := c.begun(); err != nil {
-			return nil, err
-		}
-		if err := s.store.Change().UpdateAlias(a, g.key.ID).Commit(ctx); err != nil {
-			return nil, storeError(err)
-		}
-		return &kmswire.EmptyResponse{}, nil
+		return c.changeAlias(func() (*keystore.Change, error) {
+			a, err := c.findAlias(req.AliasName)
+			if err != nil {
+				return nil, err
+			}
+			g, err := c.authorizeAliased(req.KeyID)
+			if err != nil {
+				return nil, err
+			}
+			if g.key.Account != a.Account {
+				return nil, Invalid("KeyId", "%s is in account %s, and %s in account %s; an alias names a key of its own account", g.key.ID, g.key.Account, a.Name, a.Account)
+			}
+			c.event.Detail = a.Name + " named " + a.KeyID + " before"
+			return s.store.Change().UpdateAlias(a, g.key.ID), nil
+		})
 	})
 }
 
 // DeleteAlias removes an alias. The key stays.
 func (s *Service) DeleteAlias(ctx context.Context, actor *Actor, req *kmswire.DeleteAliasRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actDeleteAlias, false, func(c *call) (*kmswire.EmptyResponse, error) {
-		a, err := c.findAlias(req.AliasName)
-		if err != nil {
-			return nil, err
-		}
-		c.event.Detail = a.Name
-		if err := c.begun(); err != nil {
-			return nil, err
-		}
-		if err := s.store.Change().DeleteAlias(a).Urgent().Commit(ctx); err != nil {
-			return nil, storeError(err)
-		}
-		return &kmswire.EmptyResponse{}, nil
+		return c.changeAlias(func() (*keystore.Change, error) {
+			a, err := c.findAlias(req.AliasName)
+			if err != nil {
+				return nil, err
+			}
+			c.event.Detail = a.Name
+			return s.store.Change().DeleteAlias(a).Urgent(), nil
+		})
 	})
 }
 

@@ -21,7 +21,7 @@ func (c *call) version(g grant, versionID, versionParam string, usage kmswire.Ke
 	if g.spec.symmetric() {
 		return nil, Errorf(OperationRejected, "%s is a symmetric key", g.key.ID)
 	}
-	if err := g.fits(usage); err != nil {
+	if err := c.fits(g, usage); err != nil {
 		return nil, err
 	}
 	fitting := g.spec.sign
@@ -33,6 +33,11 @@ func (c *call) version(g grant, versionID, versionParam string, usage kmswire.Ke
 	}
 	if !slices.Contains(fitting, alg) {
 		return nil, Invalid(algParam, "%q does not fit: %s keys take %v", alg, g.key.Spec, fitting)
+	}
+	if !c.dryRun {
+		if err := c.charge(g, max(1, c.event.Items)); err != nil {
+			return nil, err
+		}
 	}
 	return c.materials.get(c.ctx, g, versionID)
 }

@@ -23,6 +23,19 @@ type AuditEvent struct {
 	Outcome   string // "begun" (management calls, before the effect), "ok", or the error in keyward's words
 	Detail    string // of an error, as the caller was told; else what there is to say, such as the alias that was changed
 	Duration  time.Duration
+
+	failed int // of Items
+}
+
+// uses is how often the call used the event's key, for the ledger.
+func (e *AuditEvent) uses() int {
+	switch {
+	case e.Outcome != "ok":
+		return 0
+	case e.Items > 0:
+		return e.Items - e.failed
+	}
+	return 1
 }
 
 // Auditor keeps audit events. Record returns when the event is kept; a call whose event can't be kept fails.
@@ -49,6 +62,7 @@ type call struct {
 	event     AuditEvent
 	failed    atomic.Int64 // items
 	others    []AuditEvent // of further keys: see also
+	quiet     bool         // whoever made the call logs its failure
 }
 
 // audited runs one action: do decides and acts, audited writes the events around it and drops the answer if the event
@@ -57,13 +71,13 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 	if actor == nil || actor.Principal == "" || actor.Account == "" {
 		return nil, Errorf(Denied, "the caller is not mapped to a principal")
 	}
-	begin := time.Now()
+	begin := s.now()
 	c := &call{Service: s, ctx: ctx, actor: actor, action: act, dryRun: dryRun}
 	c.event = AuditEvent{Time: begin, Actor: actor, Action: act.name}
 	c.event.RequestID, _ = ctx.Value(requestIDKey{}).(string)
 
 	answer, err := do(c)
-	c.event.Duration = time.Since(begin)
+	c.event.Duration = s.now().Sub(begin)
 	var failure *Error
 	if err != nil {
 		failure = dryRunError(dryRun, AsError(err))
@@ -71,7 +85,7 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 	c.event.noteFailed(int(c.failed.Load()))
 	c.event.end(failure)
 	if failure != nil {
-		if failure.Code == Internal || failure.Err != nil {
+		if !c.quiet && (failure.Code == Internal || failure.Err != nil) {
 			s.log.Error().Err(failure).Str("request", c.event.RequestID).Str("action", act.name).
 				Str("key", c.event.KeyID).Msg("call failed")
 		}
@@ -86,10 +100,22 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 	if auditErr = errors.Join(auditErr, s.audit.Record(kept, &c.event)); auditErr != nil {
 		return nil, s.noAudit("there is no answer", auditErr)
 	}
+	if act.kind == kindCrypto {
+		c.noteUses()
+	}
 	if failure != nil {
 		return nil, failure
 	}
 	return answer, nil
+}
+
+// noteUses brings what the call did with keys into the ledger.
+func (c *call) noteUses() {
+	now := c.event.Time.Add(c.event.Duration) // a look at the clock costs more than all the rest of this
+	for i := range c.others {
+		c.ledger.note(c.actor, c.others[i].KeyID, c.others[i].uses(), now)
+	}
+	c.ledger.note(c.actor, c.event.KeyID, c.event.uses(), now)
 }
 
 // end sets what an event is about to be kept with. What the caller gave is cut to a length that fits an ID, an alias or
@@ -118,7 +144,7 @@ func (c *call) also(e AuditEvent, err error) {
 
 // noteFailed says in an event how many of its items failed.
 func (e *AuditEvent) noteFailed(n int) {
-	if n > 0 {
+	if e.failed = n; n > 0 {
 		e.Detail = fmt.Sprintf("%d of %d items failed", n, e.Items)
 	}
 }

@@ -27,8 +27,13 @@ func (c *call) authorizeRef(keyID string) (grant, error) {
 
 // authorizeManage is authorizeRef for actions that take a key ID or ARN, but no alias.
 func (c *call) authorizeManage(keyID string) (grant, error) {
+	return c.authorizeNamed("KeyId", keyID)
+}
+
+// authorizeNamed is authorizeManage for a key that is named by another parameter.
+func (c *call) authorizeNamed(param, keyID string) (grant, error) {
 	c.event.KeyID = keyID
-	ref, err := c.parseReference("KeyId", keyID, c.actor)
+	ref, err := c.parseReference(param, keyID, c.actor)
 	if err != nil {
 		return grant{}, err
 	}
@@ -50,21 +55,27 @@ func (c *call) authorizeFound(ref reference, act *action) (grant, error) {
 	return g, err
 }
 
-// authorize decides by policy, then by state. A caller of another account who is not allowed learns only that the key
+// authorize decides by policy, then by what kind of key it is, then by state. A caller of another account who is not allowed learns only that the key
 // is not there.
 func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if c.event.KeyID != k.ID {
 		c.event.KeyID = k.ID
 	}
-	allowed, err := c.permits(k, act)
-	if err != nil {
-		return grant{}, err
+	allowed := c.isServiceOf(k)
+	if !allowed {
+		var err error
+		if allowed, err = c.permits(k, act); err != nil {
+			return grant{}, err
+		}
 	}
 	if !allowed {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
 		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it; keywardctl policy simulate says why", c.actor.Principal, act.name, k.ID)
+	}
+	if err := c.checkRole(k, act); err != nil {
+		return grant{}, err
 	}
 	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
 		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)
@@ -81,12 +92,12 @@ func isRoot(a *Actor) bool {
 	return ok && rest == a.Account+":root"
 }
 
-// fits says whether the key may be used for usage.
-func (g grant) fits(usage kmswire.KeyUsage) error {
-	if kmswire.KeyUsage(g.key.Usage) == usage || kmswire.KeyUsage(g.key.SecondaryUsage) == usage {
-		return nil
+// notService refuses changes of a key that belongs to a service (reference section 6.8).
+func (g grant) notService() error {
+	if g.key.Role == keystore.RoleService {
+		return Errorf(Denied, "%s belongs to the service %s, and only that may change it", g.key.ID, g.key.Creator)
 	}
-	return Errorf(OperationRejected, "%s is a %s key", g.key.ID, g.key.Usage)
+	return nil
 }
 
 // symmetric refuses asymmetric keys where the API knows symmetric ones only.
@@ -94,5 +105,8 @@ func (g grant) symmetric(act *action) error {
 	if !g.spec.symmetric() {
 		return Errorf(UnsupportedOperation, "%s works with symmetric keys, %s is %s", act.name, g.key.ID, g.key.Spec)
 	}
-	return g.fits(kmswire.EncryptDecrypt)
+	if kmswire.KeyUsage(g.key.Usage) != kmswire.EncryptDecrypt {
+		return errUsage(g)
+	}
+	return nil
 }

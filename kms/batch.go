@@ -157,7 +157,9 @@ func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.B
 		if err := c.dryRunEnd(); err != nil {
 			return nil, err
 		}
-		c.pool.DoAll(ctx, b.jobs.jobs)
+		if len(b.jobs.jobs) > 0 { // blobs of software keys are open by now
+			c.pool.DoAll(ctx, b.jobs.jobs)
+		}
 		for j, job := range b.jobs.jobs {
 			i := b.jobs.item[j]
 			if job.Err != nil {
@@ -212,6 +214,9 @@ func (b *batchDecrypt) item(i int) error {
 	b.uses[i] = use
 	if use.err != nil || b.dryRun {
 		return use.err
+	}
+	if err := b.charge(use.grant, 1); err != nil {
+		return err
 	}
 	if !use.m.made(h) {
 		return badBlob()

@@ -23,6 +23,7 @@ type callCounter struct {
 	store   *keystore.DB
 	log     zerolog.Logger
 	version string
+	worn    func() // told once when half of the calls are used; may be nil
 
 	mu     sync.Mutex // held while a block is reserved: others need the same block
 	left   uint64     // calls that may be made before the next reservation
@@ -47,6 +48,9 @@ func (c *callCounter) take(ctx context.Context, n uint64) error {
 			c.warned = true
 			c.log.Warn().Str("version", c.version).Uint64("calls", total).
 				Msg("half of the 2^32 messages that this version may encrypt are used; create a new key version")
+			if c.worn != nil {
+				c.worn()
+			}
 		}
 		if !c.spent {
 			c.left = c.block // what was left of the old block is given up: it is at most n-1

@@ -4,20 +4,18 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
-	"github.com/keyward/keyward/kms/policy"
 )
 
 // draft is a key that is about to be made: the parameters of CreateKey, checked and turned into records.
 type draft struct {
 	key      *keystore.Key
 	spec     *spec
-	instance Instance              // where; zero for keys that are in none
+	instance Instance              // where; zero for keys that are in none, which have a role
 	alias    *keystore.Alias       // or nil
 	token    *keystore.ClientToken // or nil
 }
@@ -37,34 +35,31 @@ var draftSteps = []func(*call, *draft, *kmswire.CreateKeyRequest) error{
 	(*call).draftPolicy,
 	(*call).draftAlias,
 	(*call).draftToken,
+	(*call).draftRole,
 }
 
-// CreateKey makes a key with its first version, and its alias if one is given: all of it or nothing.
+// CreateKey makes a key with its first version, and its alias if one is given: all of it or nothing. Without an instance it is in
+// the account's default instance, or the account's default key; see also EnableDefaultKey.
 func (s *Service) CreateKey(ctx context.Context, actor *Actor, req *kmswire.CreateKeyRequest) (*kmswire.CreateKeyResponse, error) {
 	return audited(s, ctx, actor, actCreateKey, false, func(c *call) (*kmswire.CreateKeyResponse, error) {
-		if err := c.authorizeContainer(policy.Key); err != nil {
+		role := c.roleWithout(req.DKMSInstanceID)
+		if err := c.authorizeNew(role); err != nil {
 			return nil, err
 		}
-		d, err := c.draft(req)
+		k, err := c.once(req, func() (*keystore.Key, error) { return c.newKey(role, req) })
 		if err != nil {
 			return nil, err
 		}
-		if err := c.begun(); err != nil {
-			return nil, err
-		}
-		if err := c.create(d); err != nil {
-			return nil, err
-		}
-		return &kmswire.CreateKeyResponse{KeyMetadata: s.metadata(d.key)}, nil
+		return &kmswire.CreateKeyResponse{KeyMetadata: s.metadata(k)}, nil
 	})
 }
 
-// draft checks the parameters of CreateKey.
-func (c *call) draft(req *kmswire.CreateKeyRequest) (*draft, error) {
+// draft checks the parameters of CreateKey, for a key with a role or none.
+func (c *call) draft(role string, req *kmswire.CreateKeyRequest) (*draft, error) {
 	now := c.now().UTC().Truncate(time.Second)
 	d := &draft{key: &keystore.Key{
 		ID: newKeyID(), Account: c.actor.Account, Creator: c.actor.Account, Origin: kmswire.OriginKMS,
-		State: string(kmswire.Enabled), Created: now, LastRotation: now,
+		State: string(kmswire.Enabled), Created: now, LastRotation: now, Role: role,
 	}}
 	for _, step := range draftSteps {
 		if err := step(c, d, req); err != nil {
@@ -82,12 +77,29 @@ func (c *call) create(d *draft) error {
 		if d.alias != nil {
 			ch.CreateAlias(d.alias)
 		}
+		if d.token != nil {
+			ch.CreateClientToken(d.token)
+		}
+		if len(d.key.OtherAccounts) > 0 {
+			ch.Quota(d.key.Instance, -1, c.accessQuota(d.key.Instance))
+		}
 	}
-	err := c.createVersion(d, records)
-	if errors.Is(err, keystore.ErrConflict) && d.alias != nil {
-		return aliasExists(d.alias.Name) // taken meanwhile: a key ID can't be
+	var err error
+	if d.key.Origin == kmswire.OriginExternal {
+		ch := c.store.Change()
+		records(ch)
+		err = c.commitError(d.key, ch.Commit(c.ctx)) // the first import makes the version
+	} else {
+		err = c.createVersion(d, records)
 	}
-	return err
+	if !errors.Is(err, keystore.ErrConflict) {
+		return err
+	}
+	// Taken meanwhile is the role or the alias: a key ID can't be.
+	if d.alias == nil || d.key.Role != "" {
+		return storeError(err)
+	}
+	return aliasExists(d.alias.Name)
 }
 
 // createVersion makes the first version, and commits it with records.
@@ -104,21 +116,6 @@ func (c *call) createVersion(d *draft, records func(*keystore.Change)) error {
 		return err
 	}
 	c.event.VersionID = v.ID
-	return nil
-}
-
-// draftPlace finds the instance.
-func (c *call) draftPlace(d *draft, req *kmswire.CreateKeyRequest) error {
-	if req.DKMSInstanceID == "" {
-		e := Missing("DKMSInstanceId")
-		e.Detail = "name the instance to create the key in: " + c.instanceList()
-		return e
-	}
-	in, err := c.instance(req.DKMSInstanceID)
-	if err != nil {
-		return Invalid("DKMSInstanceId", "there is no instance %q; there are %s", req.DKMSInstanceID, c.instanceList())
-	}
-	d.instance, d.key.Instance = in, in.ID
 	return nil
 }
 
@@ -147,10 +144,7 @@ func (c *call) draftUsage(d *draft, req *kmswire.CreateKeyRequest) error {
 		return Invalid("KeyUsage", "%s keys can be made for %v, not for %q", d.spec.name, fitting, usage)
 	}
 	d.key.Usage = string(usage)
-	if req.SecondaryKeyUsage != "" {
-		return Errorf(UnsupportedOperation, "a secondary key usage is not available in this version")
-	}
-	return nil
+	return d.setSecondaryUsage(req.SecondaryKeyUsage)
 }
 
 func (c *call) draftStorage(d *draft, req *kmswire.CreateKeyRequest) (err error) {
@@ -193,27 +187,11 @@ func (c *call) draftAlias(d *draft, req *kmswire.CreateKeyRequest) error {
 	return nil
 }
 
-// draftToken reads the ClientToken, with which a call that is made again gives the key of the first.
-func (c *call) draftToken(_ *draft, req *kmswire.CreateKeyRequest) error {
-	if req.ClientToken != "" {
-		return Errorf(UnsupportedOperation, "ClientToken is not available in this version")
-	}
-	return nil
-}
-
-func (s *Service) instanceList() string {
-	var ids []string
-	for _, in := range s.instances {
-		ids = append(ids, in.ID)
-	}
-	return strings.Join(ids, ", ")
-}
-
 // storage decides where an instance's keys have their material.
 func storage(in Instance, mechanism string) (storage, protection string, err error) {
-	if in.Type == SoftwareInstance {
+	if in.Type != HardwareInstance {
 		if mechanism != "" {
-			return "", "", Invalid("KeyStorageMechanism", "it is for hardware instances, %s is a software one", in.ID)
+			return "", "", Invalid("KeyStorageMechanism", "it is for hardware instances, and this is a software key")
 		}
 		return "", kmswire.ProtectionSoftware, nil
 	}

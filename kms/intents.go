@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 const (
 	intentCreateKey     = "create-key"
 	intentCreateVersion = "create-version"
+	intentImport        = "import"
+	intentDeleteKey     = "delete-key" // not undone, but gone on with: see purge
 )
 
 // recoverEvery is how often unfinished work is looked at again while an HSM that it needs is away.
@@ -27,6 +30,10 @@ const recoverEvery = 10 * time.Second
 // in an HSM is announced by an intent that the same commit removes (two phases: what a crash leaves is undone at the
 // next start).
 func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*keystore.Change, *keystore.Version)) (*keystore.Version, error) {
+	// A full instance is told before an HSM works for nothing. The commit decides.
+	if err := c.roomForKey(c.ctx, k); err != nil {
+		return nil, err
+	}
 	v := &keystore.Version{ID: newVersionID(k.ID), KeyID: k.ID, Created: k.LastRotation}
 	if k.Protection == kmswire.ProtectionSoftware {
 		if err := c.softwareMaterial(v, sp); err != nil {
@@ -34,42 +41,59 @@ func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*key
 		}
 		ch := c.store.Change()
 		add(ch, v)
-		return v, commitError(ch.Commit(c.ctx))
+		return v, c.commitError(k, c.limitKeys(ch, k).Commit(c.ctx))
 	}
 
-	intent := &keystore.Intent{ID: newIntentID(), Kind: kind, KeyID: k.ID, Version: v.ID, Started: c.now().UTC()}
-	if k.Storage == kmswire.HsmInternal {
-		member, err := c.pool.PinTarget()
-		if err != nil {
-			return nil, poolError(err, nil)
-		}
-		intent.Member = member
-	}
-	if err := c.store.Change().PutIntent(intent).Commit(c.ctx); err != nil {
-		return nil, storeError(err)
-	}
-	// From here on the caller's going away must not leave half the work: only its deadline for the HSM counts.
-	if err := c.hardwareMaterial(v, k, sp, intent); err != nil {
-		c.abandon(intent)
+	err := c.announced(k, v, kind, func(intent *keystore.Intent) error {
+		return c.hardwareMaterial(v, k, sp, intent)
+	}, func(ch *keystore.Change) { add(ch, v) })
+	if err != nil {
 		return nil, err
-	}
-	ch := c.store.Change()
-	add(ch, v)
-	if err := ch.DeleteIntent(intent).Commit(context.WithoutCancel(c.ctx)); err != nil {
-		// After any other error the commit may have happened all the same. The next start knows: it happened exactly if
-		// the intent is gone.
-		if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrFull) {
-			c.abandon(intent)
-		}
-		return nil, commitError(err)
 	}
 	return v, nil
 }
 
-// commitError leaves ErrConflict to the caller, who knows what it means.
-func commitError(err error) error {
-	if err == nil || errors.Is(err, keystore.ErrConflict) {
+// announced writes an intent, makes the material of v in an HSM, and commits what add puts into the change together with the
+// intent's removal.
+func (c *call) announced(k *keystore.Key, v *keystore.Version, kind string, work func(*keystore.Intent) error, add func(*keystore.Change)) error {
+	intent := &keystore.Intent{ID: newIntentID(), Kind: kind, KeyID: k.ID, Version: v.ID, Started: c.now().UTC()}
+	if k.Storage == kmswire.HsmInternal {
+		member, err := c.pool.PinTarget()
+		if err != nil {
+			return poolError(err, nil)
+		}
+		intent.Member = member
+	}
+	if err := c.store.Change().PutIntent(intent).Commit(c.ctx); err != nil {
+		return storeError(err)
+	}
+	// From here on the caller's going away must not leave half the work: only its deadline for the HSM counts.
+	if err := work(intent); err != nil {
+		c.abandon(intent)
 		return err
+	}
+	ch := c.store.Change()
+	add(ch)
+	if err := c.limitKeys(ch, k).DeleteIntent(intent).Commit(context.WithoutCancel(c.ctx)); err != nil {
+		// After any other error the commit may have happened all the same. The next start knows: it happened exactly if
+		// the intent is gone.
+		if errors.Is(err, keystore.ErrConflict) || errors.Is(err, keystore.ErrFull) || errors.Is(err, keystore.ErrQuota) || errors.Is(err, keystore.ErrAccessQuota) {
+			c.abandon(intent)
+		}
+		return c.commitError(k, err)
+	}
+	return nil
+}
+
+// commitError words the error of a commit that adds a version to k. It leaves ErrConflict to the caller, who knows what it means.
+func (s *Service) commitError(k *keystore.Key, err error) error {
+	switch {
+	case err == nil || errors.Is(err, keystore.ErrConflict):
+		return err
+	case errors.Is(err, keystore.ErrQuota):
+		return s.quotaError(k)
+	case errors.Is(err, keystore.ErrAccessQuota):
+		return s.accessQuotaUsed(k.Instance, err)
 	}
 	return storeError(err)
 }
@@ -99,7 +123,7 @@ func (s *Service) softwareMaterial(v *keystore.Version, sp *spec) error {
 }
 
 func (c *call) hardwareMaterial(v *keystore.Version, k *keystore.Key, sp *spec, intent *keystore.Intent) error {
-	usage := hsmUsage(kmswire.KeyUsage(k.Usage))
+	usage := hsmUsage(k)
 	var made *hsmpool.Generated
 	var err error
 	if intent.Member != "" {
@@ -116,17 +140,34 @@ func (c *call) hardwareMaterial(v *keystore.Version, k *keystore.Key, sp *spec, 
 
 // abandon undoes what an intent announced, now if it can be done, in the background otherwise.
 func (s *Service) abandon(intent *keystore.Intent) {
-	ctx, cancel := context.WithTimeout(context.Background(), recoverEvery)
-	defer cancel()
-	if err := s.undo(ctx, intent); err != nil {
+	if err := s.undoInTime(context.Background(), intent); err != nil {
 		s.log.Warn().Err(err).Str("intent", intent.ID).Str("key", intent.KeyID).
-			Msg("unfinished work could not be undone now; it will be at the next start")
+			Msg("unfinished work could not be undone now; it is tried again")
+		s.schedule.leave(intent)
+		s.schedule.poke()
 	}
+}
+
+func (s *Service) undoInTime(ctx context.Context, intent *keystore.Intent) error {
+	ctx, cancel := context.WithTimeout(ctx, recoverEvery)
+	defer cancel()
+	return s.undo(ctx, intent)
+}
+
+// deletionIntent is the ID of the intent to delete a key: always the same, as a key is deleted once.
+func deletionIntent(keyID string) string {
+	sum := sha256.Sum256([]byte(intentDeleteKey + " " + keyID))
+	return hex.EncodeToString(sum[:16])
 }
 
 // undo removes what an unfinished intent may have left: nothing for a wrapped key, a token object for a pinned one.
 func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
-	if intent.Member != "" {
+	switch {
+	case intent.Kind == intentDropMaterial:
+		if err := s.destroyObject(ctx, intent.Member, intentObjectID(intent)); err != nil {
+			return err
+		}
+	case intent.Member != "":
 		n, err := s.pool.DestroyPinned(ctx, intent.Member, intentObjectID(intent))
 		if err != nil {
 			return err
@@ -143,39 +184,24 @@ func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
 	return err
 }
 
-// recover undoes what an earlier process left. Nobody was told that it had worked.
-func (s *Service) recover(ctx, background context.Context) error {
+// recover undoes what an earlier process left: nobody was told that it had worked. What can't be undone yet is left to the
+// schedule, and so are deletions, which go on.
+func (s *Service) recover(ctx context.Context) error {
 	intents, err := s.store.Intents(ctx)
 	if err != nil {
 		return fmt.Errorf("kms: reading unfinished work: %w", err)
 	}
-	rest := s.undoAll(ctx, intents)
-	if len(rest) == 0 {
-		return nil
-	}
-	s.done.Go(func() {
-		tick := time.NewTicker(recoverEvery)
-		defer tick.Stop()
-		for len(rest) > 0 {
-			select {
-			case <-background.Done():
-				return
-			case <-tick.C:
-				rest = s.undoAll(background, rest)
-			}
-		}
-	})
-	return nil
-}
-
-func (s *Service) undoAll(ctx context.Context, intents []*keystore.Intent) (rest []*keystore.Intent) {
 	for _, i := range intents {
+		if i.Kind == intentDeleteKey {
+			s.schedule.deleting[i.KeyID] = true
+			continue
+		}
 		if err := s.undo(ctx, i); err != nil {
 			s.log.Warn().Err(err).Str("intent", i.ID).Str("member", i.Member).Msg("unfinished work can't be undone yet")
-			rest = append(rest, i)
+			s.schedule.leave(i)
 		}
 	}
-	return rest
+	return nil
 }
 
 func newIntentID() string {

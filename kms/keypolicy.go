@@ -84,14 +84,8 @@ func (c *call) draftPolicy(d *draft, req *kmswire.CreateKeyRequest) error {
 	return nil
 }
 
-// accessQuotaUsed words keystore.ErrQuota where a policy would let in more accounts than the instance has room for.
+// accessQuotaUsed words keystore.ErrAccessQuota where a policy would let in more accounts than the instance has room for.
 func (s *Service) accessQuotaUsed(instance string, err error) *Error {
 	return &Error{Code: LimitExceeded, Detail: "the access management quota of " + instance + " is used up: each other account that key policies or sharing let in " +
 		"takes one, and it comes back five minutes after the last policy stopped naming it", Err: err}
 }
-
-// coOwners are the accounts that own a key besides its own.
-func (s *Service) coOwners(*keystore.Key) []string { return nil }
-
-// accessQuota is how many other accounts the policies of an instance's keys may let in; negative: any number.
-func (s *Service) accessQuota(string) int { return -1 }

@@ -16,12 +16,18 @@ func (s *Service) metadata(k *keystore.Key) kmswire.KeyMetadata {
 		KeyID: k.ID, Arn: s.keyARN(k), Creator: k.Creator, CreationDate: formatTime(k.Created),
 		Description: k.Description, KeySpec: kmswire.KeySpec(k.Spec), KeyUsage: kmswire.KeyUsage(k.Usage),
 		KeyState: kmswire.KeyState(k.State), Origin: k.Origin, ProtectionLevel: k.Protection,
-		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: "Disabled",
+		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: rotationState(k),
 		LastRotationDate: formatTime(k.LastRotation), DeletionProtection: "Disabled",
 		KeyStorageMechanism: k.Storage, SecondaryKeyUsage: kmswire.KeyUsage(k.SecondaryUsage),
 	}
 	if k.Protected {
 		m.DeletionProtection, m.DeletionProtectionDescription = "Enabled", k.ProtectedReason
+	}
+	if k.AutoRotate {
+		m.RotationInterval, m.NextRotationDate = formatRotation(k.RotationInterval), formatTime(k.NextRotation())
+	}
+	if k.MaterialExpires != nil {
+		m.MaterialExpireTime = formatTime(*k.MaterialExpires)
 	}
 	if k.DeleteAt != nil {
 		m.DeleteDate = formatTime(*k.DeleteAt)
@@ -49,7 +55,7 @@ func page(p kmswire.Page) (offset, limit int, paged kmswire.Paged, err error) {
 		p.PageSize = kmswire.DefaultPageSize
 	}
 	if p.PageNumber < 1 || p.PageNumber > 1<<31/kmswire.MaxPageSize {
-		return 0, 0, paged, Invalid("PageNumber", "it counts from 1")
+		return 0, 0, paged, Invalid("PageNumber", "it must be 1 to %d", 1<<31/kmswire.MaxPageSize)
 	}
 	if p.PageSize < 1 || p.PageSize > kmswire.MaxPageSize {
 		return 0, 0, paged, Invalid("PageSize", "it must be 1 to %d", kmswire.MaxPageSize)
@@ -57,39 +63,55 @@ func page(p kmswire.Page) (offset, limit int, paged kmswire.Paged, err error) {
 	return (p.PageNumber - 1) * p.PageSize, p.PageSize, kmswire.Paged{PageNumber: p.PageNumber, PageSize: p.PageSize}, nil
 }
 
-// ListKeys lists the keys of the caller's account in order of creation.
+// ListKeys lists the keys of the caller's account that have what Filters ask for, in order of creation.
 func (s *Service) ListKeys(ctx context.Context, actor *Actor, req *kmswire.ListKeysRequest) (*kmswire.ListKeysResponse, error) {
 	return audited(s, ctx, actor, actListKeys, false, func(c *call) (*kmswire.ListKeysResponse, error) {
-		if len(req.Filters) > 0 {
-			return nil, Errorf(UnsupportedOperation, "Filters are not available in this version")
-		}
 		offset, limit, paged, err := page(req.Page)
+		if err != nil {
+			return nil, err
+		}
+		filters, err := parseFilters(req.Filters)
 		if err != nil {
 			return nil, err
 		}
 		if err := c.authorizeContainer(policy.Key); err != nil {
 			return nil, err
 		}
-		ids, total, err := s.store.Keys(ctx, actor.Account, offset, limit)
+		rows, total, err := c.filterKeys(filters, offset, limit)
 		if err != nil {
-			return nil, storeError(err)
+			return nil, err
 		}
 		out := &kmswire.ListKeysResponse{Paged: paged}
 		out.TotalCount = total
-		out.Keys.Key = make([]kmswire.KeySummary, 0, len(ids))
-		for _, id := range ids {
-			out.Keys.Key = append(out.Keys.Key, kmswire.KeySummary{KeyID: id, KeyArn: s.keyARN(&keystore.Key{ID: id, Account: actor.Account})})
+		out.Keys.Key = make([]kmswire.KeySummary, 0, len(rows))
+		for _, row := range rows {
+			out.Keys.Key = append(out.Keys.Key, kmswire.KeySummary{KeyID: row.ID, KeyArn: s.keyARN(&keystore.Key{ID: row.ID, Account: actor.Account})})
 		}
 		return out, nil
 	})
 }
 
-// updateKey changes a key's record by edit, which gets a copy. Of changes at the same time one wins and the others are
-// decided anew, from permission and state on.
+// updateKey is changeKey for an edit that is always possible.
 func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key, error) {
+	return c.changeKey(keyID, func(_ grant, k *keystore.Key) error {
+		edit(k)
+		return nil
+	})
+}
+
+// changeKey changes a key's record by edit, which gets a copy and may refuse. Of changes at the same time one wins and the
+// others are decided anew, from permission and state on.
+func (c *call) changeKey(keyID string, edit func(grant, *keystore.Key) error) (*keystore.Key, error) {
 	for try := 0; ; try++ {
 		g, err := c.authorizeManage(keyID)
 		if err != nil {
+			return nil, err
+		}
+		if err := g.notService(); err != nil {
+			return nil, err
+		}
+		next := *g.key
+		if err := edit(g, &next); err != nil {
 			return nil, err
 		}
 		if try == 0 {
@@ -97,8 +119,6 @@ func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key,
 				return nil, err
 			}
 		}
-		next := *g.key
-		edit(&next)
 		ch := c.store.Change().At(c.now()).UpdateKey(g.key, &next)
 		if !slices.Equal(next.OtherAccounts, g.key.OtherAccounts) {
 			ch.Quota(next.Instance, -1, c.accessQuota(next.Instance))
@@ -110,7 +130,7 @@ func (c *call) updateKey(keyID string, edit func(*keystore.Key)) (*keystore.Key,
 		if errors.Is(err, keystore.ErrConflict) && try < 5 {
 			continue
 		}
-		if errors.Is(err, keystore.ErrQuota) {
+		if errors.Is(err, keystore.ErrAccessQuota) {
 			return nil, c.accessQuotaUsed(next.Instance, err)
 		}
 		if err != nil {
@@ -135,6 +155,7 @@ func (s *Service) UpdateKeyDescription(ctx context.Context, actor *Actor, req *k
 func (s *Service) EnableKey(ctx context.Context, actor *Actor, req *kmswire.EnableKeyRequest) (*kmswire.EmptyResponse, error) {
 	return audited(s, ctx, actor, actEnableKey, false, func(c *call) (*kmswire.EmptyResponse, error) {
 		_, err := c.updateKey(req.KeyID, func(k *keystore.Key) { k.State = string(kmswire.Enabled) })
+		s.schedule.poke() // a rotation may be overdue
 		return &kmswire.EmptyResponse{}, err
 	})
 }
@@ -146,14 +167,7 @@ func (s *Service) DisableKey(ctx context.Context, actor *Actor, req *kmswire.Dis
 		if err != nil {
 			return nil, err
 		}
-		// Its secrets need not stay in memory. The list is short: see maxVersions.
-		versions, _, err := s.store.Versions(ctx, k.ID, 0, maxVersions)
-		if err != nil {
-			s.log.Warn().Err(err).Str("key", k.ID).Msg("the open material of a disabled key stays in memory until it is evicted")
-		}
-		for _, v := range versions {
-			s.materials.drop(v.ID)
-		}
+		s.dropMaterials(ctx, k.ID)
 		return &kmswire.EmptyResponse{}, nil
 	})
 }

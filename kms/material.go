@@ -11,7 +11,6 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
-	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/softkey"
 )
 
@@ -180,10 +179,10 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 	case v.Sealed != nil:
 		err = s.unseal(m, v)
 	case v.Wrapped != nil, v.Member != "":
-		m.hsm = &hsmpool.Key{ID: v.ID, Type: g.spec.hsm, Usage: hsmUsage(kmswire.KeyUsage(g.key.Usage)),
+		m.hsm = &hsmpool.Key{ID: v.ID, Type: g.spec.hsm, Usage: hsmUsage(g.key),
 			Wrapped: v.Wrapped, Member: v.Member, ObjectID: v.ObjectID}
 		if g.spec.symmetric() {
-			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID}
+			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID, worn: func() { s.schedule.wear(v.ID) }}
 		}
 	default:
 		err = Errorf(KeyUnavailable, "%s has no material", v.ID)

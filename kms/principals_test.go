@@ -12,7 +12,7 @@ import (
 
 func TestRotateAccessKey(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	p := f.Principals()
 	if _, err := p.Create(ctx, root, user.Principal, ""); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestRotateAccessKey(t *testing.T) {
 // TestSimulateAsCalled holds Simulate against what the calls themselves say.
 func TestSimulateAsCalled(t *testing.T) {
 	ctx := context.Background()
-	f := newSoftFixture(t)
+	f := newPolicyFixture(t)
 	k := f.create(software, kmswire.AES256, "")
 	f.setPolicy(k.KeyID, keyPolicyText(
 		statement("Allow", root.Principal, "kms:*", ""),

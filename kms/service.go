@@ -3,8 +3,8 @@ package kms
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,30 +13,23 @@ import (
 	"github.com/keyward/keyward/keystore"
 )
 
-// Instance is where keys are created.
-type Instance struct {
-	ID   string // kst-…
-	Type string // software or hardware
-	Name string // for people
-}
-
-// The types of instance.
-const (
-	SoftwareInstance = "software"
-	HardwareInstance = "hardware"
-)
-
 // Config is what a Service is made of.
 type Config struct {
-	Store     *keystore.DB  // closed by the caller, after the Service
-	Pool      *hsmpool.Pool // closed by the caller, after the Service
-	Region    string        // the <region> of ARNs
-	Account   string        // the first account: the owner of the instances
-	Accounts  []string      // all accounts; empty: Account alone
-	Instances []Instance
+	Store     *keystore.DB       // closed by the caller, after the Service
+	Pool      *hsmpool.Pool      // closed by the caller, after the Service
+	Region    string             // the <region> of ARNs
+	Account   string             // the first account: the owner of instances that name none
+	Accounts  []string           // all accounts; empty: Account alone
+	Instances []Instance         // see also SetInstances
+	Services  []ServicePrincipal // see also SetServices
 	Audit     Auditor
 	Log       zerolog.Logger
-	Now       func() time.Time // wall clock; nil: time.Now
+	Now       func() time.Time     // wall clock; nil: time.Now
+	Boot      func() time.Duration // a clock that nobody sets; nil: the time since the machine started
+	Built     time.Time            // a wall clock before it is wrong; zero: not known
+	// Tick drives the schedule of what the Service does by itself. nil: it looks every minute, and when something is due.
+	// Else it looks when a value is sent, and sends one back when it has done all that was due.
+	Tick chan struct{}
 }
 
 // Service is the key management service. All its methods may be called at the same time.
@@ -46,29 +39,28 @@ type Service struct {
 	region    string
 	account   string
 	accounts  []string
-	instances []Instance
+	instances atomic.Pointer[instanceTable]
+	uptime    func() time.Duration // how long the Service has been there; it never goes back
 	audit     Auditor
 	log       zerolog.Logger
 	now       func() time.Time
 	materials *materialCache
 	policies  *compiled
+	clock     *clock
+	schedule  *schedule
+	services  atomic.Pointer[serviceTable]
+	ledger    *ledger
+	checks    associationChecks
 
-	stop context.CancelFunc // ends recovery
-	done sync.WaitGroup     // recovery
+	stop context.CancelFunc // ends what runs in the background
+	done sync.WaitGroup     // the schedule, and what saves the ledger
 }
 
 // New makes a Service. Work that an earlier process left unfinished is undone first; what can't be undone yet, because
-// an HSM is away, is tried again in the background until Close.
+// an HSM is away, is tried again in the background until Close. So is all that the Service does by itself: see schedule.
 func New(ctx context.Context, c Config) (*Service, error) {
-	seen := map[string]bool{}
-	for _, in := range c.Instances {
-		if in.Type != SoftwareInstance && in.Type != HardwareInstance {
-			return nil, fmt.Errorf("kms: instance %s has type %q; it must be %s or %s", in.ID, in.Type, SoftwareInstance, HardwareInstance)
-		}
-		if seen[in.ID] {
-			return nil, fmt.Errorf("kms: instance %s is configured twice", in.ID)
-		}
-		seen[in.ID] = true
+	if err := validInstances(c.Account, c.Instances); err != nil {
+		return nil, err
 	}
 	if len(c.Accounts) == 0 {
 		c.Accounts = []string{c.Account}
@@ -76,35 +68,39 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	s := &Service{
-		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts, instances: c.Instances,
-		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(),
+	if c.Boot == nil {
+		c.Boot = bootTime
 	}
-	s.materials = newMaterialCache(s.load)
-	background, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	if err := s.recover(ctx, background); err != nil {
-		stop()
+	clock, err := newClock(ctx, &c)
+	if err != nil {
 		return nil, err
 	}
+	s := &Service{
+		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
+		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(), clock: clock, schedule: newSchedule(&c),
+	}
+	begin := time.Now()
+	s.uptime = func() time.Duration { return time.Since(begin) }
+	s.SetInstances(c.Instances)
+	s.materials = newMaterialCache(s.load)
+	s.SetServices(c.Services)
+	s.ledger = newLedger(c.Store, s.services.Load, c.Log)
+	if err := s.recover(ctx); err != nil {
+		return nil, err
+	}
+	background, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.done.Go(func() { s.keep(background) })
+	s.done.Go(func() { s.watchUse(background) })
 	return s, nil
 }
 
-// Close ends what runs in the background and wipes open key material. Calls must have ended.
+// Close ends what runs in the background, saves the ledger, and wipes open key material. Calls must have ended.
 func (s *Service) Close() {
 	s.stop()
 	s.done.Wait()
+	s.saveUse()
 	s.materials.close()
-}
-
-// instance finds an instance by its ID.
-func (s *Service) instance(id string) (Instance, error) {
-	for _, in := range s.instances {
-		if in.ID == id {
-			return in, nil
-		}
-	}
-	return Instance{}, Errorf(ResourceNotFound, "there is no instance %q", id)
 }
 
 // storeError renders an error of the store for the caller. ErrNotFound and ErrConflict mean something else at each place

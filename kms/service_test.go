@@ -122,7 +122,7 @@ func (f *fixture) start() *Service {
 	f.t.Helper()
 	s, err := New(context.Background(), Config{
 		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(),
-		Instances: []Instance{{"kst-software", SoftwareInstance, ""}, {"kst-hardware", HardwareInstance, ""}},
+		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}, {ID: "kst-hardware", Type: HardwareInstance, Access: 8}},
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -666,14 +666,12 @@ func testCreateKeyRefusals(t *testing.T, f *fixture) {
 		req  kmswire.CreateKeyRequest
 		want Code
 	}{
-		"no instance":      {kmswire.CreateKeyRequest{}, MissingParameter},
 		"unknown instance": {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-x"}, InvalidParameter},
 		"unknown spec":     {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: "DES"}, InvalidParameter},
 		"wrong usage":      {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: kmswire.ECP256, KeyUsage: kmswire.EncryptDecrypt}, InvalidParameter},
 		"storage":          {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeyStorageMechanism: kmswire.HsmInternal}, InvalidParameter},
 		"tags":             {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", Tags: []byte(`[{"TagKey":"aliyun-x"}]`)}, InvalidParameter},
 		"description":      {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", Description: strings.Repeat("ä", 8193)}, InvalidParameter},
-		"import":           {kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", Origin: kmswire.OriginExternal}, UnsupportedOperation},
 	} {
 		_, err := f.CreateKey(ctx, root, &c.req)
 		wantCode(t, name, err, c.want)

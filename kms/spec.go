@@ -2,6 +2,7 @@ package kms
 
 import (
 	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -59,9 +60,16 @@ var (
 	}
 )
 
-func hsmUsage(u kmswire.KeyUsage) hsmpool.Usage {
-	if u == kmswire.SignVerify {
-		return hsmpool.UseSign
+// hsmUsage is what an HSM lets the material of a key do: its usage, and the secondary one if it has one.
+func hsmUsage(k *keystore.Key) hsmpool.Usage {
+	var uses hsmpool.Usage
+	for _, u := range []kmswire.KeyUsage{kmswire.KeyUsage(k.Usage), kmswire.KeyUsage(k.SecondaryUsage)} {
+		switch u {
+		case kmswire.SignVerify:
+			uses |= hsmpool.UseSign
+		case kmswire.EncryptDecrypt:
+			uses |= hsmpool.UseEncrypt
+		}
 	}
-	return hsmpool.UseEncrypt
+	return uses
 }

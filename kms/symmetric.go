@@ -33,6 +33,9 @@ func (c *call) primary(g grant) (*material, error) {
 	if g.key.Primary == "" {
 		return nil, Errorf(KeyUnavailable, "%s has no primary version", g.key.ID)
 	}
+	if err := c.charge(g, max(1, c.event.Items)); err != nil {
+		return nil, err
+	}
 	return c.materials.get(c.ctx, g, g.key.Primary)
 }
 
@@ -161,6 +164,9 @@ func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, a
 		return o, nil, err
 	}
 	if err := c.dryRunEnd(); err != nil {
+		return o, nil, err
+	}
+	if err := c.charge(o.grant, 1); err != nil {
 		return o, nil, err
 	}
 	m, err := c.blobVersion(o.grant, o.header)

@@ -14,7 +14,9 @@ func TestEveryActionHasARow(t *testing.T) {
 	typ := reflect.TypeFor[*Service]()
 	for i := range typ.NumMethod() {
 		name := typ.Method(i).Name
-		if name == "Close" {
+		switch name {
+		case "Close", "ClockStatus", "ClockTrusted", "ConfirmClock", "Problems", "SetServices", "Principals", "AccessKey",
+			"CheckInstances", "SetInstances": // the daemon's
 			continue
 		}
 		name = strings.Replace(name, "KeyID", "KeyId", 1)

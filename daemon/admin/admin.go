@@ -8,6 +8,7 @@
 //	POST /v1/members/{name}/undrain  root  Member: give it jobs again
 //	POST /v1/members/{name}/enroll   root  EnrollRequest, Enrolled: put the master keys on a token that has none
 //	POST /v1/reload                  root  Reloaded: read the configuration again
+//	POST /v1/clock/confirm           root  ClockConfirmed: the wall clock is right, in spite of its steps
 //	GET  /metrics                    all   figures for Prometheus, in its text format
 //
 // Who there is, and what they may do. A root manages the principals of its own account, and the root of the first account those
@@ -54,6 +55,8 @@ const (
 	EnrollPath  = "/v1/members/{name}/enroll"
 	ReloadPath  = "/v1/reload"
 	MetricsPath = "/metrics"
+
+	ClockConfirmPath = "/v1/clock/confirm"
 )
 
 // Status is how the appliance is.
@@ -200,6 +203,11 @@ type Enrolled struct {
 // Reloaded is the answer of ReloadPath.
 type Reloaded struct {
 	NeedRestart []string `json:"need_restart"` // keys that have changed too, and wait for a restart
+}
+
+// ClockConfirmed is the answer of ClockConfirmPath.
+type ClockConfirmed struct {
+	Time time.Time `json:"time"` // what the clock said
 }
 
 // Instance is a place where keys are created.

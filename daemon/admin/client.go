@@ -127,6 +127,11 @@ func (c *Client) Reload(ctx context.Context) (*Reloaded, error) {
 	return decoded[Reloaded](c.do(ctx, http.MethodPost, ReloadPath, http.NoBody, 0))
 }
 
+// ConfirmClock says that the machine's wall clock is right.
+func (c *Client) ConfirmClock(ctx context.Context) (*ClockConfirmed, error) {
+	return decoded[ClockConfirmed](c.do(ctx, http.MethodPost, ClockConfirmPath, http.NoBody, 0))
+}
+
 // Metrics asks for the figures that Prometheus reads, as text.
 func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, MetricsPath, http.NoBody, 0)

@@ -2,11 +2,13 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // maxSocketPath is what the kernel takes: sun_path has 108 octets with the closing zero.
@@ -96,6 +98,8 @@ func (c *Config) check(where places) []error {
 		c.Peers[i].At = where.at(c, key)
 		k.peer(key, &c.Peers[i])
 	}
+	k.services()
+	k.listeners()
 	return k.errs
 }
 
@@ -223,6 +227,7 @@ func (k *checker) pin(key, who string, m *Member) {
 
 func (k *checker) instances() {
 	seen := map[string]bool{}
+	defaults := map[string]string{} // by account
 	if len(k.c.Instances) == 0 {
 		k.bad("instance", "there is no [[instance]], so no key could be created; add one with id, type and name")
 	}
@@ -242,9 +247,85 @@ func (k *checker) instances() {
 		default:
 			k.bad(key+".type", "instance %q: type = %q; known are %s, %s", in.ID, in.Type, Software, Hardware)
 		}
+		k.quotas(key, &in)
+		k.sharing(key, &in)
+		if other, ok := defaults[in.Account]; ok && in.Default {
+			k.bad(key+".default", "instances %q and %q are both the default of account %s; it can have one", other, in.ID, in.Account)
+		}
+		if in.Default {
+			defaults[in.Account] = in.ID
+		}
 	}
 	if len(k.c.Members) == 0 {
 		k.bad("member", "there is no [[member]]; keyward needs at least one HSM token, also for software keys, whose store key it holds")
+	}
+}
+
+// Limits of an instance's quotas. They only keep typing mistakes out.
+const (
+	maxKeys   = 100_000_000
+	maxAccess = 10_000
+	maxQPS    = 1_000_000
+)
+
+func (k *checker) quotas(key string, in *Instance) {
+	for _, q := range []struct {
+		name            string
+		value, from, to int
+	}{{"keys", in.Keys, 1, maxKeys}, {"access", in.Access, 0, maxAccess}, {"qps", in.QPS, 0, maxQPS}} {
+		if q.value < q.from || q.value > q.to {
+			k.bad(key+"."+q.name, "instance %q: %s = %d; it must be %d to %d", in.ID, q.name, q.value, q.from, q.to)
+		}
+	}
+}
+
+// sharing checks the accounts of an instance.
+func (k *checker) sharing(key string, in *Instance) {
+	if in.Account != "" && !slices.Contains(k.c.Accounts, in.Account) {
+		k.bad(key+".account", "instance %q: account %q is not among accounts", in.ID, in.Account)
+	}
+	for i, a := range in.SharedWith {
+		switch {
+		case a == in.Account:
+			k.bad(key+".shared_with", "instance %q: account %q owns it and need not be in shared_with", in.ID, a)
+		case !slices.Contains(k.c.Accounts, a):
+			k.bad(key+".shared_with", "instance %q: account %q in shared_with is not among accounts", in.ID, a)
+		case slices.Contains(in.SharedWith[:i], a):
+			k.bad(key+".shared_with", "instance %q: account %q is in shared_with twice", in.ID, a)
+		}
+	}
+	if n := len(in.SharedWith); n > in.Access && in.Access >= 0 {
+		k.bad(key+".shared_with", "instance %q: %d accounts share it, and access = %d lets no more in; raise access", in.ID, n, in.Access)
+	}
+}
+
+func (k *checker) listeners() {
+	seen := map[string]bool{}
+	for i := range k.c.Listeners {
+		l := &k.c.Listeners[i]
+		key := fmt.Sprintf("listener[%d]", i)
+		addr, err := netip.ParseAddrPort(l.Address)
+		switch {
+		case err != nil:
+			k.bad(key+".address", "address = %q; it must be an IP address and a port, such as \"0.0.0.0:8443\", \"[::]:8443\" or \"10.0.0.1:8443\"", l.Address)
+		case seen[addr.String()] && addr.Port() != 0:
+			k.bad(key+".address", "address %q is there twice", l.Address)
+		}
+		seen[addr.String()] = true
+		if l.CertFile == "" {
+			k.bad(key, "listener %q has no cert_file: there is TLS only, so it needs a certificate", l.Address)
+		}
+		if (l.KeyFile == "") == (l.Key == "") {
+			k.bad(key, "listener %q needs exactly one of key_file (the certificate's private key in a file) and key (the ID or alias of a key of keyward)", l.Address)
+		}
+		k.path(key+".cert_file", l.CertFile)
+		k.path(key+".key_file", l.KeyFile)
+		if l.MaxConnections < 1 || l.MaxConnections > 100_000 {
+			k.bad(key+".max_connections", "max_connections = %d; it must be 1 to 100000", l.MaxConnections)
+		}
+		if l.MaxPerAddress < 1 || l.MaxPerAddress > 100_000 {
+			k.bad(key+".max_connections_per_address", "max_connections_per_address = %d; it must be 1 to 100000", l.MaxPerAddress)
+		}
 	}
 }
 
@@ -270,16 +351,61 @@ func (k *checker) peer(key string, p *Peer) {
 	k.principal(key, "this peer", p.Principal)
 }
 
+// services checks the [[service]] rows. A unit alone makes nobody a service, for the same reason as in [[peer]].
+func (k *checker) services() {
+	codes, rows := map[string]bool{}, map[[2]string]string{}
+	for i := range k.c.Services {
+		s := &k.c.Services[i]
+		key := fmt.Sprintf("service[%d]", i)
+		who := fmt.Sprintf("service %q", s.Code)
+		if s.Code == "" {
+			who = "this service"
+		}
+		if !nameForm.MatchString(s.Code) {
+			k.bad(key+".code", "%s needs a code of lower-case letters, digits and hyphens, at most 32", who)
+		} else if codes[s.Code] {
+			k.bad(key+".code", "%s is there twice; each needs a code of its own", who)
+		}
+		codes[s.Code] = true
+		k.line(key+".name", who, s.Name, 64)
+		k.line(key+".entry", who, s.Entry, 512)
+		if len(s.Principals) == 0 {
+			k.bad(key+".principals", "%s has no principals, such as [\"acs:ram::%s:role/storage\"]; they say which callers are this service", who, k.c.FirstAccount())
+		}
+		for _, p := range s.Principals {
+			k.principalAt(key+".principals", who, p)
+			if m := principalForm.FindStringSubmatch(p); m != nil && m[2] == "root" && s.Unit == "" {
+				k.bad(key+".principals", "%s is recognised by %s, which every administrator is; give it a user or role of its own, or name its unit", who, p)
+			}
+			if other, ok := rows[[2]string{p, s.Unit}]; ok {
+				k.bad(key+".principals", "%s is recognised by %s, and so is service %q; a caller can be one of them only", who, p, other)
+			}
+			rows[[2]string{p, s.Unit}] = s.Code
+		}
+	}
+}
+
+// line checks a text that is shown to people in one line.
+func (k *checker) line(key, who, text string, most int) {
+	if len(text) > most || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		k.bad(key, "%s: %s must be one line of at most %d octets", who, lastOf(key), most)
+	}
+}
+
 // principal checks the principal of a table.
 func (k *checker) principal(key, who, principal string) {
+	k.principalAt(key+".principal", who, principal)
+}
+
+func (k *checker) principalAt(key, who, principal string) {
 	m := principalForm.FindStringSubmatch(principal)
 	switch {
 	case principal == "":
-		k.bad(key+".principal", "%s has no principal, such as acs:ram::%s:user/deploy", who, k.c.FirstAccount())
+		k.bad(key, "%s has no principal, such as acs:ram::%s:user/deploy", who, k.c.FirstAccount())
 	case m == nil:
-		k.bad(key+".principal", "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", principal)
+		k.bad(key, "principal = %q; it must be acs:ram::ACCOUNT:root, acs:ram::ACCOUNT:user/NAME or acs:ram::ACCOUNT:role/NAME, without wildcards", principal)
 	case !slices.Contains(k.c.Accounts, m[1]):
-		k.bad(key+".principal", "principal = %q is of account %s, which is not among accounts", principal, m[1])
+		k.bad(key, "principal = %q is of account %s, which is not among accounts", principal, m[1])
 	}
 }
 

@@ -4,7 +4,7 @@
 // The file is TOML. A key that is not known is an error, with the place and the nearest known key, because a typo in a
 // security setting must not pass as its default. Files in conf.d beside the main file are read after it in order of
 // name: a value set there replaces the earlier one, a table in double brackets ([[member]], [[share]], [[instance]],
-// [[peer]]) is added to the earlier ones.
+// [[peer]], [[service]], [[listener]]) is added to the earlier ones.
 package config
 
 import (
@@ -27,6 +27,8 @@ type Config struct {
 	Shares          []Share    `toml:"share"`
 	Instances       []Instance `toml:"instance"`
 	Peers           []Peer     `toml:"peer"`
+	Services        []Service  `toml:"service"`
+	Listeners       []Listener `toml:"listener"`
 
 	// Path is the main file, absolute. Files are all files that were read, in order.
 	Path  string   `toml:"-"`
@@ -86,9 +88,15 @@ type Share struct {
 
 // Instance is a place where keys are created.
 type Instance struct {
-	ID   string `toml:"id"`
-	Type string `toml:"type"` // software or hardware
-	Name string `toml:"name"`
+	ID         string   `toml:"id"`
+	Type       string   `toml:"type"` // software or hardware
+	Name       string   `toml:"name"`
+	Account    string   `toml:"account"`     // its owner; empty: the first account
+	SharedWith []string `toml:"shared_with"` // other accounts that may make keys in it
+	Keys       int      `toml:"keys"`        // key versions that it may hold
+	Access     int      `toml:"access"`      // other accounts that may share it, or be let in by key policies
+	QPS        int      `toml:"qps"`         // cryptographic operations a second; 0: no limit
+	Default    bool     `toml:"default"`     // where its owner's keys are made when no instance is named
 }
 
 // Peer maps local callers to a principal. All conditions that are given must hold; the first row that fits wins.
@@ -101,6 +109,25 @@ type Peer struct {
 	Principal string  `toml:"principal"`
 
 	At string `toml:"-"` // file:line, for messages
+}
+
+// Service is a program that uses keys for others. It is recognised by the principal that it is for policies too.
+type Service struct {
+	Code       string   `toml:"code"`
+	Name       string   `toml:"name"`
+	Entry      string   `toml:"entry"`      // where a person sees what it protects with a key
+	Principals []string `toml:"principals"` // the callers that are this service
+	Unit       string   `toml:"unit"`       // narrows them to a systemd unit; needed for the root of an account
+}
+
+// Listener is a place where the KMS API is served with TLS, to requests that are signed with an access key.
+type Listener struct {
+	Address        string `toml:"address"`   // IP and port; port 0: one that is free
+	CertFile       string `toml:"cert_file"` // PEM: the certificate, and the ones between it and the root
+	KeyFile        string `toml:"key_file"`  // PEM: its private key, or else
+	Key            string `toml:"key"`       // ID or alias of the key of keyward that is its private key
+	MaxConnections int    `toml:"max_connections"`
+	MaxPerAddress  int    `toml:"max_connections_per_address"`
 }
 
 // Duration is a time span in Go's notation, such as 10s or 2m.
@@ -124,10 +151,13 @@ const (
 	DefaultStateDir       = "/var/lib/keyward"
 	DefaultAdminSocket    = "/run/keyward/admin.sock"
 	DefaultMaxConnections = 1024
+	DefaultMaxPerAddress  = 128
 	DefaultQueue          = 4096
 	DefaultIsolation      = Process
 	DefaultWorkers        = 1
 	DefaultWeight         = 1
+	DefaultKeys           = 1_000_000
+	DefaultAccess         = 8
 	DefaultLogLevel       = "info"
 	DefaultShutdown       = 15 * time.Second
 )

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +82,7 @@ func TestShippedDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}} {
+	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"service"}, {"listener"}} {
 		known, ok := keysOf(table)
 		if !ok {
 			t.Fatalf("no table %v", table)
@@ -111,6 +113,10 @@ func TestGood(t *testing.T) {
 // message must say.
 func TestMistakes(t *testing.T) {
 	member := "\n[[member]]\nname = \"b\"\nmodule = \"/m.so\"\ntoken_label = \"keyward-b\"\npin_file = \"%DIR%/pin\"\n"
+	service := "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n"
+	listener := func(address, more string) string {
+		return fmt.Sprintf("\n[[listener]]\naddress = %q\ncert_file = \"/c\"\n%s\n", address, more)
+	}
 	rows := []struct {
 		name     string
 		old, new string // replaced in good; an empty old adds new at the end
@@ -143,6 +149,16 @@ func TestMistakes(t *testing.T) {
 		{"instance id", "kst-software", "software", []string{"keyward.toml:9:", "kst-"}},
 		{"same instance", "", "\n[[instance]]\nid = \"kst-software\"\ntype = \"hardware\"\n", []string{"keyward.toml:13:", "twice"}},
 		{"no instance", "[[instance]]\nid = \"kst-software\"\ntype = \"software\"\n", "", []string{"no [[instance]]"}},
+		{"external instance", `"software"`, `"external"`, []string{"keyward.toml:10:", "not there yet"}},
+		{"no keys", "", "keys = 0\n", []string{"keyward.toml:11:", `instance "kst-software": keys = 0`, "1 to"}},
+		{"negative access", "", "access = -1\n", []string{"keyward.toml:11:", "access = -1"}},
+		{"negative qps", "", "qps = -1\n", []string{"keyward.toml:11:", "qps = -1"}},
+		{"instance of a stranger", "", "account = \"1000000000000009\"\n", []string{"keyward.toml:11:", `"1000000000000009" is not among accounts`}},
+		{"shared with a stranger", "", "shared_with = [\"1000000000000009\"]\n", []string{"keyward.toml:11:", "in shared_with is not among accounts"}},
+		{"shared with its owner", "", "shared_with = [\"1000000000000001\"]\n", []string{"keyward.toml:11:", "owns it"}},
+		{"shared twice", "\n[[member]]", "accounts = [\"1000000000000001\", \"1000000000000002\"]\n[[instance]]\nid = \"kst-x\"\ntype = \"software\"\nshared_with = [\"1000000000000002\", \"1000000000000002\"]\n[[member]]", []string{"keyward.toml:5:", "in shared_with twice"}},
+		{"shared with too many", "\n[[member]]", "accounts = [\"1000000000000001\", \"1000000000000002\"]\n[[instance]]\nid = \"kst-x\"\ntype = \"software\"\naccess = 0\nshared_with = [\"1000000000000002\"]\n[[member]]", []string{"1 accounts share it", "access = 0"}},
+		{"two defaults", "", "default = true\n\n[[instance]]\nid = \"kst-b\"\ntype = \"hardware\"\ndefault = true\n", []string{"keyward.toml:16:", `"kst-software" and "kst-b"`, "account 1000000000000001"}},
 		{"bad principal", "", "\n[[peer]]\nuid = 1\nprincipal = \"acs:ram::*:root\"\n", []string{"keyward.toml:14:", "without wildcards"}},
 		{"foreign principal", "", "\n[[peer]]\nuid = 1\nprincipal = \"acs:ram::1000000000000009:root\"\n", []string{"not among accounts"}},
 		{"no principal", "", "\n[[peer]]\nuid = 1\n", []string{"keyward.toml:12:", "no principal"}},
@@ -164,6 +180,16 @@ func TestMistakes(t *testing.T) {
 		{"short call", "pin_file", "call_timeout = \"99ms\"\npin_file", []string{"keyward.toml:6:", "call_timeout", "100ms to 10m"}},
 		{"long call", "pin_file", "call_timeout = \"601s\"\npin_file", []string{"call_timeout", "100ms to 10m"}},
 		{"call of no time", "pin_file", "call_timeout = 5\npin_file", []string{"keyward.toml:6:", "span of time"}},
+		{"listener without address", "", listener("", `key = "k"`), []string{"keyward.toml:13:", "IP address and a port"}},
+		{"listener at a name", "", listener("localhost:8443", `key = "k"`), []string{"keyward.toml:13:", "localhost"}},
+		{"same listener", "", listener("[::]:8443", `key = "k"`) + listener("[::]:8443", `key = "k"`), []string{"keyward.toml:18:", "twice"}},
+		{"listener without key", "", listener("[::]:8443", ""), []string{"keyward.toml:12:", "exactly one of key_file"}},
+		{"listener with two keys", "", listener("[::]:8443", "key = \"k\"\nkey_file = \"/k\""), []string{"exactly one of key_file"}},
+		{"listener without certificate", "", strings.Replace(listener("[::]:8443", `key = "k"`), "cert_file = \"/c\"", "", 1), []string{"keyward.toml:12:", "TLS only"}},
+		{"relative certificate", "", strings.Replace(listener("[::]:8443", `key = "k"`), "/c", "c", 1), []string{"keyward.toml:14:", "relative"}},
+		{"relative key", "", listener("[::]:8443", `key_file = "k"`), []string{"keyward.toml:15:", "relative"}},
+		{"listener's connections", "", listener("[::]:8443", "key = \"k\"\nmax_connections = 0"), []string{"keyward.toml:16:", "1 to 100000"}},
+		{"address's connections", "", listener("[::]:8443", "key = \"k\"\nmax_connections_per_address = 0"), []string{"keyward.toml:16:", "1 to 100000"}},
 		{"share of nobody", "", "\n[[share]]\nweight = 2\n", []string{"keyward.toml:12:", "this share has no principal"}},
 		{"share of a wildcard", "", "\n[[share]]\nprincipal = \"acs:ram::*:root\"\n", []string{"keyward.toml:13:", "without wildcards"}},
 		{"share of a stranger", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000009:root\"\n", []string{"keyward.toml:13:", "not among accounts"}},
@@ -172,6 +198,17 @@ func TestMistakes(t *testing.T) {
 		{"weight", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nweight = 1001\n", []string{"keyward.toml:14:", "1 to 1000"}},
 		{"share of the queue", "", "\n[[share]]\nprincipal = \"acs:ram::1000000000000001:root\"\nqueue = -1\n", []string{"keyward.toml:14:", "queue = -1"}},
 		{"typo in a share", "", "\n[[share]]\nwieght = 2\n", []string{"keyward.toml:13:", `"wieght" in [share]`, `"weight"`}},
+		{"service without a code", "", "\n[[service]]\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n", []string{"keyward.toml:12:", "this service needs a code"}},
+		{"service in capitals", "", "\n[[service]]\ncode = \"OSS\"\nprincipals = [\"acs:ram::1000000000000001:role/db\"]\n", []string{"keyward.toml:13:", `service "OSS" needs a code`}},
+		{"same service", "", service + service, []string{"keyward.toml:17:", `service "db" is there twice`}},
+		{"service of nobody", "", "\n[[service]]\ncode = \"db\"\nunit = \"db.service\"\n", []string{"keyward.toml:12:", `service "db" has no principals`}},
+		{"service of a wildcard", "", "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:role/*\"]\n", []string{"keyward.toml:14:", "without wildcards"}},
+		{"service of a stranger", "", "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000009:role/db\"]\n", []string{"keyward.toml:14:", "not among accounts"}},
+		{"service of all roots", "", "\n[[service]]\ncode = \"db\"\nprincipals = [\"acs:ram::1000000000000001:root\"]\n", []string{"keyward.toml:14:", "every administrator", "unit"}},
+		{"caller of two services", "", service + strings.Replace(service, `"db"`, `"other"`, 1), []string{"keyward.toml:18:", `so is service "db"`}},
+		{"service with two lines", "", service + "entry = \"a\\nb\"\n", []string{"keyward.toml:15:", "entry must be one line"}},
+		{"service with a long name", "", service + "name = \"" + strings.Repeat("x", 65) + "\"\n", []string{"keyward.toml:15:", "name must be one line"}},
+		{"typo in a service", "", service + "entri = \"x\"\n", []string{"keyward.toml:15:", `"entri" in [service]`, `"entry"`}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -231,6 +268,28 @@ func TestPool(t *testing.T) {
 	}
 	if m := c.Members[0]; m.Workers != 16 || m.CallTimeout != Duration(2*time.Second) || c.Shares[0] != (Share{"acs:ram::1000000000000001:root", 1000, 7}) {
 		t.Errorf("loaded %+v", c)
+	}
+}
+
+// TestInstances reads what says whose instances are and how much goes into them, and sees the defaults.
+func TestInstances(t *testing.T) {
+	c, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Instance{ID: "kst-software", Type: Software, Account: DefaultAccount, Keys: DefaultKeys, Access: DefaultAccess}
+	if !reflect.DeepEqual(c.Instances[0], want) {
+		t.Errorf("the defaults are %+v", c.Instances[0])
+	}
+	two := "accounts = [\"1000000000000001\", \"1000000000000002\"]\n"
+	c, err = load(t, two+good+"account = \"1000000000000002\"\nshared_with = [\"1000000000000001\"]\nkeys = 7\naccess = 1\nqps = 9\ndefault = true\n"+
+		"\n[[instance]]\nid = \"kst-b\"\ntype = \"hardware\"\naccess = 0\ndefault = true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = Instance{"kst-software", Software, "", "1000000000000002", []string{"1000000000000001"}, 7, 1, 9, true}
+	if !reflect.DeepEqual(c.Instances[0], want) || c.Instances[1].Access != 0 || !c.Instances[1].Default {
+		t.Errorf("loaded %+v", c.Instances)
 	}
 }
 
@@ -306,4 +365,20 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("%v and %v", c, err)
 		}
 	})
+}
+
+// TestServices sees that rows of several files add up, and that root may be a service when a unit narrows it.
+func TestServices(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "pin"), "1234\n", 0o600)
+	path := filepath.Join(dir, "keyward.toml")
+	write(t, path, strings.ReplaceAll(good, "%DIR%", dir)+"\n[[service]]\ncode = \"disks\"\nname = \"Disks\"\nentry = \"https://disks.example/\"\nprincipals = [\"acs:ram::1000000000000001:root\"]\nunit = \"disks.service\"\n", 0o600)
+	write(t, filepath.Join(dir, "conf.d", "queue.toml"), "[[service]]\ncode = \"queue\"\nprincipals = [\"acs:ram::1000000000000001:role/queue\", \"acs:ram::1000000000000001:user/queue\"]\n", 0o600)
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Services) != 2 || c.Services[0].Unit != "disks.service" || c.Services[0].Name != "Disks" || len(c.Services[1].Principals) != 2 {
+		t.Errorf("loaded %+v", c.Services)
+	}
 }

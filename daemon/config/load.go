@@ -55,8 +55,20 @@ func (c *Config) fill(where places) {
 	for i := range c.Members {
 		set(&c.Members[i].Workers, fmt.Sprintf("member[%d].workers", i), DefaultWorkers)
 	}
+	for i := range c.Instances {
+		in := &c.Instances[i]
+		set(&in.Keys, fmt.Sprintf("instance[%d].keys", i), DefaultKeys)
+		set(&in.Access, fmt.Sprintf("instance[%d].access", i), DefaultAccess)
+		if in.Account == "" && len(c.Accounts) > 0 {
+			in.Account = c.Accounts[0]
+		}
+	}
 	for i := range c.Shares {
 		set(&c.Shares[i].Weight, fmt.Sprintf("share[%d].weight", i), DefaultWeight)
+	}
+	for i := range c.Listeners {
+		set(&c.Listeners[i].MaxConnections, fmt.Sprintf("listener[%d].max_connections", i), DefaultMaxConnections)
+		set(&c.Listeners[i].MaxPerAddress, fmt.Sprintf("listener[%d].max_connections_per_address", i), DefaultMaxPerAddress)
 	}
 }
 
@@ -89,8 +101,8 @@ func (c *Config) read(file string, where places) error {
 		return fmt.Errorf("config: %w", err)
 	}
 	// The decoder would replace the tables of earlier files, so they are set aside.
-	members, shares, instances, peers := c.Members, c.Shares, c.Instances, c.Peers
-	c.Members, c.Shares, c.Instances, c.Peers = nil, nil, nil, nil
+	members, shares, instances, peers, services, listeners := c.Members, c.Shares, c.Instances, c.Peers, c.Services, c.Listeners
+	c.Members, c.Shares, c.Instances, c.Peers, c.Services, c.Listeners = nil, nil, nil, nil, nil, nil
 	meta, err := toml.Decode(string(text), c)
 	if err != nil {
 		var syntax toml.ParseError
@@ -102,10 +114,12 @@ func (c *Config) read(file string, where places) error {
 		}
 		return fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers)}
+	base := map[string]int{"member": len(members), "share": len(shares), "instance": len(instances), "peer": len(peers),
+		"service": len(services), "listener": len(listeners)}
 	found := where.add(file, string(text), base)
 	c.Members, c.Shares = append(members, c.Members...), append(shares, c.Shares...)
 	c.Instances, c.Peers = append(instances, c.Instances...), append(peers, c.Peers...)
+	c.Services, c.Listeners = append(services, c.Services...), append(listeners, c.Listeners...)
 
 	var unknown []error
 	told := map[string]bool{}

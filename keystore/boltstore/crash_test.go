@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		fmt.Println("open:", err)
 		time.Sleep(time.Minute) // until killed
 		fmt.Println("close:", s.Close())
+	case "scrub":
+		fmt.Println("ended:", scrubForEver(os.Getenv(childPath)))
 	case "limit":
 		fmt.Println("ended:", commitToTheLimit(os.Getenv(childPath)))
 	}

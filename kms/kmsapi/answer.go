@@ -65,10 +65,10 @@ func (c *call) write(status int, body []byte) {
 	header["Cache-Control"] = noStore
 	header["X-Acs-Request-Id"] = []string{c.id}
 	c.started = true
-	if len(body) > maxPooled { // may be more than the socket takes at once
+	if len(body) > maxPooled || c.h.signatures != nil { // more than the socket takes at once, or to a stranger
 		rc := http.NewResponseController(c.w)
 		if err := rc.SetWriteDeadline(time.Now().Add(c.h.bodyTimeout)); err == nil {
-			defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+			defer c.unlimitWriting(rc)
 		}
 	}
 	c.w.WriteHeader(status)
@@ -77,6 +77,14 @@ func (c *call) write(status int, body []byte) {
 	}
 	if _, err := c.w.Write(body); err != nil {
 		c.h.log.Debug().Str("request_id", c.id).Err(err).Msg("the caller did not wait for the answer")
+	}
+}
+
+// unlimitWriting takes the deadline of writing away, where the server has none of its own that the next request begins with.
+// The end of an answer is written after the handler.
+func (c *call) unlimitWriting(rc *http.ResponseController) {
+	if c.h.signatures == nil {
+		_ = rc.SetWriteDeadline(time.Time{})
 	}
 }
 

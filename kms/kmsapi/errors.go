@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/kmssign"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -86,6 +87,9 @@ func ErrorCodes() []string {
 	for _, e := range errorTable {
 		all = append(all, e.code)
 	}
+	for code := range signStatus {
+		all = append(all, string(code))
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -113,6 +117,10 @@ func describe(err error) (e apiError, internal bool) {
 		e = de.apiError
 		e.message = de.Error()
 		return e, false
+	}
+	var refused *kmssign.Error
+	if errors.As(err, &refused) {
+		return apiError{string(refused.Code), signStatus[refused.Code], refused.CallerMessage()}, false
 	}
 	var known *kms.Error
 	if !errors.As(err, &known) {

@@ -37,6 +37,12 @@ type Options struct {
 	BodyTimeout time.Duration
 	// StreamIdle is how long a stream may wait for its sender, or for its reader; 5 minutes if 0.
 	StreamIdle time.Duration
+
+	// AccessKeys makes the handler one for a network: every request must be signed with one of these, and no actor is
+	// taken from the context. There should be one such handler only, for it knows which nonces were used. The bodies of
+	// streams have the limit of other batches then, because they must be whole to be compared with their hash. The server
+	// needs a WriteTimeout, since these callers are strangers until they have been heard.
+	AccessKeys AccessKeys
 }
 
 // Handler is the KMS API. It may serve many requests at the same time.
@@ -48,6 +54,7 @@ type Handler struct {
 
 	bodyTimeout time.Duration
 	streamIdle  time.Duration
+	signatures  *signatures // nil if the context says who calls
 }
 
 // New gives the handler for a service.
@@ -62,6 +69,9 @@ func newHandler(svc *kms.Service, opts Options, table []operation) *Handler {
 	}
 	for _, action := range notDone {
 		h.notDone[action] = true
+	}
+	if opts.AccessKeys != nil {
+		h.signatures = newSignatures(opts.AccessKeys)
 	}
 	if h.bodyTimeout == 0 {
 		h.bodyTimeout = 30 * time.Second
@@ -98,6 +108,7 @@ type call struct {
 	action string     // as the caller named it
 	row    *operation // nil until there is one of that name
 	values url.Values // query and form together; nil on the hot path
+	body   *buffer    // of a request that was read whole to see who signed it; else nil
 
 	xml     bool // answers are wanted as XML
 	started bool // something was written, so an error can't be answered any more
@@ -120,6 +131,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer c.recover()
 	if err := c.serve(); err != nil {
 		c.fail(err)
+	}
+	if c.body != nil {
+		c.body.release()
 	}
 }
 
@@ -153,7 +167,13 @@ func (c *call) serve() error {
 	if c.r.Method != http.MethodPost && c.r.Method != http.MethodGet {
 		return errMethod
 	}
-	c.actor, _ = c.r.Context().Value(actorKey{}).(*kms.Actor)
+	if c.h.signatures != nil {
+		if err := c.authenticate(); err != nil {
+			return err
+		}
+	} else {
+		c.actor, _ = c.r.Context().Value(actorKey{}).(*kms.Actor)
+	}
 	if c.actor == nil {
 		if why, ok := c.r.Context().Value(strangerKey{}).(string); ok {
 			return errNoActor.with("%s.", why)

@@ -148,7 +148,7 @@ func (b *batch[Req, Resp, Item, Result]) serveStream(mediaType string, frames fr
 	defer func() {
 		// The server drains what the sender still sends, to be able to use the connection again; not for long.
 		_ = rc.SetReadDeadline(time.Now().Add(drainTimeout))
-		_ = rc.SetWriteDeadline(time.Time{})
+		b.unlimitWriting(rc)
 		out.release()
 		if &in.b[0] == &(*memory)[0] && !b.abandoned {
 			clear(in.b)

@@ -2,6 +2,19 @@ package kmswire
 
 // The actions that bring key material from outside.
 
+// How material is wrapped. Those with RSAES in front are one block of RSA, into which only the material of a symmetric key fits:
+// OAEP has an empty label and MGF1 with the same hash. The two with AES_256_KWP are keyward's own and for private keys: one block
+// of OAEP with a temporary AES key, then the material under that by AES key wrap with padding (RFC 5649), which is the
+// layout of CKM_RSA_AES_KEY_WRAP. A private key is its PKCS#8 DER. RSAES_OAEP_SHA_1 and _SHA_256 are RSAOAEPSHA1 and RSAOAEPSHA256.
+const (
+	WrapPKCS1         Algorithm = "RSAES_PKCS1_V1_5"
+	WrapOAEPSHA1KWP   Algorithm = "RSA_OAEP_SHA_1_AES_256_KWP"
+	WrapOAEPSHA256KWP Algorithm = "RSA_OAEP_SHA_256_AES_256_KWP"
+)
+
+// MaxImportToken bounds an import token, in octets.
+const MaxImportToken = 4096
+
 type GetParametersForImportRequest struct {
 	KeyID             string    `param:"KeyId,required"`
 	WrappingAlgorithm Algorithm `param:"WrappingAlgorithm,required"`

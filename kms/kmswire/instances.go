@@ -46,10 +46,10 @@ type KmsInstance struct {
 	CreateTime                    string `json:",omitempty"`
 	StartDate                     string `json:",omitempty"`
 	EndDate                       string `json:",omitempty"`
-	Spec                          int    // operations a second
-	KeyNum                        int    // keys that may be made
+	Spec                          int    // operations a second; 0: no limit
+	KeyNum                        int    // key versions that may be in it
 	SecretNum                     string // secrets that may be made
-	VpcNum                        int    // accounts that may share it
+	VpcNum                        int    // other accounts that may be let in
 	VpcID                         string `json:"VpcId,omitempty"`
 	BindVpcs                      struct{ BindVpc []BindVpc }
 	CaCertificateChainPem         string `json:",omitempty"`
@@ -60,7 +60,9 @@ type KmsInstance struct {
 	Log                           int
 	LogStorage                    int
 	DeletionProtection            bool
-	DeletionProtectionDescription string `json:",omitempty"`
+	DeletionProtectionDescription string                     `json:",omitempty"`
+	Default                       bool                       // keyward: keys are made in it when no instance is named
+	SharedWith                    struct{ Account []string } // keyward: other accounts that may make keys in it
 }
 
 // BindVpc is a network that reaches an instance. keyward has none; the list that SDKs expect stays empty.

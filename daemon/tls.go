@@ -1,0 +1,258 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/daemon/config"
+	"github.com/keyward/keyward/kms/kmsapi"
+)
+
+// tlsTimes bound the steps of a connection. The callers are strangers until their request was heard, so each step has an end
+// of its own.
+type tlsTimes struct {
+	head  time.Duration // handshake, and head of a request
+	body  time.Duration // body of a request, and writing of an answer
+	idle  time.Duration // between requests
+	whole time.Duration // from the head to the end of the answer: more than a body and the longest action take
+	ping  time.Duration // how long a connection of HTTP/2 may be silent before it is asked whether it lives; the answer has half of it
+}
+
+var strangerTimes = tlsTimes{head: 10 * time.Second, body: 30 * time.Second, idle: 60 * time.Second, whole: 3 * time.Minute, ping: 30 * time.Second}
+
+const (
+	maxHead      = 1 << 20 // octets of a request's head; the door has closer limits, which it can say
+	http2Streams = 64      // requests on one connection at the same time
+)
+
+// cipherSuites are those of TLS 1.2: ephemeral keys and authenticated encryption only. TLS 1.3 has no others.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// tlsDoor is one [[listener]]: its socket, its server, and the certificate of the moment.
+type tlsDoor struct {
+	address  string // as configured
+	listener net.Listener
+	server   *http.Server
+	cert     atomic.Pointer[tls.Certificate]
+}
+
+// tlsOptions are those of the one API handler behind all TLS doors.
+func tlsOptions(log zerolog.Logger, keys kmsapi.AccessKeys) kmsapi.Options {
+	return kmsapi.Options{Log: log, AccessKeys: keys, BodyTimeout: strangerTimes.body, StreamIdle: strangerTimes.body}
+}
+
+// listenTLS opens a door for each [[listener]], with handler behind it: the KMS API alone, nothing of the administration.
+func (s *server) listenTLS(ctx context.Context, handler http.Handler) error {
+	c := s.config.Load()
+	for i := range c.Listeners {
+		row := &c.Listeners[i]
+		cert, err := s.certificate(ctx, row)
+		if err == nil {
+			err = s.listen(ctx, row, cert, handler, strangerTimes)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("the listener %s: %w", row.Address, err), s.closeDoors())
+		}
+	}
+	return nil
+}
+
+func (s *server) listen(ctx context.Context, row *config.Listener, cert *tls.Certificate, handler http.Handler, times tlsTimes) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", row.Address)
+	if err != nil {
+		return err
+	}
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return errors.Join(fmt.Errorf("it is a %T", l), l.Close())
+	}
+	d := &tlsDoor{address: row.Address, listener: newTCPLimits(tcp, row.MaxConnections, row.MaxPerAddress)}
+	d.cert.Store(cert)
+	d.server = &http.Server{
+		Handler:           handler,
+		ErrorLog:          stdlog.New(strangerWriter{s.log}, "", 0),
+		ReadHeaderTimeout: times.head, // the handshake's too
+		ReadTimeout:       times.whole,
+		WriteTimeout:      times.whole,
+		IdleTimeout:       times.idle,
+		MaxHeaderBytes:    maxHead,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: http2Streams, SendPingTimeout: times.ping, PingTimeout: times.ping / 2,
+			WriteByteTimeout: times.body},
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil },
+		},
+	}
+	s.doors = append(s.doors, d)
+	return nil
+}
+
+// closeDoors closes all doors, with the connections of those that serve.
+func (s *server) closeDoors() error {
+	var errs []error
+	for _, d := range s.doors {
+		errs = append(errs, d.server.Close())
+		if err := d.listener.Close(); !errors.Is(err, net.ErrClosed) { // one that does not serve yet is not the server's
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readCertificates reads the certificates anew that the configuration next has for the doors that are open, and puts into running
+// where they are. takeOver has the doors use them; connections that are open stay.
+func (s *server) readCertificates(running, next *config.Config) (takeOver func(), err error) {
+	running.Listeners = slices.Clone(running.Listeners)
+	ctx, cancel := context.WithTimeout(context.Background(), strangerTimes.head)
+	defer cancel()
+	fresh := map[*tlsDoor]*tls.Certificate{}
+	var errs []error
+	for i, d := range s.doors {
+		row := &running.Listeners[i] // doors are in the order of the rows that they were opened for
+		at := slices.IndexFunc(next.Listeners, func(l config.Listener) bool { return l.Address == d.address })
+		if at < 0 {
+			continue // until the restart it stays as it is
+		}
+		row.CertFile, row.KeyFile, row.Key = next.Listeners[at].CertFile, next.Listeners[at].KeyFile, next.Listeners[at].Key
+		cert, err := s.certificate(ctx, row)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the listener %s: %w", d.address, err))
+			continue
+		}
+		fresh[d] = cert
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return func() {
+		for d, cert := range fresh {
+			d.cert.Store(cert)
+		}
+	}, nil
+}
+
+// strangerWriter logs what a server says of connections whose other end is anybody: at debug level, as they could fill the log.
+type strangerWriter struct{ log zerolog.Logger }
+
+// Write logs one line.
+func (l strangerWriter) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	level := zerolog.WarnLevel
+	if strings.HasPrefix(text, "http: TLS handshake error") || strings.HasPrefix(text, "http2: ") {
+		level = zerolog.DebugLevel
+	}
+	l.log.WithLevel(level).Str("part", "https").Msg(text)
+	return len(line), nil
+}
+
+// tcpLimits accepts only so many connections at a time: in all, where the rest waits in the kernel's queue, and from one
+// address, where the rest is closed at once, so that nobody takes all places.
+type tcpLimits struct {
+	*net.TCPListener
+	places chan struct{} // one element for each open connection
+	closed chan struct{}
+	once   sync.Once
+
+	max    int
+	mu     sync.Mutex
+	counts map[netip.Prefix]int
+}
+
+func newTCPLimits(l *net.TCPListener, most, perAddress int) *tcpLimits {
+	return &tcpLimits{TCPListener: l, places: make(chan struct{}, most), closed: make(chan struct{}), max: perAddress, counts: map[netip.Prefix]int{}}
+}
+
+// Accept waits for a free place, then for a caller that may have it.
+func (t *tcpLimits) Accept() (net.Conn, error) {
+	select {
+	case t.places <- struct{}{}:
+	case <-t.closed:
+		return nil, net.ErrClosed
+	}
+	for {
+		c, err := t.AcceptTCP()
+		if err != nil {
+			<-t.places
+			return nil, err
+		}
+		from := network(c.RemoteAddr())
+		if t.enter(from) {
+			return &limitedConn{TCPConn: c, leave: sync.OnceFunc(func() { t.leave(from); <-t.places })}, nil
+		}
+		_ = c.SetLinger(0) // keep nothing of it, not even a port that waits
+		_ = c.Close()
+	}
+}
+
+// enter counts a connection, unless there are too many from its network.
+func (t *tcpLimits) enter(from netip.Prefix) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts[from] >= t.max {
+		return false
+	}
+	t.counts[from]++
+	return true
+}
+
+func (t *tcpLimits) leave(from netip.Prefix) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts[from]--; t.counts[from] == 0 {
+		delete(t.counts, from)
+	}
+}
+
+// Close stops accepting.
+func (t *tcpLimits) Close() error {
+	t.once.Do(func() { close(t.closed) })
+	return t.TCPListener.Close()
+}
+
+// network gives what counts as one address: an IPv4 address, or the 64 bits of IPv6 that one site has at least.
+func network(addr net.Addr) netip.Prefix {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	prefix, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix
+}
+
+// limitedConn gives its place back when it is closed.
+type limitedConn struct {
+	*net.TCPConn
+	leave func()
+}
+
+// Close closes the connection.
+func (c *limitedConn) Close() error {
+	err := c.TCPConn.Close()
+	c.leave()
+	return err
+}
