@@ -357,7 +357,7 @@ func checkExponent(sp kmswire.KeySpec, public []byte) error {
 func (c *call) importHardware(m *importedMaterial) error {
 	request := hsmpool.ImportRequest{
 		Transport: &hsmpool.Key{ID: newIntentID(), Type: hsmpool.RSA2048, Usage: hsmpool.UseUnwrap, Wrapped: m.token.private},
-		Algorithm: m.token.wrapping.hsm, Ciphertext: m.wrapped, Type: m.spec.hsm, Usage: hsmUsage(kmswire.KeyUsage(m.key.Usage)),
+		Algorithm: m.token.wrapping.hsm, Ciphertext: m.wrapped, Type: m.spec.hsm, Usage: hsmUsage(&m.key),
 	}
 	var dropped *keystore.Intent
 	err := c.announced(&m.key, &m.version, intentImport, func(intent *keystore.Intent) error {
