@@ -200,6 +200,25 @@ func TestUsage(t *testing.T) {
 		{"bench --fault x.so:hang=C_Sign --mode latency", "throughput mode only"},
 		{"bench --fault x.so:hang=C_Sign --fault x.so:crash=C_Sign", "one another's place"},
 		{"bench --fault-every 99ms", "--fault-every"},
+		{"policy set k", "--file or a role is missing"},
+		{"policy set k --file a --users user/b --yes", "give either"},
+		{"policy attach user/a", "--file or --preset is missing"},
+		{"policy attach user/a --file a --preset full", "drop one"},
+		{"policy attach user/a --preset fool", "create-keys"},
+		{"policy attach user/a --file a", "--name is missing"},
+		{"policy detach user/a", "NAME is missing"},
+		{"policy simulate --action kms:Encrypt", "--principal is missing"},
+		{"policy simulate --principal user/a", "--action is missing"},
+		{"policy simulate --principal user/a --action kms:Encrypt --source-ip 10.1", "--source-ip"},
+		{"policy simulate --principal user/a --action kms:Encrypt --time now", "--time"},
+		{"policy simulate --principal user/a --action kms:Encrypt --file x", "--key"},
+		{"principal create", "PRINCIPAL is missing"},
+		{"principal create alice", "write user/NAME"},
+		{"principal show acs:ram::1:user/a", "16 digits"},
+		{"access-key delete KWAK1", "--yes"},
+		{"access-key disable KWAK1", "--yes"},
+		{"access-key rotate KWAK1 --disable-old", "--yes"},
+		{"key create --users user/a --policy f", "give either"},
 		{"key disable k", "--yes"},
 		{"alias delete k", "--yes"},
 		{"key delete k", "--days"},
@@ -347,7 +366,7 @@ func TestAliases(t *testing.T) {
 func TestStatus(t *testing.T) {
 	d := startFake(t)
 	out, _ := d.must(t, "status")
-	if !strings.Contains(out, "acs:ram::1:root") || !strings.Contains(out, "2 of 2 up") {
+	if !strings.Contains(out, "acs:ram::"+fakeAccount+":root") || !strings.Contains(out, "2 of 2 up") {
 		t.Errorf("%s", out)
 	}
 	d.must(t, "hsm", "status")

@@ -55,7 +55,13 @@ type fakeDaemon struct {
 	refusal     *admin.Failure // of every call that changes the appliance; its status is 409
 	managed     []string       // what was asked for, in order
 
-	imported map[string][]byte // material by key
+	imported   map[string][]byte  // material by key
+	principals []*admin.Principal // see people_test.go
+	documents  map[string]string  // identity policies, by ARN and name
+	disabled   map[string]bool    // access keys
+	simulated  admin.Simulated
+	asked      admin.Simulation // last
+	policies   map[string]string
 }
 
 type fakeKey struct {
@@ -73,7 +79,8 @@ type fakeVersion struct {
 func startFake(t *testing.T) *fakeDaemon {
 	t.Helper()
 	d := &fakeDaemon{socket: filepath.Join(t.TempDir(), "s"), aliases: map[string]string{}, refuse: map[string]*kmswire.ErrorBody{},
-		status: admin.Status{Version: "1.0", Principal: "acs:ram::1:root", State: admin.OK, Members: []admin.Member{{Name: "hsm-a", State: "up"}, {Name: "hsm-b", State: "up"}}}}
+		documents: map[string]string{}, disabled: map[string]bool{}, policies: map[string]string{},
+		status: admin.Status{Version: "1.0", Principal: "acs:ram::" + fakeAccount + ":root", State: admin.OK, Members: []admin.Member{{Name: "hsm-a", State: "up"}, {Name: "hsm-b", State: "up"}}}}
 	l, err := net.Listen("unix", d.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -128,6 +135,9 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case admin.MetricsPath:
 		io.WriteString(w, "keyward_hsm_up 1\n")
+		return
+	}
+	if d.people(w, r) {
 		return
 	}
 	if parts := strings.Split(r.URL.Path, "/"); len(parts) == 5 && parts[2] == "members" {
@@ -366,6 +376,8 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 		} else {
 			k.addVersion()
 		}
+		k.Creator = fakeAccount
+		d.policies[k.KeyID] = string(req.Policy)
 		d.keys = append(d.keys, k)
 		return kmswire.CreateKeyResponse{KeyMetadata: k.KeyMetadata}, nil
 	case "DescribeKey":
@@ -374,6 +386,16 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			return nil, no
 		}
 		return kmswire.DescribeKeyResponse{KeyMetadata: k.KeyMetadata}, nil
+	case "SetKeyPolicy", "GetKeyPolicy":
+		k, no := d.key(q.Get("KeyId"))
+		if no != nil {
+			return nil, no
+		}
+		if action == "GetKeyPolicy" {
+			return kmswire.GetKeyPolicyResponse{Policy: d.policies[k.KeyID]}, nil
+		}
+		d.policies[k.KeyID] = q.Get("Policy")
+		return kmswire.EmptyResponse{}, nil
 	case "ListKeys":
 		var answer kmswire.ListKeysResponse
 		d.filters = append(d.filters, q.Get("Filters"))

@@ -37,6 +37,7 @@ func (c *cli) keyCreateCmd() *cobra.Command {
 	var flags importFlags
 	var every string
 	var never bool
+	var keyPolicy policyFlags
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a key",
@@ -48,10 +49,14 @@ Without --usage a spec that can sign makes a signing key.
 A symmetric key of a software instance is rotated every 365 days if nothing else is said; keywardctl key rotation changes that.
 
 With --origin external the key waits for material of your own; --import FILE brings it at once, as keywardctl key import does: its
-help says what that means.`,
+help says what that means.
+
+Every principal of your account may do everything with a key, unless roles (--administrators and so on, with --exclusive) or --policy
+say who may do what: see keywardctl policy set.`,
 		Example: `  keywardctl key create --alias app/db
   keywardctl key create --alias release --spec EC_P256 --instance kst-hardware --tag team=build
   keywardctl key create --alias mail --spec RSA_2048 --usage ENCRYPT/DECRYPT
+  keywardctl key create --alias app/db --administrators role/ops --users user/app --exclusive
   keywardctl key create --alias old --spec EC_P256 --import old.pem`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -102,6 +107,9 @@ help says what that means.`,
 			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
 				return err
 			}
+			if req.Policy, err = keyPolicy.text(cmd.Context(), c, "policy", ""); err != nil {
+				return err
+			}
 			var answer kmswire.CreateKeyResponse
 			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
 				return err
@@ -121,6 +129,7 @@ help says what that means.`,
 				return err
 			}
 			c.sayCreated(&answer.KeyMetadata, req.AliasName)
+			keyPolicy.warn(c)
 			return nil
 		},
 	}
@@ -140,6 +149,7 @@ help says what that means.`,
 	f.StringVar(&every, "rotate-every", "", "make a new version so often, such as 90d, 12w or 1y")
 	f.BoolVar(&never, "no-rotation", false, "never make a new version by itself")
 	f.StringVar(&clientToken, "client-token", "", "a word of your own: the same call with the same word makes no second key for 24 hours")
+	keyPolicy.add(c, cmd, "policy")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	choices(cmd, "spec", specs...)
 	choices(cmd, "usage", kmswire.EncryptDecrypt, kmswire.SignVerify)

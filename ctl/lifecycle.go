@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keyward/keyward/daemon/admin"
-	"github.com/keyward/keyward/kms/kmsclient"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -287,14 +286,6 @@ func (c *cli) showUse(ctx context.Context, key string) (*kmswire.KeyMetadata, er
 	}
 	c.sayUsers(ctx, k.KeyID)
 	return k, nil
-}
-
-// errText is the service's words without its code.
-func errText(err error) string {
-	if e, ok := errors.AsType[*kmsclient.Error](err); ok {
-		return strings.TrimSuffix(e.Message, ".")
-	}
-	return err.Error()
 }
 
 func (c *cli) clockCmd() *cobra.Command {

@@ -106,6 +106,7 @@ Exit codes: ` + exitText() + ".",
 	root.AddGroup(
 		&cobra.Group{ID: "use", Title: "Use keys:"},
 		&cobra.Group{ID: "manage", Title: "Manage keys:"},
+		&cobra.Group{ID: "people", Title: "Manage who may do what:"},
 		&cobra.Group{ID: "service", Title: "Look after keyward:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
@@ -116,6 +117,7 @@ Exit codes: ` + exitText() + ".",
 	}
 	add("use", c.encryptCmd(), c.decryptCmd(), c.signCmd(), c.verifyCmd(), c.dataKeyCmd(), c.batchCmd(), c.reEncryptCmd(), c.randomPasswordCmd())
 	add("manage", c.keyCmd(), c.aliasCmd(), c.tagCmd(), c.instanceCmd())
+	add("people", c.policyCmd(), c.principalCmd(), c.accessKeyCmd(), c.accountCmd())
 	add("service", c.statusCmd(), c.hsmCmd(), c.reloadCmd(), c.clockCmd(), c.metricsCmd(), c.benchCmd(), c.apiCmd(), c.completionCmd(), c.versionCmd())
 	return root
 }

@@ -45,6 +45,7 @@ var imports = []struct{ from, to, why string }{
 	{"daemon", "ctl/...", "the daemon does not need its command line"},
 	{"ctl/...", "hsmpool/...", "keywardctl is free of cgo: it must run when an HSM library is broken"},
 	{"ctl/...", "keystore/...", "keywardctl asks the daemon"},
+	{"ctl/...", "kms", "keywardctl knows the vocabulary and the policies, not the service"},
 	{"ctl/...", "kms/softkey/...", "keywardctl is free of cgo"},
 }
 

@@ -92,6 +92,7 @@ func TestClientToken(t *testing.T) {
 	wantCode(t, "the alias under another token", err, AliasExists)
 	_, err = f.createWith(user, "t-1", full)
 	wantCode(t, "somebody who may not create", err, Denied)
+	f.SetInstances([]Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 1, SharedWith: []string{other.Account}}})
 	if id, err := f.createWith(other, "t-1", full); err != nil || id == first {
 		t.Errorf("the token of another account: %s %v", id, err)
 	}

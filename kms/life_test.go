@@ -3,9 +3,12 @@ package kms
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/keystore/boltstore"
 	"github.com/keyward/keyward/keystore/storetest"
 	"github.com/keyward/keyward/kms/kmswire"
 )
@@ -31,6 +35,7 @@ type world struct {
 	db     *keystore.DB
 	ticks  chan struct{}
 	built  time.Time
+	path   string // of the store's file, in place of mem
 
 	mu   sync.Mutex
 	wall time.Time
@@ -79,8 +84,23 @@ func newWorld(t testing.TB, pool *hsmpool.Pool) *world {
 		t.Fatal(err)
 	}
 	w.start()
-	t.Cleanup(w.end)
+	t.Cleanup(func() { w.end() })
 	return w
+}
+
+// onDisk moves a new world to a store in a file.
+func (w *world) onDisk() {
+	w.t.Helper()
+	w.end()
+	w.path = filepath.Join(w.t.TempDir(), "store")
+	s, err := boltstore.Open(w.path, boltstore.Options{Ballast: -1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := errors.Join(keystore.Create(context.Background(), s, w.seal), s.Close()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.start()
 }
 
 // start begins a process. Its disk dies after so many commits, if that is given.
@@ -92,7 +112,13 @@ func (w *world) start(budget ...int) {
 	}
 	ctx := context.Background()
 	var err error
-	if w.db, err = keystore.Open(ctx, w.disk, w.seal); err != nil {
+	var store keystore.Store = w.disk
+	if w.path != "" {
+		if store, err = boltstore.Open(w.path, boltstore.Options{Ballast: -1}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if w.db, err = keystore.Open(ctx, store, w.seal); err != nil {
 		w.t.Fatal(err)
 	}
 	w.Service, err = New(ctx, Config{
@@ -742,6 +768,55 @@ func TestDeletionsAreApart(t *testing.T) {
 	if n := gone() - before; n != 10 {
 		t.Errorf("%d keys were deleted in an hour, want 10", n)
 	}
+}
+
+// What is destroyed is not in the store's file any more, half an hour later.
+func TestNothingIsLeftInTheFile(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, nil)
+	w.onDisk()
+	doomed, expiring, kept := w.create(kmswire.CreateKeyRequest{}).KeyID, w.importedKey(7*day), w.create(kmswire.CreateKeyRequest{}).KeyID
+	sealed := map[string][]byte{}
+	for _, id := range []string{doomed, expiring, kept} {
+		versions, _, err := w.db.Versions(ctx, id, 0, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed[id] = []byte(base64.StdEncoding.EncodeToString(versions[0].Sealed)) // as a record has it
+	}
+	found := func(id string) bool {
+		t.Helper()
+		file, err := os.ReadFile(w.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(file, sealed[id])
+	}
+	if err := w.schedule(doomed, 7); err != nil {
+		t.Fatal(err)
+	}
+	w.live(7*day - time.Hour)
+	for id := range sealed {
+		if !found(id) {
+			t.Fatal("the material is not where this test looks for it")
+		}
+	}
+	w.pass(time.Hour)
+	for range 40 {
+		w.pass(time.Minute)
+		w.look()
+	}
+	if !w.gone(doomed) || w.describe(expiring).KeyState != kmswire.PendingImport {
+		t.Fatal("nothing was destroyed")
+	}
+	if found(doomed) || found(expiring) {
+		t.Error("destroyed material is still in the file")
+	}
+	if !found(kept) {
+		t.Error("other material is gone from the file")
+	}
+	w.restart()
+	w.wantDecrypts(w.encrypt(kept, "x"), "x")
 }
 
 // Ten years of a set of keys, with a clock that people and time servers set, and with restarts: no key goes before its time

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -289,6 +291,9 @@ func (s *Service) walk(ctx context.Context, kind keystore.DueKind, do func(conte
 			err = s.doDue(ctx, id, do)
 			s.note(string(kind), id, err)
 		}
+		if errors.Is(err, StoreUnavailable) || errors.Is(err, AuditUnavailable) {
+			return false // and so it would be with all others
+		}
 		if errors.Is(err, HSMUnavailable) {
 			d.hsmsAway = true // others need not try that in this round
 		}
@@ -466,7 +471,8 @@ func (s *Service) Problems() []string {
 		all = append(all, fmt.Sprintf("%d keys should have been rotated more than a day ago, such as %s (%s); it is tried again at least every hour", d.overdue, d.overdueAt, why))
 	}
 	now := d.boot()
-	for id, p := range d.problems {
+	for _, id := range slices.Sorted(maps.Keys(d.problems)) {
+		p := d.problems[id]
 		kind, name, _ := strings.Cut(id, " ")
 		if now-p.since > overdueAfter && (kind == string(keystore.DueDelete) || kind == "clock") {
 			all = append(all, fmt.Sprintf("%s %s fails since more than a day (%s); the log says why", kind, name, p.code.Error()))

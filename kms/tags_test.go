@@ -317,7 +317,7 @@ func TestTagResources(t *testing.T) {
 		bad  string
 		want Code
 	}{
-		"forbidden":  {f.put(keystore.Key{Policy: `{"Version":"1"}`}).ID, Denied},
+		"forbidden":  {f.put(keystore.Key{Policy: keyPolicyText(statement("Allow", root.Principal, "kms:*", ""))}).ID, Denied},
 		"foreign":    {f.put(keystore.Key{Account: "2000000000000002"}).ID, KeyNotFound},
 		"by ARN":     {"acs:kms:local:2000000000000002:key/" + f.put(keystore.Key{Account: "2000000000000002"}).ID, KeyNotFound},
 		"pending":    {f.put(keystore.Key{State: "PendingDeletion"}).ID, KeyPendingDeletion},
