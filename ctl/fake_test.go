@@ -44,6 +44,7 @@ type fakeDaemon struct {
 	refuse  map[string]*kmswire.ErrorBody // by action
 
 	usage fakeUse
+	csrs  []*kmswire.GenerateCsrRequest
 
 	filters         []string // of ListKeys, in order
 	tokens          []string // of CreateKey, in order
@@ -561,6 +562,8 @@ func (d *fakeDaemon) crypto(action string, q url.Values, body io.Reader) (any, *
 			panic(err)
 		}
 		return kmswire.GetPublicKeyResponse{KeyID: k.KeyID, KeyVersionID: v.id, PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))}, nil
+	case "GenerateCsr":
+		return d.csr(q)
 	case "AsymmetricSign":
 		req := into[kmswire.AsymmetricSignRequest](q)
 		k, v, no := d.use(req.KeyID, req.KeyVersionID)

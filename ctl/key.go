@@ -28,7 +28,7 @@ func (c *cli) keyCmd() *cobra.Command {
 		c.keyStateCmd("disable", "DisableKey", "Stop a key from being used, until it is enabled again"),
 		c.keyImportCmd(), c.keyImportParametersCmd(), c.keyDeleteMaterialCmd(),
 		c.keyRotateCmd(), c.keyRotationCmd(), c.keyProtectCmd(), c.keyUnprotectCmd(), c.keyDeleteCmd(), c.keyCancelDeletionCmd(),
-		c.keyVersionsCmd(), c.keyUsageCmd(), c.keyPublicKeyCmd(), c.keyUpdateCmd())
+		c.keyVersionsCmd(), c.keyUsageCmd(), c.keyPublicKeyCmd(), c.keyCsrCmd(), c.keyUpdateCmd())
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {
@@ -453,45 +453,6 @@ func (c *cli) keyVersionsCmd() *cobra.Command {
 			return out.end("no versions")
 		},
 	}
-}
-
-func (c *cli) keyPublicKeyCmd() *cobra.Command {
-	var version string
-	cmd := &cobra.Command{
-		Use:               "public-key KEY",
-		Short:             "Print the public key of an asymmetric key (PEM)",
-		Example:           "  keywardctl key public-key alias/release > release.pem",
-		Args:              args("KEY"),
-		ValidArgsFunction: c.completeKeys,
-		RunE: func(cmd *cobra.Command, a []string) error {
-			answer, err := c.publicKey(cmd.Context(), a[0], version)
-			if err != nil {
-				return err
-			}
-			return c.print(answer, func() error {
-				_, err := fmt.Fprint(c.stdout, answer.PublicKey)
-				return err
-			})
-		},
-	}
-	cmd.Flags().StringVar(&version, "key-version", "", "version of the key; the newest if not given")
-	return cmd
-}
-
-// publicKey gets the public key of a version, the newest when version is empty.
-func (c *cli) publicKey(ctx context.Context, key, version string) (*kmswire.GetPublicKeyResponse, error) {
-	if version == "" {
-		var err error
-		if version, err = c.newestVersion(ctx, key); err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
-		}
-	}
-	var answer kmswire.GetPublicKeyResponse
-	err := c.call(ctx, "GetPublicKey", &kmswire.GetPublicKeyRequest{KeyID: key, KeyVersionID: version}, &answer)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	return &answer, nil
 }
 
 func (c *cli) keyUpdateCmd() *cobra.Command {

@@ -136,8 +136,3 @@ func row(name string, kind actionKind, states stateRow) *action {
 	actions[name] = a
 	return a
 }
-
-// notAvailable refuses an action that the API knows and this version of keyward does not do.
-func notAvailable[T any](c *call) (*T, error) {
-	return nil, Errorf(UnsupportedOperation, "%s is not available in this version", c.action.name)
-}
