@@ -219,6 +219,7 @@ func TestUsage(t *testing.T) {
 		{"access-key disable KWAK1", "--yes"},
 		{"access-key rotate KWAK1 --disable-old", "--yes"},
 		{"key create --users user/a --policy f", "give either"},
+		{"key create --import - --policy -", "both read stdin"},
 		{"key disable k", "--yes"},
 		{"alias delete k", "--yes"},
 		{"key delete k", "--days"},

@@ -71,6 +71,9 @@ say who may do what: see keywardctl policy set.`,
 				ClientToken:         clientToken,
 				Origin:              string(anyCase(origin, []string{kmswire.OriginKMS, kmswire.OriginExternal})),
 			}
+			if material == stdio && keyPolicy.file == stdio {
+				return usagef("--import and --policy can't both read stdin")
+			}
 			var secret []byte
 			var expires int
 			if material != "" {
@@ -99,15 +102,15 @@ say who may do what: see keywardctl policy set.`,
 					return err
 				}
 			}
+			if req.Policy, err = keyPolicy.text(cmd.Context(), c, "policy", ""); err != nil {
+				return err
+			}
 			if instance == "" {
 				if req.DKMSInstanceID, err = c.defaultInstance(cmd.Context()); err != nil {
 					return err
 				}
 			}
 			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
-				return err
-			}
-			if req.Policy, err = keyPolicy.text(cmd.Context(), c, "policy", ""); err != nil {
 				return err
 			}
 			var answer kmswire.CreateKeyResponse

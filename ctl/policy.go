@@ -57,11 +57,20 @@ func (f *policyFlags) hasRoles() bool {
 	return len(f.administrators)+len(f.users)+len(f.signers)+len(f.otherAccount) > 0 || f.exclusive
 }
 
+// check refuses flags that contradict one another.
+func (f *policyFlags) check(fileFlag string) error {
+	if f.file != "" && f.hasRoles() {
+		return usagef("--%s is the whole policy, and roles make one; give either", fileFlag)
+	}
+	return nil
+}
+
 // text makes the policy of a key of owner, nil if no flag says anything. An empty owner is the caller's account.
 func (f *policyFlags) text(ctx context.Context, c *cli, fileFlag, owner string) ([]byte, error) {
+	if err := f.check(fileFlag); err != nil {
+		return nil, err
+	}
 	switch {
-	case f.file != "" && f.hasRoles():
-		return nil, usagef("--%s is the whole policy, and roles make one; give either", fileFlag)
 	case f.file != "":
 		return c.readPolicy(ctx, f.file, policy.LoadKey)
 	case !f.hasRoles():
@@ -162,6 +171,9 @@ The root of the account that owns the key can always show and replace the policy
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if f.file == "" && !f.hasRoles() {
 				return usagef("--file or a role is missing; keywardctl policy reset KEY goes back to the default policy")
+			}
+			if err := f.check("file"); err != nil {
+				return err
 			}
 			return c.setPolicy(cmd.Context(), a[0], func(ctx context.Context, k *kmswire.KeyMetadata) ([]byte, error) {
 				return f.text(ctx, c, "file", k.Creator)

@@ -193,7 +193,7 @@ func (s *Service) recover(ctx context.Context) error {
 	}
 	for _, i := range intents {
 		if i.Kind == intentDeleteKey {
-			s.schedule.deleting[i.KeyID] = true
+			s.schedule.condemn(i.KeyID)
 			continue
 		}
 		if err := s.undo(ctx, i); err != nil {

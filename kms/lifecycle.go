@@ -261,6 +261,7 @@ func (c *call) purge(k *keystore.Key) error {
 			return storeError(err)
 		}
 	}
+	c.schedule.condemn(k.ID)
 	var failed error
 	err := c.eachVersion(c.ctx, k.ID, func(v *keystore.Version) {
 		c.materials.drop(v.ID)

@@ -330,14 +330,17 @@ func (s *Service) doDue(ctx context.Context, id string, do func(context.Context,
 
 // scheduled does one act in the name of the scheduler. It passes keystore.ErrConflict and errLater on.
 func (s *Service) scheduled(ctx context.Context, act *action, k *keystore.Key, do func(*call) error) error {
-	ctx, cancel := context.WithTimeout(ctx, scheduledTimeout)
+	inTime, cancel := context.WithTimeout(ctx, scheduledTimeout)
 	defer cancel()
-	_, err := audited(s, ctx, scheduler(k.Account), act, false, func(c *call) (*struct{}, error) {
+	_, err := audited(s, inTime, scheduler(k.Account), act, false, func(c *call) (*struct{}, error) {
 		c.quiet, c.event.KeyID = true, k.ID
 		err := do(c)
 		if errors.Is(err, keystore.ErrConflict) {
 			// Kept as the cause: the key was changed meanwhile, and is looked at again.
 			err = &Error{Code: Throttled, Detail: "the key was changed meanwhile", Err: err}
+		}
+		if errors.Is(err, Canceled) && ctx.Err() == nil {
+			err = &Error{Code: HSMUnavailable, Detail: "it took longer than " + scheduledTimeout.String(), Err: err}
 		}
 		return new(struct{}), err
 	})
@@ -372,11 +375,8 @@ func (s *Service) deleteDue(ctx context.Context, k *keystore.Key) error {
 	if now := d.boot(); !s.deletable(k) || now < d.deleted+deletionGap {
 		return errLater
 	} else if !k.Deleting {
-		d.deleted = now
+		d.deleted = now // also if it fails: what fails now must not come with others later
 	}
-	d.mu.Lock()
-	d.deleting[k.ID] = true
-	d.mu.Unlock()
 	return s.purgeKey(ctx, k.ID)
 }
 
@@ -390,8 +390,7 @@ func (s *Service) purgeKey(ctx context.Context, id string) error {
 		return storeError(err)
 	}
 	if !s.deletable(k) {
-		s.schedule.remove(s.schedule.deleting, id) // it was taken back
-		return errLater
+		return errLater // it was taken back
 	}
 	err = s.scheduled(ctx, actDeleteKey, k, func(c *call) error {
 		c.event.Detail = "wanted by " + k.ScheduledBy
@@ -422,6 +421,13 @@ func (s *Service) scrub(ctx context.Context) {
 		d.scrubAt = 0
 		d.mu.Unlock()
 	}
+}
+
+// condemn notes that the destruction of a key has begun.
+func (d *schedule) condemn(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deleting[id] = true
 }
 
 // destroyed notes that the store may still hold material that was destroyed.
