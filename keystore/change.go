@@ -280,18 +280,26 @@ func (c *Change) PutIntent(i *Intent) *Change {
 	})
 }
 
-// DeleteIntent removes one. It must still be there, so that of two who end the same work one gets ErrConflict.
+// DeleteIntent removes one. It must still be there and of the same kind, so that of two who end the same work, or take it
+// over, one gets ErrConflict.
 func (c *Change) DeleteIntent(i *Intent) *Change {
-	id := i.ID
+	id, kind := i.ID, i.Kind
 	return c.note(func(p *plan) error {
-		s, err := p.slot(nameIntent(id))
+		name := nameIntent(id)
+		s, err := p.slot(name)
 		if err != nil {
 			return err
 		}
-		if s.payload == nil {
+		var now Intent
+		if s.payload != nil {
+			if err := p.db.decodeRecord(stored{name: name, payload: s.payload}, &now); err != nil {
+				return err
+			}
+		}
+		if now.Kind != kind || s.payload == nil {
 			return fmt.Errorf("%w: the intent %q was ended by somebody else", ErrConflict, id)
 		}
-		return p.remove(nameIntent(id))
+		return p.remove(name)
 	})
 }
 

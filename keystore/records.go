@@ -89,7 +89,7 @@ type Alias struct {
 // it. What a start finds was cut off, and is finished or undone from what stands here.
 type Intent struct {
 	ID      string // 32 hex digits; its 16 octets are the CKA_ID of pinned objects
-	Kind    string // create-key, create-version, import, delete-key
+	Kind    string // what kind of work, in the words of whoever does it
 	KeyID   string
 	Version string
 	Member  string `json:",omitempty"` // where a token object may have been made

@@ -15,12 +15,14 @@ import (
 	"github.com/keyward/keyward/kms/softkey"
 )
 
-// Kinds of intent.
+// Kinds of intent. What a later version of keyward writes besides is left to that.
 const (
 	intentCreateKey     = "create-key"
 	intentCreateVersion = "create-version"
 	intentImport        = "import"
-	intentDeleteKey     = "delete-key" // not undone, but gone on with: see purge
+	intentUndo          = "undo"          // one of the above whose token object is being destroyed: see takeOver
+	intentDropMaterial  = "drop-material" // token objects are to be destroyed whose version does not name them any more
+	intentDeleteKey     = "delete-key"    // not undone, but gone on with: see purge
 )
 
 // recoverEvery is how often unfinished work is looked at again while an HSM that it needs is away.
@@ -162,43 +164,71 @@ func deletionIntent(keyID string) string {
 
 // undo removes what an unfinished intent may have left: nothing for a wrapped key, a token object for a pinned one.
 func (s *Service) undo(ctx context.Context, intent *keystore.Intent) error {
+	var err error
 	switch {
 	case intent.Kind == intentDropMaterial:
-		if err := s.destroyObject(ctx, intent.Member, intentObjectID(intent)); err != nil {
-			return err
-		}
+		err = s.destroyObject(ctx, intent.Member, intentObjectID(intent))
 	case intent.Member != "":
-		n, err := s.pool.DestroyPinned(ctx, intent.Member, intentObjectID(intent))
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			s.log.Info().Str("intent", intent.ID).Str("member", intent.Member).Int("objects", n).
-				Msg("objects of an unfinished key destroyed")
+		if err = s.takeOver(ctx, intent); err == nil {
+			err = s.destroyUnfinished(ctx, intent)
 		}
 	}
-	err := s.store.Change().DeleteIntent(intent).Commit(ctx)
+	if err == nil {
+		err = s.store.Change().DeleteIntent(intent).Commit(ctx)
+	}
 	if errors.Is(err, keystore.ErrConflict) {
 		return nil // somebody else ended it
 	}
 	return err
 }
 
+// takeOver makes an intent one to undo. From then on whoever announced it, such as another appliance that is still at work, can't
+// commit it: else its key could become valid while its token object is being destroyed. It gives keystore.ErrConflict when
+// the work was ended, or taken over by another.
+func (s *Service) takeOver(ctx context.Context, intent *keystore.Intent) error {
+	if intent.Kind == intentUndo {
+		return nil
+	}
+	taken := *intent
+	taken.Kind = intentUndo
+	if err := s.store.Change().DeleteIntent(intent).PutIntent(&taken).Commit(ctx); err != nil {
+		return err
+	}
+	intent.Kind = intentUndo
+	return nil
+}
+
+func (s *Service) destroyUnfinished(ctx context.Context, intent *keystore.Intent) error {
+	n, err := s.pool.DestroyPinned(ctx, intent.Member, intentObjectID(intent))
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		s.log.Info().Str("intent", intent.ID).Str("member", intent.Member).Int("objects", n).
+			Msg("objects of an unfinished key destroyed")
+	}
+	return nil
+}
+
 // recover undoes what an earlier process left: nobody was told that it had worked. What can't be undone yet is left to the
-// schedule, and so are deletions, which go on.
+// schedule, and so are deletions, which go on. Nobody here knows what an intent of an unknown kind wants: it stays.
 func (s *Service) recover(ctx context.Context) error {
 	intents, err := s.store.Intents(ctx)
 	if err != nil {
 		return fmt.Errorf("kms: reading unfinished work: %w", err)
 	}
 	for _, i := range intents {
-		if i.Kind == intentDeleteKey {
+		switch i.Kind {
+		case intentDeleteKey:
 			s.schedule.condemn(i.KeyID)
-			continue
-		}
-		if err := s.undo(ctx, i); err != nil {
-			s.log.Warn().Err(err).Str("intent", i.ID).Str("member", i.Member).Msg("unfinished work can't be undone yet")
-			s.schedule.leave(i)
+		case intentCreateKey, intentCreateVersion, intentImport, intentUndo, intentDropMaterial:
+			if err := s.undo(ctx, i); err != nil {
+				s.log.Warn().Err(err).Str("intent", i.ID).Str("member", i.Member).Msg("unfinished work can't be undone yet")
+				s.schedule.leave(i)
+			}
+		default:
+			s.log.Warn().Str("intent", i.ID).Str("kind", i.Kind).Str("key", i.KeyID).
+				Msg("there is unfinished work of a kind that this version of keyward does not know; it is left as it is")
 		}
 	}
 	return nil

@@ -56,13 +56,25 @@ type ledgerShard struct {
 	_     [40]byte
 }
 
+// usePair is a caller and a key. A local connection has one Actor. From a network there is one for each request, so these
+// callers are told apart by what the ledger keeps of them.
 type usePair struct {
-	actor *Actor
-	keyID string
+	local     *Actor // nil: a caller on a network
+	principal string
+	door      Door
+	keyID     string
+}
+
+func pairOf(a *Actor, keyID string) usePair {
+	if a.RemoteAddr != "" {
+		return usePair{principal: a.Principal, door: a.Door, keyID: keyID}
+	}
+	return usePair{local: a, keyID: keyID}
 }
 
 type use struct {
 	usePair
+	actor       *Actor // one of the pair's
 	first, last time.Time
 	calls       uint64
 }
@@ -80,8 +92,8 @@ func (l *ledger) note(a *Actor, keyID string, calls int, now time.Time) {
 	if calls <= 0 || keyID == "" {
 		return
 	}
-	pair := usePair{a, keyID}
-	s := &l.shards[shardOf(pair)]
+	pair := pairOf(a, keyID)
+	s := &l.shards[shardOf(a, keyID)]
 	s.mu.Lock()
 	i, known := s.index[pair]
 	if !known {
@@ -93,7 +105,7 @@ func (l *ledger) note(a *Actor, keyID string, calls int, now time.Time) {
 		}
 		i = int32(len(s.uses))
 		s.index[pair] = i
-		s.uses = append(s.uses, use{usePair: pair, first: now, last: now})
+		s.uses = append(s.uses, use{usePair: pair, actor: a, first: now, last: now})
 	}
 	u := &s.uses[i]
 	u.calls += uint64(calls)
@@ -108,9 +120,9 @@ func (l *ledger) note(a *Actor, keyID string, calls int, now time.Time) {
 }
 
 // shardOf spreads pairs by the end of the key's ID, which is random, and by the process or the port of the caller, so that
-// those who use one key seldom meet. It need not be fair, only cheap.
-func shardOf(p usePair) uint {
-	h := (tail(p.keyID) ^ tail(p.actor.RemoteAddr)<<1 ^ uint64(p.actor.PID)) * 0x9e3779b97f4a7c15 // 2^64 over the golden ratio (Fibonacci hashing)
+// those who use one key seldom meet; a pair may be in more than one. It need not be fair, only cheap.
+func shardOf(a *Actor, keyID string) uint {
+	h := (tail(keyID) ^ tail(a.RemoteAddr)<<1 ^ uint64(a.PID)) * 0x9e3779b97f4a7c15 // 2^64 over the golden ratio (Fibonacci hashing)
 	return uint(h >> 58)
 }
 

@@ -397,7 +397,7 @@ func TestPairsSpread(t *testing.T) {
 	} {
 		hits := [ledgerShards]int{}
 		for i := range 64 * ledgerShards {
-			hits[shardOf(usePair{actor(i), "key-hzz0123456789abcdefgh"})]++
+			hits[shardOf(actor(i), "key-hzz0123456789abcdefgh")]++
 		}
 		if most := slices.Max(hits[:]); most > ledgerRoom/2 {
 			t.Errorf("of %d %s %d are in one shard", 64*ledgerShards, what, most)
@@ -409,17 +409,43 @@ func TestPairsSpread(t *testing.T) {
 func TestNoteAllocatesNothing(t *testing.T) {
 	u := newUseFixture(t)
 	u.ledger.note(nginx, "key-1", 1, day0)
-	if n := testing.AllocsPerRun(100, func() { u.ledger.note(nginx, "key-1", 1, day0) }); n != 0 {
+	u.ledger.note(volumes, "key-1", 1, day0)
+	next := again(volumes)
+	if n := testing.AllocsPerRun(100, func() {
+		u.ledger.note(nginx, "key-1", 1, day0)
+		u.ledger.note(next, "key-1", 1, day0)
+	}); n != 0 {
 		t.Errorf("a note allocates %v times", n)
 	}
 }
 
-// BenchmarkLedgerNote is what each crypto call pays: by connections of their own, and by one that
-// all share.
+// TestRequestsFromANetwork: each has an Actor of its own, and they are one caller all the same, which takes the room of one.
+func TestRequestsFromANetwork(t *testing.T) {
+	u := newUseFixture(t)
+	k := u.create(software, kmswire.AES256, "")
+	const requests = 2 * ledgerShards * ledgerRoom
+	for i := range requests {
+		a := *volumes
+		a.RemoteAddr = fmt.Sprint("192.0.2.7:", 1024+i)
+		u.ledger.note(&a, k.KeyID, 1, day0)
+	}
+	kept := 0
+	for i := range u.ledger.shards {
+		kept += len(u.ledger.shards[i].uses)
+	}
+	if kept > ledgerShards || len(u.ledger.wake) != 0 {
+		t.Errorf("they take %d places, and %d flushes are wanted", kept, len(u.ledger.wake))
+	}
+	u.wantUsed("after them", k.KeyID, map[string]uint64{volumes.Principal: requests})
+}
+
+// BenchmarkLedgerNote is what each crypto call pays: by connections of their own, by one that
+// all share, and from a network.
 func BenchmarkLedgerNote(b *testing.B) {
 	u := newUseFixture(b)
 	const key = "key-hzz0123456789abcdefgh"
-	for name, actor := range map[string]func() *Actor{"Own": func() *Actor { return again(nginx) }, "Shared": func() *Actor { return nginx }} {
+	for name, actor := range map[string]func() *Actor{"Own": func() *Actor { return again(nginx) }, "Shared": func() *Actor { return nginx },
+		"Network": func() *Actor { return again(volumes) }} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			b.RunParallel(func(p *testing.PB) {

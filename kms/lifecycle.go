@@ -178,9 +178,6 @@ func (s *Service) dropMaterials(ctx context.Context, keyID string) {
 	}
 }
 
-// intentDropMaterial is the kind of intent that token objects are to be destroyed whose version does not name them any more.
-const intentDropMaterial = "drop-material"
-
 // dropObject is the intent to destroy the token object of a version. Its ID is the object's, as that of the intent was that made it.
 func (c *call) dropObject(v *keystore.Version) *keystore.Intent {
 	return &keystore.Intent{ID: hex.EncodeToString(v.ObjectID), Kind: intentDropMaterial, KeyID: v.KeyID, Version: v.ID,

@@ -715,12 +715,47 @@ func testUnfinishedWork(t *testing.T, f *fixture) {
 	if _, err := f.pool.GeneratePinned(ctx, hsmpool.P256, hsmpool.UseSign, intentObjectID(left), member); err != nil {
 		t.Fatal(err)
 	}
+	strange := &keystore.Intent{ID: newIntentID(), Kind: "of a later version", KeyID: newKeyID(), Member: member}
+	if err := f.db.Change().PutIntent(strange).Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.pool.GeneratePinned(ctx, hsmpool.P256, hsmpool.UseSign, intentObjectID(strange), member); err != nil {
+		t.Fatal(err)
+	}
 	f.start()
-	if intents, err := f.db.Intents(ctx); err != nil || len(intents) != 0 {
+	if intents, err := f.db.Intents(ctx); err != nil || len(intents) != 1 || intents[0].ID != strange.ID {
 		t.Errorf("intents left: %v %v", intents, err)
 	}
 	if n, err := f.pool.DestroyPinned(ctx, member, intentObjectID(left)); err != nil || n != 0 {
 		t.Errorf("%d objects left, %v", n, err)
+	}
+	if n, err := f.pool.DestroyPinned(ctx, member, intentObjectID(strange)); err != nil || n == 0 {
+		t.Errorf("%d objects of unfinished work that is not known, %v", n, err)
+	}
+}
+
+// TestUndoneWorkCannotEnd: two services have one store. What one of them takes for unfinished may be the other's work that is still
+// going on; once its token object is about to be destroyed, that can't be committed any more.
+func TestUndoneWorkCannotEnd(t *testing.T) {
+	ctx := context.Background()
+	f := newPolicyFixture(t)
+	i := &keystore.Intent{ID: newIntentID(), Kind: intentCreateKey, KeyID: newKeyID(), Member: "north"}
+	if err := f.db.Change().PutIntent(i).Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	theirs := *i
+	if err := f.takeOver(ctx, &theirs); err != nil || theirs.Kind != intentUndo {
+		t.Fatal(theirs.Kind, err)
+	}
+	k := &keystore.Key{ID: i.KeyID, Account: testAccount}
+	if err := f.db.Change().CreateKey(k).DeleteIntent(i).Commit(ctx); !errors.Is(err, keystore.ErrConflict) {
+		t.Errorf("the work was committed: %v", err)
+	}
+	if err := f.undo(ctx, i); err != nil { // there is no HSM here, so it would fail if it tried
+		t.Errorf("whoever announced it: %v", err)
+	}
+	if left, err := f.db.Intents(ctx); err != nil || len(left) != 1 {
+		t.Errorf("intents left: %v %v", left, err)
 	}
 }
 
