@@ -303,7 +303,7 @@ func (c *cli) clockConfirmCmd() *cobra.Command {
 waiting for a day; and after the clock went back, instead of waiting until it says what it had said before.
 
 Look at another clock first. A key is still not destroyed before keyward has been running for the whole of its waiting time, whatever the clock
-says. Only the root of an account may do this, and it is audited.`,
+says. Only the root of the first account may do this, and it is audited.`,
 		Example: "  date\n  keywardctl clock confirm",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -64,7 +64,13 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	allowed := c.isServiceOf(k)
 	if !allowed {
 		var err error
-		if allowed, err = c.permits(k, act); err != nil {
+		allowed, err = c.permits(k, act)
+		if c.actor.Account != k.Account && (errors.Is(err, KeyUnavailable) || errors.Is(err, Denied)) {
+			missing := keyNotFound(k.ID)
+			missing.Err = err // a policy can't be read: the log says so, the caller may not know that there is one
+			return grant{}, missing
+		}
+		if err != nil {
 			return grant{}, err
 		}
 	}

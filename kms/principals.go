@@ -465,11 +465,11 @@ func (p Principals) DeleteAccessKey(ctx context.Context, actor *Actor, id string
 }
 
 // AccessKey opens an access key for whoever checks a signature: its secret, which the caller wipes, whose it is, and whether it
-// may be used. It says ResourceNotFound of one that is not there. It is no call of anybody, and leaves no audit event: the call
-// that was signed does.
+// may be used. It says ResourceNotFound of one that is not there, or whose account the configuration no longer has, as nobody could
+// take it away any more. It is no call of anybody, and leaves no audit event: the call that was signed does.
 func (s *Service) AccessKey(ctx context.Context, id string) (secret []byte, principal, account string, active bool, err error) {
 	k, err := s.store.AccessKey(ctx, id)
-	if errors.Is(err, keystore.ErrNotFound) {
+	if errors.Is(err, keystore.ErrNotFound) || err == nil && !slices.Contains(s.accounts, k.Account) {
 		return nil, "", "", false, Errorf(ResourceNotFound, "there is no access key %q", cut(id, 64))
 	} else if err != nil {
 		return nil, "", "", false, storeError(err)
