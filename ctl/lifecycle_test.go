@@ -19,7 +19,7 @@ func rotationOf(req *kmswire.CreateKeyRequest) string {
 // life are the fake's actions about the life of keys.
 func (d *fakeDaemon) life(action string, q url.Values) (answer any, no *kmswire.ErrorBody, known bool) {
 	switch action {
-	case "UpdateRotationPolicy", "SetDeletionProtection", "ScheduleKeyDeletion", "CancelKeyDeletion", "ListKeyAssociations", "StartKeyAssociationCheck":
+	case "UpdateRotationPolicy", "SetDeletionProtection", "ScheduleKeyDeletion", "CancelKeyDeletion":
 	default:
 		return nil, nil, false
 	}
@@ -50,15 +50,6 @@ func (d *fakeDaemon) life(action string, q url.Values) (answer any, no *kmswire.
 		k.KeyState, k.DeleteDate = kmswire.PendingDeletion, "2027-01-01T00:00:00Z"
 	case "CancelKeyDeletion":
 		k.KeyState, k.DeleteDate = kmswire.Enabled, ""
-	case "StartKeyAssociationCheck":
-		return kmswire.StartKeyAssociationCheckResponse{CheckID: "c", CheckStatus: kmswire.CheckRunning}, nil, true
-	case "ListKeyAssociations":
-		answer := kmswire.ListKeyAssociationsResponse{CheckStatus: kmswire.CheckSucceeded}
-		if k.KeyID == "key-1" {
-			answer.TotalCount = 1
-			answer.Associations.Association = []kmswire.KeyAssociation{{ServiceName: "nginx.service", ServiceType: "Program", Unit: "nginx.service", Executable: "/usr/sbin/nginx", Calls: 7, LastCalledAt: "2026-05-01T00:00:00Z"}}
-		}
-		return answer, nil, true
 	}
 	return kmswire.EmptyResponse{}, nil, true
 }
@@ -103,6 +94,7 @@ func TestRotationOfKeys(t *testing.T) {
 
 func TestDeletionOfKeys(t *testing.T) {
 	d := startFake(t)
+	d.usage.rows = someUsers
 	d.must(t, "key", "create", "--alias", "old", "--description", "the old one")
 	d.must(t, "key", "create")
 
@@ -116,7 +108,7 @@ func TestDeletionOfKeys(t *testing.T) {
 	}
 	d.must(t, "key", "unprotect", "alias/old")
 	_, talk = d.must(t, "key", "delete", "alias/old", "--days", "30", "--yes")
-	for _, want := range []string{"key-1", "Aliyun_AES_256", "the old one", "alias/old", "nginx.service (/usr/sbin/nginx), last", "disable it first", "destroyed at 2027-01-01T00:00:00Z", "key cancel-deletion alias/old"} {
+	for _, want := range []string{"key-1", "Aliyun_AES_256", "the old one", "alias/old", "nginx.service (/usr/sbin/nginx) as acs:ram::1:role/web", "disable it first", "destroyed at 2027-01-01T00:00:00Z", "key cancel-deletion alias/old"} {
 		if !strings.Contains(talk, want) {
 			t.Errorf("delete does not say %q:\n%s", want, talk)
 		}
@@ -132,6 +124,7 @@ func TestDeletionOfKeys(t *testing.T) {
 		t.Errorf("%+v", d.keys[0].KeyMetadata)
 	}
 
+	d.usage.rows = nil
 	if _, talk = d.must(t, "key", "delete", "key-2", "--days", "7", "--yes"); !strings.Contains(talk, "no use of key-2 was recorded") {
 		t.Errorf("a key without users: %s", talk)
 	}
