@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -328,7 +327,7 @@ func (s *server) serveReload(*http.Request) (any, *failure) {
 	case err != nil:
 		return nil, &failure{kms.InvalidParameter, err.Error()}
 	}
-	return admin.Reloaded{NeedRestart: slices.Concat([]string{}, waiting)}, nil
+	return admin.Reloaded{NeedRestart: append([]string{}, waiting...)}, nil
 }
 
 // readBody reads the body of a request, of at most limit octets. Its buffer never grows, so that the caller can wipe all of it.

@@ -78,7 +78,7 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
-		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it; keywardctl policy simulate says why", c.actor.Principal, act.name, k.ID)
+		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it", c.actor.Principal, act.name, k.ID)
 	}
 	if err := c.checkRole(k, act); err != nil {
 		return grant{}, err
