@@ -9,7 +9,7 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 BUILT       ?= $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(date +%s)} +%F)
 
 # What building, running and testing need beside Go.
-PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl softhsm2 opensc curl
+PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl openssh-client softhsm2 opensc curl
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run tour test check bench faults faulty fuzz clean

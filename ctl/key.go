@@ -32,7 +32,7 @@ func (c *cli) keyCmd() *cobra.Command {
 }
 
 func (c *cli) keyCreateCmd() *cobra.Command {
-	var alias, spec, usage, instance, storage, description, secondary, clientToken, origin, material string
+	var alias, spec, usage, instance, storage, description, secondary, clientToken, origin, material, external string
 	var tags []string
 	var flags importFlags
 	var every string
@@ -65,6 +65,7 @@ say who may do what: see keywardctl policy set.`,
 				KeySpec:             specNamed(spec),
 				KeyUsage:            usageNamed(usage),
 				SecondaryKeyUsage:   usageNamed(secondary),
+				ExternalKeyID:       external,
 				KeyStorageMechanism: string(anyCase(storage, []string{kmswire.HsmInternal, kmswire.HsmEncryptedDatabase})),
 				Description:         description,
 				AliasName:           aliasNamed(alias),
@@ -145,6 +146,7 @@ say who may do what: see keywardctl policy set.`,
 	f.StringVar(&storage, "storage", "", "for hardware keys: HsmEncryptedDatabase or HsmInternal")
 	f.StringVar(&description, "description", "", "what it is for")
 	f.StringArrayVar(&tags, "tag", nil, "NAME=VALUE; may be given again")
+	f.StringVar(&external, "external-key-id", "", "for keys of external instances: the ID that the other key manager gave the key")
 	f.StringVar(&origin, "origin", "", "where its material comes from: Aliyun_KMS (keyward makes it) or EXTERNAL (you import it)")
 	f.StringVar(&material, "import", "", "file with the material to import at once; - for stdin")
 	flags.add(cmd)

@@ -19,7 +19,7 @@ func rotationOf(req *kmswire.CreateKeyRequest) string {
 // life are the fake's actions about the life of keys.
 func (d *fakeDaemon) life(action string, q url.Values) (answer any, no *kmswire.ErrorBody, known bool) {
 	switch action {
-	case "UpdateRotationPolicy", "SetDeletionProtection", "ScheduleKeyDeletion", "CancelKeyDeletion", "ListKeyAssociations", "StartKeyAssociationCheck":
+	case "UpdateRotationPolicy", "SetDeletionProtection", "ScheduleKeyDeletion", "CancelKeyDeletion":
 	default:
 		return nil, nil, false
 	}
@@ -50,15 +50,6 @@ func (d *fakeDaemon) life(action string, q url.Values) (answer any, no *kmswire.
 		k.KeyState, k.DeleteDate = kmswire.PendingDeletion, "2027-01-01T00:00:00Z"
 	case "CancelKeyDeletion":
 		k.KeyState, k.DeleteDate = kmswire.Enabled, ""
-	case "StartKeyAssociationCheck":
-		return kmswire.StartKeyAssociationCheckResponse{CheckID: "c", CheckStatus: kmswire.CheckRunning}, nil, true
-	case "ListKeyAssociations":
-		answer := kmswire.ListKeyAssociationsResponse{CheckStatus: kmswire.CheckSucceeded}
-		if k.KeyID == "key-1" {
-			answer.TotalCount = 1
-			answer.Associations.Association = []kmswire.KeyAssociation{{ServiceName: "nginx.service", ServiceType: "Program", Unit: "nginx.service", Executable: "/usr/sbin/nginx", Calls: 7, LastCalledAt: "2026-05-01T00:00:00Z"}}
-		}
-		return answer, nil, true
 	}
 	return kmswire.EmptyResponse{}, nil, true
 }
@@ -104,6 +95,7 @@ func TestRotationOfKeys(t *testing.T) {
 func TestDeletionOfKeys(t *testing.T) {
 	d := startFake(t)
 	d.must(t, "key", "create", "--alias", "old", "--description", "the old one")
+	d.usage.rows = []kmswire.KeyAssociation{{ServiceName: "nginx.service", ServiceType: "Program", Unit: "nginx.service", Executable: "/usr/sbin/nginx", Calls: 7, LastCalledAt: "2026-05-01T00:00:00Z"}}
 	d.must(t, "key", "create")
 
 	d.must(t, "key", "protect", "alias/old", "--reason", "payroll")
@@ -132,6 +124,7 @@ func TestDeletionOfKeys(t *testing.T) {
 		t.Errorf("%+v", d.keys[0].KeyMetadata)
 	}
 
+	d.usage.rows = nil
 	if _, talk = d.must(t, "key", "delete", "key-2", "--days", "7", "--yes"); !strings.Contains(talk, "no use of key-2 was recorded") {
 		t.Errorf("a key without users: %s", talk)
 	}

@@ -42,6 +42,8 @@ import (
 // oneAccessKey is an access key of root.
 type oneAccessKey struct{}
 
+func (oneAccessKey) ClockTrusted() error { return nil }
+
 const testSecret = "thirty letters that nobody may know"
 
 func (oneAccessKey) AccessKey(_ context.Context, id string) ([]byte, string, string, bool, error) {

@@ -28,13 +28,14 @@ import (
 // The vendor's own SDKs, each driven through the types that it has for an action: an answer that does not fit its types fails
 // there. Actions that an SDK does not know go through its call for any action.
 
-// params are an action's parameters: strings, booleans, integers, lists of strings and of params.
+// params are an action's parameters: strings, booleans, integers, maps, lists of strings and of params.
 type params map[string]any
 
 // vendor is one SDK, pointed at one listener.
 type vendor interface {
-	// call does one action and gives the answer as the SDK's own types have it.
-	call(action string, p params) (map[string]any, error)
+	// call does one action and gives the answer as the SDK's own types have it. untyped says that the SDK has no types for the
+	// action, or not for all of p.
+	call(action string, p params) (answer map[string]any, untyped bool, err error)
 }
 
 // apiCode gives the Code of an error that keyward answered, as the SDK tells it.
@@ -76,11 +77,17 @@ func newTea(t *testing.T, endpoint string, secure bool, id, secret, signature, c
 	return teaSDK{client}
 }
 
-func (s teaSDK) call(action string, p params) (map[string]any, error) {
+func (s teaSDK) call(action string, p params) (map[string]any, bool, error) {
 	method := reflect.ValueOf(s.client).MethodByName(action + "WithOptions")
 	if !method.IsValid() || !fits(method.Type(), p) {
-		return s.any(action, p)
+		answer, err := s.any(action, p)
+		return answer, true, err
 	}
+	answer, err := s.typed(method, p)
+	return answer, false, err
+}
+
+func (s teaSDK) typed(method reflect.Value, p params) (map[string]any, error) {
 	// Actions without parameters take the options only.
 	in := make([]reflect.Value, method.Type().NumIn())
 	for i := range in {
@@ -148,11 +155,17 @@ func newOld(t *testing.T, endpoint string, secure bool, id, secret, ca string) v
 	return s
 }
 
-func (s oldSDK) call(action string, p params) (map[string]any, error) {
+func (s oldSDK) call(action string, p params) (map[string]any, bool, error) {
 	method := reflect.ValueOf(s.client).MethodByName(action)
 	if !method.IsValid() || method.Type().NumIn() != 1 || !fitsOld(method.Type(), p) {
-		return s.any(action, p)
+		answer, err := s.any(action, p)
+		return answer, true, err
 	}
+	answer, err := s.typed(action, method, p)
+	return answer, false, err
+}
+
+func (s oldSDK) typed(action string, method reflect.Value, p params) (map[string]any, error) {
 	request := reflect.New(method.Type().In(0).Elem())
 	rpc := &requests.RpcRequest{}
 	request.Elem().FieldByName("RpcRequest").Set(reflect.ValueOf(rpc))
@@ -222,6 +235,8 @@ func texts(p params) params {
 		switch value.(type) {
 		case []string, []params, string:
 			out[name] = value
+		case map[string]any:
+			out[name] = jsonText(value)
 		default:
 			out[name] = fmt.Sprint(value)
 		}
@@ -244,11 +259,21 @@ func flat(p params) map[string]string {
 					out[fmt.Sprintf("%s.%d.%s", name, i+1, member)] = text
 				}
 			}
+		case map[string]any:
+			out[name] = jsonText(value)
 		default:
 			out[name] = fmt.Sprint(value)
 		}
 	}
 	return out
+}
+
+func jsonText(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // plain data: can't be
+	}
+	return string(text)
 }
 
 // at walks into an answer: at(m, "Keys.Key.0.KeyId").

@@ -80,6 +80,9 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
 		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)
 	}
+	if k.MaterialExpires != nil && act.kind == kindCrypto && c.clock.past(*k.MaterialExpires, k.MaterialAfter) {
+		return grant{}, Errorf(KeyPendingImport, "the material of %s expired at %s; import it again", k.ID, formatTime(*k.MaterialExpires))
+	}
 	sp := specs[kmswire.KeySpec(k.Spec)]
 	if sp == nil {
 		return grant{}, Errorf(KeyUnavailable, "%s has spec %q, which this version of keyward does not know", k.ID, k.Spec)

@@ -87,6 +87,13 @@ func (k *clock) due(at time.Time, after uint64) bool {
 	return k.trouble(wall) == nil && !k.frozen(wall, running) && !wall.Before(at) && uint64(running/time.Second) >= after
 }
 
+// past says whether either clock has passed a time, believed or not: enough to refuse what is not lost by that.
+func (k *clock) past(at time.Time, after uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.wall().Before(at) || uint64(k.running()/time.Second) >= after
+}
+
 // settled says whether the wall clock may be believed for things that can be undone, or done again.
 func (k *clock) settled() bool { return k.due(time.Time{}, 0) }
 

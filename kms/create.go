@@ -27,8 +27,8 @@ var draftSteps = []func(*call, *draft, *kmswire.CreateKeyRequest) error{
 	(*call).draftSpec,
 	(*call).draftUsage,
 	(*call).draftStorage,
-	(*call).draftOrigin,
 	(*call).draftExternal,
+	(*call).draftOrigin,
 	(*call).draftRotation,
 	(*call).draftDescription,
 	(*call).draftTags,
@@ -150,13 +150,6 @@ func (c *call) draftUsage(d *draft, req *kmswire.CreateKeyRequest) error {
 func (c *call) draftStorage(d *draft, req *kmswire.CreateKeyRequest) (err error) {
 	d.key.Storage, d.key.Protection, err = storage(d.instance, req.KeyStorageMechanism)
 	return err
-}
-
-func (c *call) draftExternal(_ *draft, req *kmswire.CreateKeyRequest) error {
-	if req.ExternalKeyID != "" {
-		return Errorf(UnsupportedOperation, "external keys are not available in this version")
-	}
-	return nil
 }
 
 func (c *call) draftDescription(d *draft, req *kmswire.CreateKeyRequest) error {

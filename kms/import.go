@@ -37,9 +37,6 @@ func (c *call) draftOrigin(d *draft, req *kmswire.CreateKeyRequest) error {
 	default:
 		return Invalid("Origin", "%q is neither %s nor %s", req.Origin, kmswire.OriginKMS, kmswire.OriginExternal)
 	}
-	if req.ExternalKeyID != "" {
-		return Invalid("Origin", "%s is for material that is imported; an external key's stays where it is", req.Origin)
-	}
 	if d.key.Role == keystore.RoleDefault && !d.spec.symmetric() {
 		return Invalid("Origin", "the default key is symmetric, %s is not", d.spec.name)
 	}

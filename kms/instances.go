@@ -16,7 +16,7 @@ import (
 // Instance is where keys are created. It belongs to an account, which may share it with others.
 type Instance struct {
 	ID         string   // kst-…
-	Type       string   // software or hardware
+	Type       string   // software, hardware or external
 	Name       string   // for people
 	Account    string   // the owner; empty: Config.Account
 	SharedWith []string // other accounts that may make keys in it
@@ -30,6 +30,7 @@ type Instance struct {
 const (
 	SoftwareInstance = "software"
 	HardwareInstance = "hardware"
+	ExternalInstance = "external" // its keys are in another key manager
 )
 
 // sees says whether an account may know of the instance, and make keys in it.
@@ -48,8 +49,8 @@ type instanceTable struct {
 func validInstances(first string, all []Instance) error {
 	seen, defaults := map[string]bool{}, map[string]bool{}
 	for _, in := range all {
-		if in.Type != SoftwareInstance && in.Type != HardwareInstance {
-			return fmt.Errorf("kms: instance %s has type %q; it must be %s or %s", in.ID, in.Type, SoftwareInstance, HardwareInstance)
+		if in.Type != SoftwareInstance && in.Type != HardwareInstance && in.Type != ExternalInstance {
+			return fmt.Errorf("kms: instance %s has type %q; it must be %s, %s or %s", in.ID, in.Type, SoftwareInstance, HardwareInstance, ExternalInstance)
 		}
 		if seen[in.ID] {
 			return fmt.Errorf("kms: instance %s is configured twice", in.ID)
@@ -311,8 +312,12 @@ func (s *Service) GetKmsInstance(ctx context.Context, actor *Actor, req *kmswire
 	})
 }
 
-// instanceStatus is Disconnected for hardware while there is no HSM to do anything.
+// instanceStatus is Disconnected for hardware while there is no HSM to do anything, and for external keys, to which no way is
+// configured.
 func (s *Service) instanceStatus(in *Instance) string {
+	if in.Type == ExternalInstance {
+		return "Disconnected"
+	}
 	if in.Type == HardwareInstance && !slices.ContainsFunc(s.pool.Status(), func(m hsmpool.Status) bool {
 		return m.State == hsmpool.StateUp || m.State == hsmpool.StateHalfOpen
 	}) {

@@ -70,7 +70,7 @@ func (c *call) announced(k *keystore.Key, v *keystore.Version, kind string, work
 		return storeError(err)
 	}
 	// From here on the caller's going away must not leave half the work: only its deadline for the HSM counts.
-	if err := work(intent); err != nil {
+	if err := c.onceMore(intent, work); err != nil {
 		c.abandon(intent)
 		return err
 	}
@@ -85,6 +85,19 @@ func (c *call) announced(k *keystore.Key, v *keystore.Version, kind string, work
 		return c.commitError(k, err)
 	}
 	return nil
+}
+
+// onceMore does the work of an intent. The pool does nothing again by itself that may have made a token object, as there would be two
+// of them; here it is known under which ID it would be, so it is destroyed, and the work is done once more.
+func (c *call) onceMore(intent *keystore.Intent, work func(*keystore.Intent) error) error {
+	err := work(intent)
+	if intent.Member == "" || !errors.Is(err, HSMUnavailable) && !errors.Is(err, Internal) || c.ctx.Err() != nil {
+		return err
+	}
+	if _, gone := c.pool.DestroyPinned(c.ctx, intent.Member, intentObjectID(intent)); gone != nil {
+		return err
+	}
+	return work(intent)
 }
 
 // commitError words the error of a commit that adds a version to k. It leaves ErrConflict to the caller, who knows what it means.

@@ -1015,3 +1015,63 @@ func TestScheduledWorkThatFails(t *testing.T) {
 		t.Error("the deletion was not tried again")
 	}
 }
+
+// Expired material is not used, whatever keeps it from being destroyed yet: nobody looked, a frozen clock, a clock that was set back,
+// or keyward was not running. One clock is enough for that: what is refused is not lost.
+func TestExpiredMaterialIsNotUsed(t *testing.T) {
+	ctx := context.Background()
+	fixed := func(t *testing.T) (*world, string, []byte) {
+		w := newWorld(t, nil)
+		id := w.importedKey(10 * day)
+		return w, id, w.encrypt(id, "secret")
+	}
+	refused := func(w *world, id string, blob []byte) {
+		w.t.Helper()
+		_, err := w.Encrypt(ctx, root, &kmswire.EncryptRequest{KeyID: id, Plaintext: []byte("x")})
+		wantCode(w.t, "Encrypt", err, KeyPendingImport)
+		_, err = w.Decrypt(ctx, root, &kmswire.DecryptRequest{CiphertextBlob: blob})
+		wantCode(w.t, "Decrypt", err, KeyPendingImport)
+		_, err = w.BatchEncrypt(ctx, root, &kmswire.BatchEncryptRequest{KeyID: id, Items: []kmswire.BatchEncryptItem{{Plaintext: []byte("x")}}})
+		wantCode(w.t, "BatchEncrypt", err, KeyPendingImport)
+		out, err := w.BatchDecrypt(ctx, root, &kmswire.BatchDecryptRequest{Items: []kmswire.BatchDecryptItem{{CiphertextBlob: blob}}})
+		if err != nil || out.Items[0].ItemError == nil || !errors.Is(out.Items[0].Err, KeyPendingImport) {
+			w.t.Errorf("BatchDecrypt: %+v %v", out, err)
+		}
+		if k, err := w.db.Key(ctx, id); err != nil || k.State != string(kmswire.Enabled) {
+			w.t.Errorf("the test is about material that is still there: %v %v", k, err)
+		}
+	}
+	t.Run("in time", func(t *testing.T) {
+		w, _, blob := fixed(t)
+		w.pass(10*day - time.Second)
+		w.wantDecrypts(blob, "secret")
+	})
+	t.Run("nobody looked", func(t *testing.T) {
+		w, id, blob := fixed(t)
+		w.pass(10 * day)
+		refused(w, id, blob)
+	})
+	t.Run("not running", func(t *testing.T) {
+		w, id, blob := fixed(t)
+		w.end()
+		w.set(11 * day)
+		w.start()
+		w.look() // the running time says that it is too early
+		refused(w, id, blob)
+	})
+	t.Run("frozen", func(t *testing.T) {
+		w, id, blob := fixed(t)
+		w.set(10 * day)
+		w.look()
+		refused(w, id, blob)
+	})
+	t.Run("set back", func(t *testing.T) {
+		w, id, blob := fixed(t)
+		w.set(-2 * 365 * day)
+		w.live(10*day + time.Hour)
+		refused(w, id, blob)
+		w.restart()
+		w.look()
+		refused(w, id, blob)
+	})
+}

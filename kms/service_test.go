@@ -11,7 +11,9 @@ import (
 	mathrand "math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -98,6 +100,15 @@ type fixture struct {
 	events *events
 	pool   *hsmpool.Pool
 	db     *keystore.DB
+	wall   atomic.Pointer[time.Time] // what time it is, if a test says so
+}
+
+// time is the clock of the fixture's services.
+func (f *fixture) time() time.Time {
+	if at := f.wall.Load(); at != nil {
+		return *at
+	}
+	return time.Now()
 }
 
 func newFixture(t testing.TB, pool *hsmpool.Pool) *fixture {
@@ -121,7 +132,7 @@ func newFixture(t testing.TB, pool *hsmpool.Pool) *fixture {
 func (f *fixture) start() *Service {
 	f.t.Helper()
 	s, err := New(context.Background(), Config{
-		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(),
+		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(), Now: f.time,
 		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}, {ID: "kst-hardware", Type: HardwareInstance, Access: 8}},
 	})
 	if err != nil {

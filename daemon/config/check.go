@@ -30,6 +30,7 @@ var Levels = []string{"debug", "info", "warn", "error"}
 const (
 	Software = "software"
 	Hardware = "hardware"
+	External = "external"
 )
 
 // checker collects what is wrong.
@@ -242,10 +243,12 @@ func (k *checker) instances() {
 		seen[in.ID] = true
 		switch in.Type {
 		case Software, Hardware:
-		case "external":
-			k.bad(key+".type", "instance %q: type external is not there yet; known are %s, %s", in.ID, Software, Hardware)
+		case External:
+			if len(in.SharedWith) > 0 {
+				k.bad(key+".shared_with", "instance %q is external; only software and hardware instances can be shared", in.ID)
+			}
 		default:
-			k.bad(key+".type", "instance %q: type = %q; known are %s, %s", in.ID, in.Type, Software, Hardware)
+			k.bad(key+".type", "instance %q: type = %q; known are %s, %s, %s", in.ID, in.Type, Software, Hardware, External)
 		}
 		k.quotas(key, &in)
 		k.sharing(key, &in)

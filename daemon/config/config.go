@@ -89,7 +89,7 @@ type Share struct {
 // Instance is a place where keys are created.
 type Instance struct {
 	ID         string   `toml:"id"`
-	Type       string   `toml:"type"` // software or hardware
+	Type       string   `toml:"type"` // software, hardware or external
 	Name       string   `toml:"name"`
 	Account    string   `toml:"account"`     // its owner; empty: the first account
 	SharedWith []string `toml:"shared_with"` // other accounts that may make keys in it

@@ -149,7 +149,7 @@ func TestMistakes(t *testing.T) {
 		{"instance id", "kst-software", "software", []string{"keyward.toml:9:", "kst-"}},
 		{"same instance", "", "\n[[instance]]\nid = \"kst-software\"\ntype = \"hardware\"\n", []string{"keyward.toml:13:", "twice"}},
 		{"no instance", "[[instance]]\nid = \"kst-software\"\ntype = \"software\"\n", "", []string{"no [[instance]]"}},
-		{"external instance", `"software"`, `"external"`, []string{"keyward.toml:10:", "not there yet"}},
+		{"shared external instance", `type = "software"`, "type = \"external\"\nshared_with = [\"2000000000000002\"]", []string{"can be shared"}},
 		{"no keys", "", "keys = 0\n", []string{"keyward.toml:11:", `instance "kst-software": keys = 0`, "1 to"}},
 		{"negative access", "", "access = -1\n", []string{"keyward.toml:11:", "access = -1"}},
 		{"negative qps", "", "qps = -1\n", []string{"keyward.toml:11:", "qps = -1"}},

@@ -15,8 +15,12 @@ import (
 	"github.com/keyward/keyward/kms/kmssign"
 )
 
-// AccessKeys knows the access keys that requests are signed with.
+// AccessKeys knows the access keys that requests are signed with, and whether the age of a signature can be told.
 type AccessKeys interface {
+	// ClockTrusted says why the wall clock can't be right, or nil. While it can't, no signed request is taken: one from long ago
+	// would pass for new.
+	ClockTrusted() error
+
 	// AccessKey gives the secret of an access key, whose it is, and whether it may be used; an error with the code
 	// kms.ResourceNotFound if there is none with this ID. The secret is the caller's, who wipes it. Callers make IDs up,
 	// so it is bounded work and leaves no traces.
@@ -26,6 +30,9 @@ type AccessKeys interface {
 // maxUnknownBodies is how many forms may be read at the same time of callers that are not known yet, because their signature
 // is in the form or covers it. The SDKs send no bodies.
 const maxUnknownBodies = 64
+
+// errClock is the answer while the age of signatures can't be told. Local callers need no clock to be known.
+var errClock = &kmssign.Error{Code: kmssign.TryAgain, Detail: "keyward's clock can't be right, so it can't tell how old a signature is. An operator must set the clock; keywardctl status says what is wrong."}
 
 // signatures is how callers are known that the kernel does not know.
 type signatures struct {
@@ -75,6 +82,9 @@ func (c *call) authenticate() error {
 		if params, err = c.unknownForm(params); err != nil {
 			return err
 		}
+	}
+	if err := s.keys.ClockTrusted(); err != nil {
+		return errClock // why is for the operator, who finds it in the status
 	}
 	var principal, account string
 	lookup := func(ctx context.Context, id string) (kmssign.Secret, error) {

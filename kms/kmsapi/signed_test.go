@@ -23,7 +23,17 @@ import (
 )
 
 // testKeys are access keys of the test actor: "on", "off", and one that can't be looked up.
-type testKeys struct{ lookups atomic.Int64 }
+type testKeys struct {
+	lookups atomic.Int64
+	clock   atomic.Pointer[error] // why the clock is not trusted
+}
+
+func (k *testKeys) ClockTrusted() error {
+	if why := k.clock.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
 
 const testSecret = "a secret of 30 octets, or so.."
 
@@ -441,4 +451,37 @@ func BenchmarkSigned(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A clock that can't be right says nothing of the age of a signature: what was signed long ago would be taken again.
+func TestSignedWithoutClock(t *testing.T) {
+	both(t, func(t *testing.T, s *signedServer) {
+		why := errors.New("the clock says 1999")
+		s.keys.clock.Store(&why)
+		signed := func(scheme func(*http.Request, kmssign.Signing) error, id string, params url.Values) (int, string, string) {
+			r := s.request(t, http.MethodPost, params, "", "")
+			if err := scheme(r, signing(id)); err != nil {
+				t.Fatal(err)
+			}
+			return s.do(t, r)
+		}
+		for _, scheme := range testSchemes {
+			for _, id := range []string{"on", "nobody"} {
+				status, body, code := signed(scheme.sign, id, url.Values{"Action": {"DescribeKey"}, "KeyId": {"k"}})
+				if status != http.StatusServiceUnavailable || code != string(kmssign.TryAgain) || strings.Contains(body, "1999") {
+					t.Errorf("%s of %s: %d %s", scheme.name, id, status, body)
+				}
+			}
+		}
+		if status, body, _ := signed(kmssign.SignRPC, "on", url.Values{"Action": {"DescribeKey"}, "KeyId": {"k"}, "Format": {"XML"}}); status != http.StatusServiceUnavailable || !strings.Contains(body, "<Code>"+string(kmssign.TryAgain)) {
+			t.Errorf("as XML: %d %s", status, body)
+		}
+		if s.actor.Load() != nil || s.keys.lookups.Load() != 0 {
+			t.Error("a request was heard while the clock was not trusted")
+		}
+		s.keys.clock.Store(nil)
+		if status, body, _ := signed(kmssign.SignACS3, "on", url.Values{"Action": {"DescribeKey"}, "KeyId": {"k"}}); status != http.StatusOK {
+			t.Errorf("with the clock right again: %d %s", status, body)
+		}
+	})
 }
