@@ -235,7 +235,7 @@ func (db *DB) DropClientTokens(ctx context.Context, now time.Time, limit int) (i
 	return len(due), c.Commit(ctx)
 }
 
-// Clock is what the service knows of time over its restarts.
+// Clock is what the services over a store know of time over their restarts.
 type Clock struct {
 	Wall        time.Time  // the latest that the wall clock was seen at
 	Observed    uint64     // seconds that the service has been running, by a clock that nobody sets
@@ -244,10 +244,23 @@ type Clock struct {
 	Reason      string     `json:",omitempty"` // of Frozen
 }
 
-// PutClock replaces the clock.
-func (c *Change) PutClock(k *Clock) *Change {
-	clock := *k
-	return c.note(func(p *plan) error { return p.put(nameClock, clock) })
+// EditClock changes the clock: edit gets what was last put, or zero. It may be called more than once for a Commit, and the
+// last one counts.
+func (c *Change) EditClock(edit func(*Clock)) *Change {
+	return c.note(func(p *plan) error {
+		s, err := p.slot(nameClock)
+		if err != nil {
+			return err
+		}
+		var clock Clock
+		if s.payload != nil {
+			if err := p.db.decodeRecord(stored{name: nameClock, payload: s.payload}, &clock); err != nil {
+				return err
+			}
+		}
+		edit(&clock)
+		return p.put(nameClock, clock)
+	})
 }
 
 // Clock returns what was last put; zero if nothing was. It does not wait for the first scan: a record that was lost means

@@ -198,9 +198,11 @@ func TestClientTokensAndClock(t *testing.T) {
 	if c, err := db.Clock(ctx); err != nil || c.Observed != 0 || !c.Wall.IsZero() {
 		t.Errorf("first clock: %v, %v", c, err)
 	}
-	must(t, db.Change().PutClock(&keystore.Clock{Wall: now, Observed: 7}).Commit(ctx))
+	edit := func(c *keystore.Clock) { c.Wall, c.Observed = now, 7+2*c.Observed }
+	must(t, db.Change().EditClock(edit).Commit(ctx))
+	must(t, db.Change().EditClock(edit).Commit(ctx))
 	must(t, db.Close())
-	if c, err := openDB(t, store).Clock(ctx); err != nil || c.Observed != 7 || !c.Wall.Equal(now) {
+	if c, err := openDB(t, store).Clock(ctx); err != nil || c.Observed != 21 || !c.Wall.Equal(now) {
 		t.Errorf("clock: %v, %v", c, err)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/keystore"
-	"github.com/keyward/keyward/keystore/storetest"
 	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/policy"
 )
@@ -28,19 +27,10 @@ var (
 // newPolicyFixture is a service of two accounts, without HSMs.
 func newPolicyFixture(t testing.TB) *fixture {
 	t.Helper()
-	ctx := context.Background()
-	mem, sealer := keystore.NewMem(), storetest.Sealer("kcv-1")
-	if err := keystore.Create(ctx, mem, sealer); err != nil {
-		t.Fatal(err)
-	}
-	db, err := keystore.Open(ctx, mem, sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	f := &fixture{t: t, events: &events{}, db: db}
-	f.Service, err = New(ctx, Config{
-		Store: db, Region: "local", Account: testAccount, Accounts: []string{testAccount, otherAccount}, Audit: f.events, Log: zerolog.Nop(),
+	f := &fixture{t: t, events: &events{}, db: newStore(t, keystore.NewMem(), testSealer)}
+	var err error
+	f.Service, err = New(context.Background(), Config{
+		Store: f.db, Region: "local", Account: testAccount, Accounts: []string{testAccount, otherAccount}, Audit: f.events, Log: zerolog.Nop(),
 		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}},
 	})
 	if err != nil {

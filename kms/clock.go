@@ -39,7 +39,8 @@ type clock struct {
 	boot  func() time.Duration
 	built time.Time // a wall clock before it is wrong
 
-	turn sync.Mutex // held from a look to what is written down of it
+	turn     sync.Mutex // held from a look to what is written down of it
+	frozenAt uint64     // FrozenAfter as last written down. Guarded by turn
 
 	mu       sync.Mutex     // guards what follows
 	state    keystore.Clock // Wall and Observed as last written down, the freeze as it is
@@ -54,7 +55,7 @@ func newClock(ctx context.Context, c *Config) (*clock, error) {
 	k.lastWall, k.lastBoot = k.wall(), k.boot()
 	switch state, err := c.Store.Clock(ctx); {
 	case err == nil:
-		k.state, k.observed = *state, time.Duration(state.Observed)*time.Second
+		k.state, k.observed, k.frozenAt = *state, time.Duration(state.Observed)*time.Second, state.FrozenAfter
 	case errors.Is(err, keystore.ErrDamaged):
 		// Begun again from nothing observed: everything happens later, and nothing before somebody had time to notice.
 		k.freeze(k.lastWall, "the record of the clock is damaged; restore the newest backup")
@@ -152,21 +153,33 @@ func stepText(step time.Duration) string {
 }
 
 // write writes the state down. The latest wall time stays the latest, unless forget says that it was wrong.
+//
+// Another service over the same store may have written meanwhile. Both have counted the same time, so the longer running time
+// is that of both, and no key comes due the sooner; a freeze that one of them began or ended goes for both.
 func (k *clock) write(ctx context.Context, store *keystore.DB, forget bool) error {
 	k.mu.Lock()
-	next := k.state
-	if wall := k.lastWall; forget || wall.After(next.Wall) {
-		next.Wall = wall
-	}
-	next.Observed = uint64(k.observed / time.Second)
-	boot := k.lastBoot
+	own, wall, boot := k.state, k.lastWall, k.lastBoot
+	own.Observed = uint64(k.observed / time.Second)
 	k.mu.Unlock()
-	if err := store.Change().PutClock(&next).Commit(ctx); err != nil {
+	var next keystore.Clock
+	err := store.Change().EditClock(func(c *keystore.Clock) {
+		if forget || wall.After(c.Wall) {
+			c.Wall = wall
+		}
+		c.Observed = max(c.Observed, own.Observed)
+		changedThere, changedHere := c.FrozenAfter != k.frozenAt, own.FrozenAfter != k.frozenAt
+		if forget || !changedThere || changedHere && own.FrozenAfter > c.FrozenAfter {
+			c.Frozen, c.FrozenAfter, c.Reason = own.Frozen, own.FrozenAfter, own.Reason
+		}
+		next = *c
+	}).Commit(ctx)
+	if err != nil {
 		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.state.Wall, k.state.Observed, k.written = next.Wall, next.Observed, boot
+	k.state, k.frozenAt, k.written = next, next.FrozenAfter, boot
+	k.observed = max(k.observed, time.Duration(next.Observed)*time.Second)
 	return nil
 }
 

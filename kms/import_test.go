@@ -27,22 +27,15 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/hsmpool"
-	"github.com/keyward/keyward/hsmpool/hsmtest"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/keywrap"
 	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/softkey"
 )
 
-// TestImport runs what importing needs HSMs for, over one pair of SoftHSM2 tokens.
+// TestImport runs what importing needs HSMs for.
 func TestImport(t *testing.T) {
-	hsm := hsmtest.New(t, "north", "south")
-	hsm.Ceremony(t)
-	pool := hsm.Open(t)
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *fixture)
-	}{
+	withHSMs(t, []hsmTest{
 		{"Symmetric", testImportSymmetric},
 		{"Private", testImportPrivate},
 		{"BadMaterial", testImportBadMaterial},
@@ -55,9 +48,7 @@ func TestImport(t *testing.T) {
 		{"AtTheSameTime", testImportAtTheSameTime},
 		{"Crash", testImportCrash},
 		{"Draft", testDraftOrigin},
-	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, newFixture(t, pool)) })
-	}
+	}...)
 }
 
 var (

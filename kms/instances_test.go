@@ -14,7 +14,6 @@ import (
 
 	"github.com/keyward/keyward/hsmpool/hsmtest"
 	"github.com/keyward/keyward/keystore"
-	"github.com/keyward/keyward/keystore/storetest"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -33,15 +32,7 @@ type storeFixture struct {
 
 func newStoreFixture(t testing.TB, instances ...Instance) *storeFixture {
 	t.Helper()
-	mem := keystore.NewMem()
-	if err := keystore.Create(context.Background(), mem, storetest.Sealer("kcv")); err != nil {
-		t.Fatal(err)
-	}
-	db, err := keystore.Open(context.Background(), mem, storetest.Sealer("kcv"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
+	db := newStore(t, keystore.NewMem(), testSealer)
 	f := &storeFixture{t: t, events: &events{}, db: db, at: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	f.config = Config{Store: db, Region: "local", Account: testAccount, Instances: instances, Audit: f.events, Log: zerolog.Nop(), Now: f.clock}
 	f.Service = f.start()

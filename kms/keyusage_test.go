@@ -12,28 +12,19 @@ import (
 	"testing"
 
 	"github.com/keyward/keyward/hsmpool"
-	"github.com/keyward/keyward/hsmpool/hsmtest"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
 // TestSecondaryUsage runs what a second usage needs HSMs for.
 func TestSecondaryUsage(t *testing.T) {
-	hsm := hsmtest.New(t, "north", "south")
-	hsm.Ceremony(t)
-	pool := hsm.Open(t)
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *fixture)
-	}{
+	withHSMs(t, []hsmTest{
 		{"EveryUse", testSecondaryEveryUse},
 		{"Imported", testSecondaryImported},
 		{"Services", testSecondaryServices},
 		{"Refusals", testSecondaryRefusals},
 		{"OneUsageStaysOne", testOneUsageStaysOne},
-	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, newFixture(t, pool)) })
-	}
+	}...)
 }
 
 // createBoth makes a key that signs and decrypts.

@@ -14,7 +14,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/keystore"
-	"github.com/keyward/keyward/keystore/storetest"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -59,17 +58,8 @@ type useFixture struct {
 
 func newUseFixture(t testing.TB) *useFixture {
 	t.Helper()
-	ctx, sealer := context.Background(), storetest.Sealer("kcv")
 	u := &useFixture{store: &moody{Store: keystore.NewMem()}}
-	if err := keystore.Create(ctx, u.store, sealer); err != nil {
-		t.Fatal(err)
-	}
-	db, err := keystore.Open(ctx, u.store, sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	u.fixture = &fixture{t: t, events: &events{}, db: db}
+	u.fixture = &fixture{t: t, events: &events{}, db: newStore(t, u.store, testSealer)}
 	u.Service = u.begin()
 	return u
 }

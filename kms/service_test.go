@@ -61,15 +61,25 @@ func (e *events) setFail(err error) {
 	e.fail = err
 }
 
-// TestService runs what needs HSMs, over one pair of SoftHSM2 tokens: making it costs a second.
-func TestService(t *testing.T) {
+// hsmTest is a test of a service with HSMs.
+type hsmTest struct {
+	name string
+	run  func(*testing.T, *fixture)
+}
+
+// withHSMs runs tests over one pair of SoftHSM2 tokens, as making it costs a second; each has a store of its own.
+func withHSMs(t *testing.T, tests ...hsmTest) {
 	hsm := hsmtest.New(t, "north", "south")
 	hsm.Ceremony(t)
 	pool := hsm.Open(t)
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, *fixture)
-	}{
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.run(t, newFixture(t, pool)) })
+	}
+}
+
+// TestService runs what needs HSMs.
+func TestService(t *testing.T) {
+	withHSMs(t, []hsmTest{
 		{"SymmetricKeys", testSymmetricKeys},
 		{"ChangedBlobs", testChangedBlobs},
 		{"AsymmetricKeys", testAsymmetricKeys},
@@ -89,9 +99,7 @@ func TestService(t *testing.T) {
 		{"UnfinishedWork", testUnfinishedWork},
 		{"CallCounter", testCallCounter},
 		{"Passwords", testPasswords},
-	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, newFixture(t, pool)) })
-	}
+	}...)
 }
 
 type fixture struct {
@@ -113,19 +121,28 @@ func (f *fixture) time() time.Time {
 
 func newFixture(t testing.TB, pool *hsmpool.Pool) *fixture {
 	t.Helper()
-	ctx := context.Background()
-	mem := keystore.NewMem()
-	if err := keystore.Create(ctx, mem, pool); err != nil {
+	f := &fixture{t: t, events: &events{}, pool: pool, db: newStore(t, keystore.NewMem(), pool)}
+	f.Service = f.start()
+	return f
+}
+
+// newStore makes a store of keys in an empty one, which is open until the test ends.
+func newStore(t testing.TB, store keystore.Store, sealer keystore.Sealer) *keystore.DB {
+	t.Helper()
+	if err := keystore.Create(context.Background(), store, sealer); err != nil {
 		t.Fatal(err)
 	}
-	db, err := keystore.Open(ctx, mem, pool)
+	return openStore(t, store, sealer)
+}
+
+func openStore(t testing.TB, store keystore.Store, sealer keystore.Sealer) *keystore.DB {
+	t.Helper()
+	db, err := keystore.Open(context.Background(), store, sealer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	f := &fixture{t: t, events: &events{}, pool: pool, db: db}
-	f.Service = f.start()
-	return f
+	return db
 }
 
 // start makes a service over the fixture's store, as a new process would.

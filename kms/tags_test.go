@@ -20,23 +20,15 @@ var testSealer = storetest.Sealer("kcv-1")
 // newSoftFixture is a fixture without HSMs: hardware keys can't be made in it.
 func newSoftFixture(t testing.TB, store keystore.Store) *fixture {
 	t.Helper()
-	if err := keystore.Create(context.Background(), store, testSealer); err != nil {
-		t.Fatal(err)
-	}
-	f := &fixture{t: t, events: &events{}}
-	f.reopen(store)
+	f := &fixture{t: t, events: &events{}, db: newStore(t, store, testSealer)}
+	f.Service = f.start()
 	return f
 }
 
 // reopen makes a service over a store that is there, as a new process would.
 func (f *fixture) reopen(store keystore.Store) {
 	f.t.Helper()
-	db, err := keystore.Open(context.Background(), store, testSealer)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(func() { db.Close() })
-	f.db = db
+	f.db = openStore(f.t, store, testSealer)
 	f.Service = f.start()
 }
 
