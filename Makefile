@@ -37,8 +37,9 @@ check: ## formatting, vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-test: deps check ## run every test with the race detector, and the long ones once more without it at full size
-	$(GO) test -race -timeout 12m ./...
+test: deps check ## run every test, the race detector under all but those of the programs from outside; the long ones once more at full size
+	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -timeout 12m ./e2e
 	KEYWARD_TEST_LONG=1 $(GO) test -timeout 5m -run 'TestBitFlips|TestLargeFile' ./keystore/boltstore ./e2e
 
 bench: deps build ## Go benchmarks, one short round each
