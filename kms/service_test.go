@@ -11,7 +11,9 @@ import (
 	mathrand "math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -98,6 +100,7 @@ type fixture struct {
 	events *events
 	pool   *hsmpool.Pool
 	db     *keystore.DB
+	set    atomic.Pointer[time.Time] // the wall clock, if a test has set it
 }
 
 func newFixture(t testing.TB, pool *hsmpool.Pool) *fixture {
@@ -121,7 +124,7 @@ func newFixture(t testing.TB, pool *hsmpool.Pool) *fixture {
 func (f *fixture) start() *Service {
 	f.t.Helper()
 	s, err := New(context.Background(), Config{
-		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(),
+		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(), Now: f.wall,
 		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}, {ID: "kst-hardware", Type: HardwareInstance, Access: 8}},
 	})
 	if err != nil {
@@ -129,6 +132,13 @@ func (f *fixture) start() *Service {
 	}
 	f.t.Cleanup(s.Close)
 	return s
+}
+
+func (f *fixture) wall() time.Time {
+	if at := f.set.Load(); at != nil {
+		return *at
+	}
+	return time.Now()
 }
 
 // kind is where a test key lives.

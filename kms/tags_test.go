@@ -40,7 +40,7 @@ func (f *fixture) reopen(store keystore.Store) {
 	f.Service = f.start()
 }
 
-func (f *fixture) setNow(now time.Time) { f.now = func() time.Time { return now } }
+func (f *fixture) setNow(now time.Time) { f.set.Store(&now) }
 
 // put makes the record of a key, without material.
 func (f *fixture) put(k keystore.Key) *keystore.Key {
