@@ -35,7 +35,7 @@ func (c *cli) newAccessKey(ctx context.Context, file string, make func(context.C
 	if file != "" {
 		var err error // before there is a secret that would be lost
 		if out, err = c.createOutput(file, 0o600, false, false); err != nil {
-			return err
+			return hint(err, "--out names another file")
 		}
 		defer out.discard()
 	}

@@ -26,7 +26,11 @@ encrypting and decrypting. It is in no instance and takes no quota, is never sha
 			if err := c.print(answer, func() error { return c.line(k.KeyID) }); err != nil {
 				return err
 			}
-			c.say("%s is the default key of account %s (%s)", k.KeyID, k.Creator, k.KeyState)
+			if account := ownerOf(k.Arn); k.Creator == account {
+				c.say("%s is the default key of account %s (%s)", k.KeyID, account, k.KeyState)
+			} else {
+				c.say("%s is the key of service %s in account %s (%s)", k.KeyID, k.Creator, account, k.KeyState)
+			}
 			c.say("next: keywardctl encrypt --key %s FILE", k.KeyID)
 			return nil
 		},

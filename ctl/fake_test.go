@@ -392,7 +392,12 @@ func (d *fakeDaemon) do(action string, q url.Values, body io.Reader) (any, *kmsw
 			return nil, no
 		}
 		if action == "GetKeyPolicy" {
-			return kmswire.GetKeyPolicyResponse{Policy: d.policies[k.KeyID]}, nil
+			answer := kmswire.GetKeyPolicyResponse{Policy: d.policies[k.KeyID]}
+			answer.Owners.Account = []string{fakeAccount}
+			if in := fakeInstances[slices.IndexFunc(fakeInstances, func(in kmswire.KmsInstanceSummary) bool { return in.KmsInstanceID == k.DKMSInstanceID })]; ownerOf(in.KmsInstanceArn) != fakeAccount {
+				answer.Owners.Account = append(answer.Owners.Account, ownerOf(in.KmsInstanceArn))
+			}
+			return answer, nil
 		}
 		d.policies[k.KeyID] = q.Get("Policy")
 		return kmswire.EmptyResponse{}, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyward/keyward/kms/kmsclient"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/policy"
 )
 
 func (c *cli) instanceCmd() *cobra.Command {
@@ -197,6 +198,40 @@ with and those that key policies let in; one that no policy names any more count
 			})
 		},
 	}
+}
+
+// instanceNamed finds an instance that keys can be made in. One that is not there is empty: the daemon says best what is wrong.
+func (c *cli) instanceNamed(ctx context.Context, id string) (kmswire.KmsInstanceSummary, error) {
+	var found kmswire.KmsInstanceSummary
+	err := pages(func(page kmswire.Page) ([]kmswire.KmsInstanceSummary, int, error) {
+		var answer kmswire.ListKmsInstancesResponse
+		err := c.call(ctx, "ListKmsInstances", &kmswire.ListKmsInstancesRequest{Page: page}, &answer)
+		return answer.KmsInstances.KmsInstance, answer.TotalCount, err
+	}, func(in kmswire.KmsInstanceSummary) error {
+		if in.KmsInstanceID == id {
+			found = in
+			return errEnough
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return found, err
+}
+
+// ownerOfNew says who will own a key that the caller makes in an instance: the caller's account, and the instance's owner if that is another.
+func (c *cli) ownerOfNew(ctx context.Context, instance string) (policy.KeyOwner, error) {
+	own, err := (&principalNames{c: c}).account(ctx)
+	if err != nil {
+		return policy.KeyOwner{}, err
+	}
+	owner := policy.KeyOwner{Account: own}
+	in, err := c.instanceNamed(ctx, instance)
+	if other := ownerOf(in.KmsInstanceArn); other != "" && other != own {
+		owner.CoOwners = []string{other}
+	}
+	return owner, err
 }
 
 // defaultInstance is where keys are made when --instance is not given: what the daemon says, or else kst-software.

@@ -40,7 +40,7 @@ func (d *fakeDaemon) defaultKey() *fakeKey {
 			return k
 		}
 	}
-	k := &fakeKey{KeyMetadata: kmswire.KeyMetadata{KeyID: "key-default", KeySpec: kmswire.AES256, KeyUsage: kmswire.EncryptDecrypt, KeyState: kmswire.Enabled, Creator: "1000000000000001"}}
+	k := &fakeKey{KeyMetadata: kmswire.KeyMetadata{KeyID: "key-default", KeySpec: kmswire.AES256, KeyUsage: kmswire.EncryptDecrypt, KeyState: kmswire.Enabled, Creator: "1000000000000001", Arn: "acs:kms:local:1000000000000001:key/key-default"}}
 	k.addVersion()
 	d.keys = append(d.keys, k)
 	return k

@@ -103,7 +103,10 @@ say who may do what: see keywardctl policy set.`,
 					return err
 				}
 			}
-			if req.Policy, err = keyPolicy.text(cmd.Context(), c, "policy", ""); err != nil {
+			if req.Policy, err = keyPolicy.document(cmd.Context(), c, "policy"); err != nil {
+				return err
+			}
+			if err := rotationAsked(req, every, never); err != nil {
 				return err
 			}
 			if instance == "" {
@@ -111,8 +114,17 @@ say who may do what: see keywardctl policy set.`,
 					return err
 				}
 			}
-			if err := c.rotationOfNew(cmd.Context(), req, every, never); err != nil {
+			if err := c.rotationOfNew(cmd.Context(), req, never); err != nil {
 				return err
+			}
+			if keyPolicy.hasRoles() {
+				owner, err := c.ownerOfNew(cmd.Context(), req.DKMSInstanceID)
+				if err != nil {
+					return err
+				}
+				if req.Policy, err = keyPolicy.build(cmd.Context(), c, owner); err != nil {
+					return err
+				}
 			}
 			var answer kmswire.CreateKeyResponse
 			if err := c.call(cmd.Context(), "CreateKey", req, &answer); err != nil {
@@ -173,7 +185,11 @@ func (c *cli) sayCreated(k *kmswire.KeyMetadata, alias string) {
 	if where == "" {
 		where = k.ProtectionLevel
 	}
-	c.say("made %s (%s, %s) in %s", name, k.KeySpec, k.KeyUsage, where)
+	usage := string(k.KeyUsage)
+	if k.SecondaryKeyUsage != "" {
+		usage += " and " + string(k.SecondaryKeyUsage)
+	}
+	c.say("made %s (%s, %s) in %s", name, k.KeySpec, usage, where)
 	if k.RotationInterval != "" {
 		c.say("it is rotated every %s", everyText(k.RotationInterval))
 	}
@@ -228,6 +244,9 @@ for any number of keys. With filters only keys that fit all of them are listed; 
 			filters, err := filter.json()
 			if err != nil {
 				return err
+			}
+			if limit < 0 {
+				return usagef("--limit is a number of keys, or 0 for all, not %d", limit)
 			}
 			count := 0
 			walk := func(visit func(string) error) error {

@@ -146,7 +146,7 @@ func (c *cli) importable(ctx context.Context, key string) (*kmswire.KeyMetadata,
 		return nil, err
 	}
 	if k.Origin != kmswire.OriginExternal {
-		return nil, &codedError{code: exitFailure, err: fmt.Errorf("the material of %s was made by keyward (Origin %s) and can't be replaced", key, k.Origin),
+		return nil, &codedError{code: exitFailure, err: fmt.Errorf("the material of %s was made by keyward (Origin %s); only imported material can be replaced or deleted", key, k.Origin),
 			next: "keywardctl key create --origin external makes a key that waits for yours"}
 	}
 	return k, nil

@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -51,32 +50,26 @@ func everyText(interval string) string {
 	return (time.Duration(seconds) * time.Second).String()
 }
 
-// rotationOfNew decides how a new key is rotated. What nobody decided is decided for keys in software instances that can be
-// rotated: every year.
-func (c *cli) rotationOfNew(ctx context.Context, req *kmswire.CreateKeyRequest, every string, never bool) (err error) {
+// rotationAsked puts into req how often a new key shall be rotated, if somebody said so.
+func rotationAsked(req *kmswire.CreateKeyRequest, every string, never bool) (err error) {
 	switch {
 	case every != "" && never:
 		return usagef("--rotate-every and --no-rotation exclude each other")
 	case every != "":
 		req.RotationInterval, err = period("rotate-every", every)
 		req.EnableAutomaticRotation = true
-		return err
-	case never || req.Origin != "" || !strings.HasPrefix(string(req.KeySpec), "Aliyun_AES_") || req.DKMSInstanceID == "":
+	}
+	return err
+}
+
+// rotationOfNew decides how a new key is rotated where nobody did: every year, if it is in a software instance and can be rotated.
+func (c *cli) rotationOfNew(ctx context.Context, req *kmswire.CreateKeyRequest, never bool) error {
+	if req.EnableAutomaticRotation || never || req.Origin != "" || !strings.HasPrefix(string(req.KeySpec), "Aliyun_AES_") || req.DKMSInstanceID == "" {
 		return nil
 	}
-	err = pages(func(page kmswire.Page) ([]kmswire.KmsInstanceSummary, int, error) {
-		var answer kmswire.ListKmsInstancesResponse
-		err := c.call(ctx, "ListKmsInstances", &kmswire.ListKmsInstancesRequest{Page: page}, &answer)
-		return answer.KmsInstances.KmsInstance, answer.TotalCount, err
-	}, func(in kmswire.KmsInstanceSummary) error {
-		if in.KmsInstanceID == req.DKMSInstanceID && in.KmsInstanceType == "software" {
-			req.EnableAutomaticRotation, req.RotationInterval = true, defaultPeriod
-			return errEnough
-		}
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		return nil
+	in, err := c.instanceNamed(ctx, req.DKMSInstanceID)
+	if err == nil && in.KmsInstanceType == "software" {
+		req.EnableAutomaticRotation, req.RotationInterval = true, defaultPeriod
 	}
 	return err
 }
@@ -208,6 +201,9 @@ the time that keyward has been running, so that a key is never destroyed early; 
 			if !cmd.Flags().Changed("days") {
 				return usagef("--days is missing: for how many days may it still be taken back? 7 to 366")
 			}
+			if days < 7 || days > 366 {
+				return usagef("--days is 7 to 366, not %d", days)
+			}
 			ctx := cmd.Context()
 			question := fmt.Sprintf("%s and all that it encrypted will be lost after %d days. Delete it?", a[0], days)
 			if !c.canAsk() {
@@ -277,7 +273,11 @@ func (c *cli) showUse(ctx context.Context, key string) (*kmswire.KeyMetadata, er
 	if err != nil {
 		return nil, err
 	}
-	c.say("%s is a key for %s (%s, %s) in %s, made at %s", k.KeyID, k.KeyUsage, k.KeySpec, k.KeyState, k.DKMSInstanceID, k.CreationDate)
+	where := k.DKMSInstanceID
+	if where == "" {
+		where = "no instance"
+	}
+	c.say("%s is a key for %s (%s, %s) in %s, made at %s", k.KeyID, k.KeyUsage, k.KeySpec, k.KeyState, where, k.CreationDate)
 	if k.Description != "" {
 		c.say("  %s", k.Description)
 	}
@@ -303,7 +303,7 @@ func (c *cli) clockConfirmCmd() *cobra.Command {
 waiting for a day; and after the clock went back, instead of waiting until it says what it had said before.
 
 Look at another clock first. A key is still not destroyed before keyward has been running for the whole of its waiting time, whatever the clock
-says. Only the root of an account may do this, and it is audited.`,
+says. Only the root of the first account may do this, and it is audited.`,
 		Example: "  date\n  keywardctl clock confirm",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

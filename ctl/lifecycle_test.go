@@ -94,6 +94,7 @@ func TestRotationOfKeys(t *testing.T) {
 
 func TestDeletionOfKeys(t *testing.T) {
 	d := startFake(t)
+	d.usage.rows = someUsers
 	d.must(t, "key", "create", "--alias", "old", "--description", "the old one")
 	d.usage.rows = []kmswire.KeyAssociation{{ServiceName: "nginx.service", ServiceType: "Program", Unit: "nginx.service", Executable: "/usr/sbin/nginx", Calls: 7, LastCalledAt: "2026-05-01T00:00:00Z"}}
 	d.must(t, "key", "create")
@@ -108,7 +109,7 @@ func TestDeletionOfKeys(t *testing.T) {
 	}
 	d.must(t, "key", "unprotect", "alias/old")
 	_, talk = d.must(t, "key", "delete", "alias/old", "--days", "30", "--yes")
-	for _, want := range []string{"key-1", "Aliyun_AES_256", "the old one", "alias/old", "nginx.service (/usr/sbin/nginx), last", "disable it first", "destroyed at 2027-01-01T00:00:00Z", "key cancel-deletion alias/old"} {
+	for _, want := range []string{"key-1", "Aliyun_AES_256", "the old one", "alias/old", "nginx.service (/usr/sbin/nginx) as acs:ram::1:role/web", "disable it first", "destroyed at 2027-01-01T00:00:00Z", "key cancel-deletion alias/old"} {
 		if !strings.Contains(talk, want) {
 			t.Errorf("delete does not say %q:\n%s", want, talk)
 		}

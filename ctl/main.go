@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -101,7 +102,14 @@ Exit codes: ` + exitText() + ".",
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	f.BoolVar(&c.noProgress, "no-progress", false, "show no progress bar")
 	choices(root, "output", "table", "json")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef("%v", err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// What is wrong with a number is told by a function's name and the number once more.
+		text, _, _ := strings.Cut(err.Error(), ": strconv.")
+		if errors.Is(err, strconv.ErrRange) {
+			text += ": it is out of range"
+		}
+		return usagef("%s", text)
+	})
 
 	root.AddGroup(
 		&cobra.Group{ID: "use", Title: "Use keys:"},
@@ -166,7 +174,7 @@ func runGroup(cmd *cobra.Command, args []string) error {
 	cmd.SuggestionsMinimumDistance = 2
 	msg := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		msg += fmt.Sprintf("; did you mean %q?", strings.Join(near, `" or "`))
+		msg += fmt.Sprintf("; did you mean %s?", `"`+strings.Join(near, `" or "`)+`"`)
 	}
 	return usagef("%s", msg)
 }

@@ -217,7 +217,7 @@ func parsePEM(data []byte, spec kmswire.KeySpec) (material []byte, err error) {
 		switch {
 		case block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 			return nil, hint(errors.New("the private key is encrypted with a passphrase, which keywardctl does not ask for"),
-				"openssl pkey -in FILE | keywardctl key import KEY --material -")
+				"pipe openssl pkey -in FILE into the same command, with - for the file")
 		case block.Type == "EC PARAMETERS":
 			curve = block.Bytes
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
@@ -275,7 +275,7 @@ func parsePrivateKey(der []byte, spec kmswire.KeySpec, curve []byte) ([]byte, er
 	}
 	if outer[0].Tag != asn1.TagInteger {
 		return nil, hint(errors.New("it is no private key in the clear: a public key, or one encrypted with a passphrase"),
-			"openssl pkey -inform DER -in FILE | keywardctl key import KEY --material -")
+			"pipe openssl pkey -inform DER -in FILE into the same command, with - for the file")
 	}
 	switch outer[1].Tag {
 	case asn1.TagInteger:

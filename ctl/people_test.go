@@ -165,7 +165,7 @@ func TestPrincipalCommands(t *testing.T) {
 	if code, _, talk := d.ctl(t, "", "principal", "show", "user/bob"); code != exitNotFound || !strings.Contains(talk, "user/bob") {
 		t.Errorf("show nobody: %d, %q", code, talk)
 	}
-	if code, _, talk := d.ctl(t, "", "principal", "delete", "user/alice"); code != exitUsage || !strings.Contains(talk, "1 identity policies and 0 access keys") {
+	if code, _, talk := d.ctl(t, "", "principal", "delete", "user/alice"); code != exitUsage || !strings.Contains(talk, "identity policies (1) and access keys (0), which go with it") {
 		t.Errorf("delete without --yes: %d, %q", code, talk)
 	}
 	for args, want := range map[string]string{
@@ -294,6 +294,24 @@ func TestPolicyCommands(t *testing.T) {
 	}
 	if _, talk := d.must(t, "policy", "set", "key-3", "--signers", "user/build"); !strings.Contains(talk, "note:") || !strings.Contains(d.policies["key-3"], "AsymmetricSign") {
 		t.Errorf("roles: %q, %s", talk, d.policies["key-3"])
+	}
+
+	// In a shared instance the owner of the instance owns the key too, and the policies that are made here say so.
+	d.must(t, "key", "create", "--instance", "kst-theirs", "--users", "user/app", "--exclusive")
+	both := policy.KeyOwner{Account: fakeAccount, CoOwners: []string{"2000000000000002"}}
+	if got := d.policies["key-4"]; !strings.Contains(got, "acs:ram::2000000000000002:root") {
+		t.Errorf("roles of a new key in a shared instance: %s", got)
+	}
+	d.must(t, "policy", "set", "key-4", "--administrators", "acs:ram::2000000000000002:role/ops")
+	if got := d.policies["key-4"]; !strings.Contains(got, "acs:ram::2000000000000002:*") || !strings.Contains(got, "acs:ram::2000000000000002:role/ops") {
+		t.Errorf("roles in a shared instance: %s", got)
+	}
+	if code, _, talk := d.ctl(t, "", "policy", "reset", "key-4"); code != exitUsage || !strings.Contains(talk, "Every principal of accounts "+fakeAccount+" and 2000000000000002 may") {
+		t.Errorf("reset in a shared instance, unasked: %d, %q", code, talk)
+	}
+	d.must(t, "policy", "reset", "key-4", "--yes")
+	if d.policies["key-4"] != string(policy.Default(both)) {
+		t.Errorf("reset in a shared instance: %s", d.policies["key-4"])
 	}
 
 	// What is wrong is told with its place, and nothing is sent.

@@ -65,24 +65,17 @@ func (f *policyFlags) check(fileFlag string) error {
 	return nil
 }
 
-// text makes the policy of a key of owner, nil if no flag says anything. An empty owner is the caller's account.
-func (f *policyFlags) text(ctx context.Context, c *cli, fileFlag, owner string) ([]byte, error) {
-	if err := f.check(fileFlag); err != nil {
+// document reads the policy that a file has, nil if there is none. Nobody is asked for that.
+func (f *policyFlags) document(ctx context.Context, c *cli, fileFlag string) ([]byte, error) {
+	if err := f.check(fileFlag); err != nil || f.file == "" {
 		return nil, err
 	}
-	switch {
-	case f.file != "":
-		return c.readPolicy(ctx, f.file, policy.LoadKey)
-	case !f.hasRoles():
-		return nil, nil
-	}
+	return c.readPolicy(ctx, f.file, policy.LoadKey)
+}
+
+// build makes the policy of a key of owner out of the roles.
+func (f *policyFlags) build(ctx context.Context, c *cli, owner policy.KeyOwner) ([]byte, error) {
 	names := &principalNames{c: c}
-	if owner == "" {
-		var err error
-		if owner, err = names.account(ctx); err != nil {
-			return nil, err
-		}
-	}
 	roles := policy.Roles{Exclusive: f.exclusive}
 	for _, role := range []struct {
 		given []string
@@ -93,7 +86,7 @@ func (f *policyFlags) text(ctx context.Context, c *cli, fileFlag, owner string) 
 			return nil, err
 		}
 	}
-	text, err := policy.Build(policy.KeyOwner{Account: owner}, roles)
+	text, err := policy.Build(owner, roles)
 	if e, ok := errors.AsType[*policy.Error](err); ok {
 		return nil, usagef("%s: %s", roleFlags.Replace(e.Path), strings.NewReplacer("one of Users", "one of --users", "one of OtherAccountUsers", "one of --other-account-users").Replace(e.Reason))
 	}
@@ -172,11 +165,19 @@ The root of the account that owns the key can always show and replace the policy
 			if f.file == "" && !f.hasRoles() {
 				return usagef("--file or a role is missing; keywardctl policy reset KEY goes back to the default policy")
 			}
-			if err := f.check("file"); err != nil {
+			document, err := f.document(cmd.Context(), c, "file")
+			if err != nil {
 				return err
 			}
-			return c.setPolicy(cmd.Context(), a[0], func(ctx context.Context, k *kmswire.KeyMetadata) ([]byte, error) {
-				return f.text(ctx, c, "file", k.Creator)
+			return c.setPolicy(cmd.Context(), a[0], func(ctx context.Context, id string) ([]byte, error) {
+				if document != nil {
+					return document, nil
+				}
+				owner, err := c.ownerOfKey(ctx, id)
+				if err != nil {
+					return nil, err
+				}
+				return f.build(ctx, c, owner)
 			}, func() {
 				c.say("%s has a new policy", a[0])
 				f.warn(c)
@@ -188,35 +189,57 @@ The root of the account that owns the key can always show and replace the policy
 }
 
 // setPolicy gives a key the policy that text makes, and tells.
-func (c *cli) setPolicy(ctx context.Context, key string, text func(context.Context, *kmswire.KeyMetadata) ([]byte, error), tell func()) error {
-	k, err := c.describe(ctx, key)
+func (c *cli) setPolicy(ctx context.Context, key string, text func(ctx context.Context, id string) ([]byte, error), tell func()) error {
+	id, err := c.keyID(ctx, key)
 	if err != nil {
 		return err
 	}
-	document, err := text(ctx, k)
+	document, err := text(ctx, id)
 	if err != nil {
 		return err
 	}
 	var answer kmswire.EmptyResponse
-	if err := c.call(ctx, "SetKeyPolicy", &kmswire.SetKeyPolicyRequest{KeyID: k.KeyID, Policy: document}, &answer); err != nil {
+	if err := c.call(ctx, "SetKeyPolicy", &kmswire.SetKeyPolicyRequest{KeyID: id, Policy: document}, &answer); err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	tell()
 	return c.print(answer, func() error { return nil })
 }
 
+// ownerOfKey asks whose a key is. The root of its account may ask whatever the key's policy says, so that it can replace that.
+func (c *cli) ownerOfKey(ctx context.Context, id string) (policy.KeyOwner, error) {
+	var answer kmswire.GetKeyPolicyResponse
+	if err := c.call(ctx, "GetKeyPolicy", &kmswire.GetKeyPolicyRequest{KeyID: id}, &answer); err != nil {
+		return policy.KeyOwner{}, fmt.Errorf("%s: %w", id, err)
+	}
+	owners := answer.Owners.Account
+	if len(owners) == 0 {
+		return policy.KeyOwner{}, fmt.Errorf("the daemon does not say who owns %s; is it an older one?", id)
+	}
+	return policy.KeyOwner{Account: owners[0], CoOwners: owners[1:]}, nil
+}
+
 func (c *cli) policyResetCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:               "reset KEY",
-		Short:             "Give a key the default policy again",
-		Long:              "Give a key the default policy again: every principal of the account that owns it may do everything with it.",
+		Use:   "reset KEY",
+		Short: "Give a key the default policy again",
+		Long: `Give a key the default policy again: every principal of the account that owns it may do everything with it. A key in a shared instance
+is owned by the instance's owner too.`,
 		Example:           "  keywardctl policy reset alias/app/db",
 		Args:              args("KEY"),
 		ValidArgsFunction: firstOnly(c.completeKeys),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return c.setPolicy(cmd.Context(), a[0], func(ctx context.Context, k *kmswire.KeyMetadata) ([]byte, error) {
-				err := c.confirm(ctx, fmt.Sprintf("Every principal of account %s may then do everything with %s, and nobody else anything. Go on?", k.Creator, a[0]))
-				return policy.Default(policy.KeyOwner{Account: k.Creator}), err
+			return c.setPolicy(cmd.Context(), a[0], func(ctx context.Context, id string) ([]byte, error) {
+				owner, err := c.ownerOfKey(ctx, id)
+				if err != nil {
+					return nil, err
+				}
+				of := "account " + owner.Account
+				if len(owner.CoOwners) > 0 {
+					of = "accounts " + strings.Join(append([]string{owner.Account}, owner.CoOwners...), " and ")
+				}
+				err = c.confirm(ctx, fmt.Sprintf("Every principal of %s may then do everything with %s, and nobody else anything. Go on?", of, a[0]))
+				return policy.Default(owner), err
 			}, func() { c.say("%s has the default policy", a[0]) })
 		},
 	}

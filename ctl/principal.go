@@ -287,8 +287,11 @@ policies that name it too: take it out of them as well.
 				return err
 			}
 			if p.Recorded {
-				if err := c.confirm(ctx, fmt.Sprintf("%s has %d identity policies and %d access keys, which go with it; what signs requests with them stops working. Remove it?",
-					arn, len(p.Policies), len(p.AccessKeys))); err != nil {
+				with := "no identity policies and no access keys"
+				if len(p.Policies)+len(p.AccessKeys) > 0 {
+					with = fmt.Sprintf("identity policies (%d) and access keys (%d), which go with it; what signs requests with them stops working", len(p.Policies), len(p.AccessKeys))
+				}
+				if err := c.confirm(ctx, fmt.Sprintf("%s has %s. Remove it?", arn, with)); err != nil {
 					return err
 				}
 			}

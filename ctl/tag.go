@@ -101,7 +101,7 @@ func (c *cli) tagRemoveCmd() *cobra.Command {
 			if err := c.call(ctx, "UntagResource", &kmswire.UntagResourceRequest{KeyID: id, TagKeys: string(names)}, &answer); err != nil {
 				return fmt.Errorf("%s: %w", a[0], err)
 			}
-			c.say("%s has no tag %s", a[0], strings.Join(a[1:], ", "))
+			c.say("%s has no tag %s any more", a[0], strings.Join(a[1:], ", "))
 			return c.print(answer, func() error { return nil })
 		},
 	}

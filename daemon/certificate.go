@@ -96,8 +96,12 @@ type keyService interface {
 
 // ownActor is the daemon itself, as the root of an account.
 func ownActor(account string) *kms.Actor {
+	program, err := os.Executable()
+	if err != nil {
+		program = ownProgram // still itself, with a name that says less
+	}
 	return &kms.Actor{Principal: "acs:ram::" + account + ":root", Account: account, Door: kms.DoorAPI,
-		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid()), Executable: ownProgram}
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), PID: int32(os.Getpid()), Executable: program}
 }
 
 // keywardCertificate reads a certificate and finds the version of the listener's key that it is for.

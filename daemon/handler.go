@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	stdlog "log"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +25,7 @@ func kmsHandler(svc *kms.Service, log zerolog.Logger) http.Handler {
 }
 
 // route is one call of the administration. serve gives the answer, which is JSON unless it is an http.Handler. A call with
-// an action changes something: only the root of an account may make it, and it is audited under that name. With the action
+// an action changes something: only the root of the first account may make it, and it is audited under that name. With the action
 // byService, the service says who may make it, and audits it.
 type route struct {
 	method, path string
@@ -203,7 +205,25 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	case len(st.Problems) > 0:
 		st.State = admin.Degraded
 	}
+	if actor.Account != c.FirstAccount() {
+		forTenant(st, c, actor.Account)
+	}
 	return st
+}
+
+// forTenant takes out of a status what is no business of an account that does not run the appliance: the instances of others, and
+// texts that name their keys and records.
+func forTenant(st *admin.Status, c *config.Config, account string) {
+	st.Instances = []admin.Instance{}
+	for _, in := range c.Instances {
+		if in.Account == account || slices.Contains(in.SharedWith, account) {
+			st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		}
+	}
+	st.Store.Problem, st.Store.Damaged = "", nil
+	if n := len(st.Problems); n > 0 {
+		st.Problems = []string{fmt.Sprintf("%d things want the appliance's administrator, %s", n, rootOf(c.FirstAccount()))}
+	}
 }
 
 func (s *server) members() []admin.Member {

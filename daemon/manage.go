@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -108,7 +107,7 @@ func (s *server) run(rt *route, r *http.Request, actor *kms.Actor) (any, *failur
 		event.Detail = event.Detail[:maxMemberName]
 	}
 	var answer any
-	f := mayManage(actor)
+	f := s.mayManage(actor)
 	if f == nil {
 		if unkept := s.keep(r.Context(), &event, "nothing was done"); unkept != nil {
 			return nil, unkept
@@ -138,13 +137,15 @@ func (s *server) keep(ctx context.Context, e *kms.AuditEvent, consequence string
 	return nil
 }
 
-// mayManage lets the root of an account change the appliance.
-func mayManage(actor *kms.Actor) *failure {
-	if actor.Principal == rootOf(actor.Account) {
+// mayManage lets the appliance's administrator change it: the root of the first account. All accounts live on it, so the roots of
+// the others are users of it like any other.
+func (s *server) mayManage(actor *kms.Actor) *failure {
+	administrator := rootOf(s.config.Load().FirstAccount())
+	if actor.Principal == administrator {
 		return nil
 	}
-	return failf(kms.Denied, "you are %s, and only the root of an account may do this: run it as the Unix user root, or as one that a [[peer]] row maps to %s",
-		actor.Principal, rootOf(actor.Account))
+	return failf(kms.Denied, "you are %s, and only the appliance's administrator may do this: run it as the Unix user root, or as one that a [[peer]] row maps to %s",
+		actor.Principal, administrator)
 }
 
 // member finds the member that a call is about.
@@ -326,7 +327,7 @@ func (s *server) serveReload(*http.Request) (any, *failure) {
 	case err != nil:
 		return nil, &failure{kms.InvalidParameter, err.Error()}
 	}
-	return admin.Reloaded{NeedRestart: slices.Concat([]string{}, waiting)}, nil
+	return admin.Reloaded{NeedRestart: append([]string{}, waiting...)}, nil
 }
 
 // readBody reads the body of a request, of at most limit octets. Its buffer never grows, so that the caller can wipe all of it.

@@ -209,7 +209,7 @@ func TestWhoMayManage(t *testing.T) {
 		if rt.action == byService {
 			continue // see TestWhoMayManagePrincipals
 		}
-		if rec.Code != http.StatusForbidden || !strings.Contains(rec.Body.String(), "user/plain, and only the root of an account") {
+		if rec.Code != http.StatusForbidden || !strings.Contains(rec.Body.String(), "user/plain, and only the appliance's administrator") {
 			t.Errorf("%s %s: %d, %s", rt.method, path, rec.Code, rec.Body)
 		}
 		if got := fmt.Sprint(a.audited(t, rt.action)); got != "[denied by policy]" {

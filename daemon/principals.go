@@ -111,6 +111,14 @@ func (t *peerTable) principals(account string) []string {
 	return slices.Compact(list)
 }
 
+// mentioned refuses a principal that nothing says anything of: neither a record nor a [[peer]] row, and that is no root.
+func (s *server) mentioned(p *keystore.Principal) *failure {
+	if p.Absent && p.ARN != rootOf(p.Account) && !slices.Contains(s.peers.Load().principals(p.Account), p.ARN) {
+		return failf(kms.ResourceNotFound, "there is no principal %s", p.ARN)
+	}
+	return nil
+}
+
 func (s *server) wirePrincipal(p *keystore.Principal) admin.Principal {
 	out := admin.Principal{ARN: p.ARN, Account: p.Account, Description: p.Description, Recorded: !p.Absent, Created: p.Created, Policies: []string{},
 		AccessKeys: append([]string{}, p.AccessKeys...), Mapped: slices.Contains(s.peers.Load().principals(p.Account), p.ARN)}
@@ -153,6 +161,9 @@ func (s *server) servePolicies(r *http.Request) (any, *failure) {
 	if err != nil {
 		return nil, serviceFailure(err)
 	}
+	if f := s.mentioned(record); f != nil {
+		return nil, f
+	}
 	out := admin.Policies{Policies: []admin.IdentityPolicy{}}
 	for _, o := range record.Policies {
 		out.Policies = append(out.Policies, admin.IdentityPolicy{Name: o.Name, Document: json.RawMessage(o.Document)})
@@ -178,7 +189,14 @@ func (s *server) detachPolicy(r *http.Request) (any, *failure) {
 
 func (s *server) listAccessKeys(r *http.Request) (any, *failure) {
 	p, actor := s.people(r)
-	list, err := p.AccessKeys(r.Context(), actor, r.URL.Query().Get("principal"))
+	record, err := p.Get(r.Context(), actor, r.URL.Query().Get("principal"))
+	if err != nil {
+		return nil, serviceFailure(err)
+	}
+	if f := s.mentioned(record); f != nil {
+		return nil, f
+	}
+	list, err := p.AccessKeys(r.Context(), actor, record.ARN)
 	if err != nil {
 		return nil, serviceFailure(err)
 	}
@@ -282,7 +300,7 @@ func (s *server) simulate(r *http.Request) (any, *failure) {
 	}
 	out := admin.Simulated{Allowed: d.Allowed, Reason: d.Reason, Policies: []admin.PolicyTrace{wireTrace("key policy", &d.KeyPolicy)}}
 	for i := range d.Identity {
-		out.Policies = append(out.Policies, wireTrace(fmt.Sprintf("identity policy %d (%s)", i, d.Policies[i]), &d.Identity[i]))
+		out.Policies = append(out.Policies, wireTrace("identity policy "+d.Policies[i], &d.Identity[i]))
 	}
 	return out, nil
 }

@@ -142,7 +142,7 @@ func TestPrincipals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !d.Allowed || len(d.Policies) != 2 || d.Policies[1].Policy != "identity policy 0 (make)" || !d.Policies[1].Statements[0].Matched {
+	if !d.Allowed || len(d.Policies) != 2 || d.Policies[1].Policy != "identity policy make" || !d.Policies[1].Statements[0].Matched {
 		t.Errorf("simulated: %+v", d)
 	}
 	if err := c.DetachPolicy(ctx, alice, "make"); err != nil {

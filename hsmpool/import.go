@@ -58,6 +58,10 @@ type ImportRequest struct {
 	Usage      Usage
 	Member     string // of a pinned key: the member whose token is to hold it
 	ObjectID   []byte // of a pinned key: CKA_ID
+
+	// Same says whether the material with this Imported.Check is the one that is wanted; nil if any is. Other material gives
+	// KindBadData, after the same work in the HSM as material that is not good at all.
+	Same func(check []byte) bool
 }
 
 // Imported is an imported key.
@@ -77,7 +81,7 @@ type Imported struct {
 // public exponent under 65537. With Member it makes a token object there, like GeneratePinned: that is never repeated by
 // itself once the object may be there, and after KindUnavailable DestroyPinned makes sure.
 //
-// PKCS#1 v1.5 gives one error whatever was wrong, and does the same work; but that material was good shows, as a key then
+// PKCS#1 v1.5 gives one error whatever was wrong, other material than Same wants too, and does the same work; but that material was good shows, as a key then
 // is there. So a caller must let only those import who may make keys, and should offer OAEP first.
 func (p *Pool) Import(ctx context.Context, r *ImportRequest) (*Imported, error) {
 	key := &Key{ID: newName("import"), Type: r.Type, Usage: r.Usage, Member: r.Member, ObjectID: r.ObjectID}
@@ -86,31 +90,57 @@ func (p *Pool) Import(ctx context.Context, r *ImportRequest) (*Imported, error) 
 	}
 	made := &ticket{task: task{op: opImport, key: key, in: r.Ciphertext, from: r.Transport, algorithm: r.Algorithm}}
 	if r.Member != "" {
-		made.op = opImportPinned
 		var e *Error
 		if made.only, e = p.memberNamed(r.Member); e != nil {
 			return nil, e
 		}
+		if r.Same != nil { // it is looked at before there is an object
+			tried := &ticket{task: made.task, only: made.only}
+			tried.key = &Key{ID: newName("import"), Type: r.Type, Usage: r.Usage}
+			if e := p.do(ctx, tried); e != nil {
+				return nil, e
+			}
+			if !r.Same(checkOf(tried)) {
+				return nil, otherMaterial(tried)
+			}
+		}
+		made.op = opImportPinned
 	}
 	if e := p.do(ctx, made); e != nil {
 		return nil, e
+	}
+	i := &Imported{Wrapped: made.out, Member: r.Member, ObjectID: r.ObjectID, Check: checkOf(made)}
+	if len(i.Check) != checkSize {
+		return nil, errImpossible
+	}
+	if r.Same != nil && !r.Same(i.Check) {
+		return nil, otherMaterial(made)
 	}
 	if r.Member == "" {
 		if e := p.proveElsewhere(ctx, made); e != nil {
 			return nil, e
 		}
 	}
-	i := &Imported{Wrapped: made.out, Member: r.Member, ObjectID: r.ObjectID}
-	if keyTypes[r.Type].class == classAES {
-		i.Check = made.pub
-	} else {
-		sum := sha256.Sum256(made.pub)
-		i.PublicKey, i.Check = made.pub, sum[:]
-	}
-	if len(i.Check) != checkSize {
-		return nil, errImpossible
+	if keyTypes[r.Type].class != classAES {
+		i.PublicKey = made.pub
 	}
 	return i, nil
+}
+
+// otherMaterial is badMaterial as the worker would have given it.
+func otherMaterial(made *ticket) *Error {
+	e := badMaterial()
+	e.Member = made.to.m.cfg.Name
+	return e
+}
+
+// checkOf gives the Check of material that was imported.
+func checkOf(made *ticket) []byte {
+	if keyTypes[made.key.Type].class == classAES {
+		return made.pub
+	}
+	sum := sha256.Sum256(made.pub)
+	return sum[:]
 }
 
 // checkImport checks an import before anything is called.

@@ -871,3 +871,68 @@ func TestPinnedImportCrash(t *testing.T) {
 		}
 	}
 }
+
+// TestImportSameNoOracle: when one material is wanted, another that is good as such gets the answer of what is not, after the same
+// calls into the module, and no token object is ever made of it.
+func TestImportSameNoOracle(t *testing.T) {
+	h := hsmtest.New(t, "a", "b")
+	h.Ceremony(t)
+	c := h.Config()
+	c.Probe = time.Hour
+	m := faulty.New(t, hsmtest.Module)
+	for i := range c.Members {
+		c.Members[i].Module = m.Path
+	}
+	p := hsmtest.OpenConfig(t, c)
+	transport, pub := transportKey(t, p)
+	const a = hsmpool.ImportPKCS1
+	own, other := encryptMaterial(t, pub, a, bytes.Repeat([]byte{7}, 32)), encryptMaterial(t, pub, a, bytes.Repeat([]byte{8}, 32))
+	broken := bytes.Clone(own)
+	broken[100] ^= 1
+	_, first, err := doImport(t, p, transport, a, own, imported{hsmpool.AES256, hsmpool.UseEncrypt}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	functions := []string{"C_UnwrapKey", "C_WrapKey", "C_GenerateKey", "C_EncryptInit", "C_DecryptInit", "C_Decrypt", "C_GetAttributeValue", "C_FindObjectsInit"}
+	for _, pinned := range []bool{false, true} {
+		r := &hsmpool.ImportRequest{Transport: transport, Algorithm: a, Type: hsmpool.AES256, Usage: hsmpool.UseEncrypt,
+			Same: func(check []byte) bool { return bytes.Equal(check, first.Check) }}
+		if pinned {
+			r.Member, r.ObjectID = "b", []byte("same")
+		}
+		var counts [2][]int
+		var texts [2]string
+		for i, ciphertext := range [][]byte{broken, other} {
+			r.Ciphertext = ciphertext
+			for _, fn := range functions {
+				counts[i] = append(counts[i], -m.Calls(fn))
+			}
+			_, err := p.Import(testContext(t), r)
+			for j, fn := range functions {
+				counts[i][j] += m.Calls(fn)
+			}
+			if hsmpool.KindOf(err) != hsmpool.KindBadData {
+				t.Fatalf("pinned %t, ciphertext %d: %v", pinned, i, err)
+			}
+			texts[i] = err.Error()
+		}
+		if texts[0] != texts[1] || !slices.Equal(counts[0], counts[1]) {
+			t.Errorf("pinned %t: badly padded %q, calls of %v %v; other material %q, %v", pinned, texts[0], functions, counts[0], texts[1], counts[1])
+		}
+		if pinned {
+			if n, err := p.DestroyPinned(testContext(t), "b", r.ObjectID); err != nil || n != 0 {
+				t.Errorf("%d objects were made, %v", n, err)
+			}
+		}
+		r.Ciphertext = own
+		i, err := importAgain(t, p, r)
+		if err != nil || !bytes.Equal(i.Check, first.Check) {
+			t.Errorf("pinned %t: the material that is wanted: %+v, %v", pinned, i, err)
+		}
+		if pinned {
+			if n, err := p.DestroyPinned(testContext(t), "b", r.ObjectID); err != nil || n != 1 {
+				t.Errorf("%d objects of the material that is wanted, %v", n, err)
+			}
+		}
+	}
+}

@@ -222,6 +222,12 @@ func TestKeyPolicies(t *testing.T) {
 	if get() != text {
 		t.Errorf("the policy came back as %s", get())
 	}
+	// The default policy is no policy of the key's own: what owns the key later counts.
+	f.setPolicy(k.KeyID, string(policy.Default(policy.KeyOwner{Account: testAccount})))
+	if kept, err := f.db.Key(ctx, k.KeyID); err != nil || kept.Policy != "" {
+		t.Errorf("the default policy is kept as %+v, %v", kept, err)
+	}
+	f.setPolicy(k.KeyID, text)
 	_, err := f.GetKeyPolicy(ctx, root, &kmswire.GetKeyPolicyRequest{KeyID: k.KeyID, PolicyName: "other"})
 	wantCode(t, "another name", err, ResourceNotFound)
 	_, err = f.SetKeyPolicy(ctx, root, &kmswire.SetKeyPolicyRequest{KeyID: k.KeyID, PolicyName: "other", Policy: json.RawMessage(text)})

@@ -64,7 +64,13 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	allowed := c.isServiceOf(k)
 	if !allowed {
 		var err error
-		if allowed, err = c.permits(k, act); err != nil {
+		allowed, err = c.permits(k, act)
+		if c.actor.Account != k.Account && (errors.Is(err, KeyUnavailable) || errors.Is(err, Denied)) {
+			missing := keyNotFound(k.ID)
+			missing.Err = err // a policy can't be read: the log says so, the caller may not know that there is one
+			return grant{}, missing
+		}
+		if err != nil {
 			return grant{}, err
 		}
 	}
@@ -72,7 +78,7 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 		if c.actor.Account != k.Account {
 			return grant{}, keyNotFound(k.ID)
 		}
-		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it; keywardctl policy simulate says why", c.actor.Principal, act.name, k.ID)
+		return grant{}, Errorf(Denied, "no policy lets %s do kms:%s with %s, or one denies it", c.actor.Principal, act.name, k.ID)
 	}
 	if err := c.checkRole(k, act); err != nil {
 		return grant{}, err

@@ -29,9 +29,10 @@ func checkClientToken(token string) error {
 	return nil
 }
 
-// tokenHash is what is kept of a token, which may have been made from something that is nobody's business.
+// tokenHash is what is kept of a token, which may have been made from something that is nobody's business. A token is its caller's own:
+// another one's would give a key that this caller may not be allowed to know.
 func (c *call) tokenHash(token string) (string, error) {
-	sum, err := c.store.Fingerprint("client token", []byte(c.actor.Account), []byte(token))
+	sum, err := c.store.Fingerprint("client token", []byte(c.actor.Principal), []byte(token))
 	if err != nil {
 		return "", storeError(err)
 	}

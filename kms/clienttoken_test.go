@@ -92,6 +92,18 @@ func TestClientToken(t *testing.T) {
 	wantCode(t, "the alias under another token", err, AliasExists)
 	_, err = f.createWith(user, "t-1", full)
 	wantCode(t, "somebody who may not create", err, Denied)
+	// Somebody who may make keys need not be allowed to see this one.
+	if _, err := f.Principals().Create(ctx, root, user.Principal, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Principals().AttachPolicy(ctx, root, user.Principal, "makes", identityPolicyText("Allow", "kms:CreateKey", "*")); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := f.createWith(user, "t-1", func(r *kmswire.CreateKeyRequest) { full(r); r.AliasName = "" }); err != nil || id == first {
+		t.Errorf("the token of another principal: %s %v", id, err)
+	}
+	_, err = f.createWith(user, "t-1x", full)
+	wantCode(t, "the alias of the token of another principal", err, AliasExists)
 	f.SetInstances([]Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 1, SharedWith: []string{other.Account}}})
 	if id, err := f.createWith(other, "t-1", full); err != nil || id == first {
 		t.Errorf("the token of another account: %s %v", id, err)

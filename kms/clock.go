@@ -217,12 +217,12 @@ func (s *Service) ClockTrusted() error {
 // What nobody calls for, as this and what the schedule does, is no action of the API, and has no row among them.
 var actClockStep = &action{name: "ClockStep", kind: kindManage}
 
-// ConfirmClock is an operator's word that the wall clock is right as it is, in spite of its steps. Only an account's root may
-// give it. A clock from before the program was made is refused all the same. It keeps no event of it: whoever calls it does,
+// ConfirmClock is an operator's word that the wall clock is right as it is, in spite of its steps. Only the root of the first
+// account may give it, which is the appliance's administrator: all keys of all accounts hang on the clock. A clock from before the program was made is refused all the same. It keeps no event of it: whoever calls it does,
 // as the administration does with all its calls.
 func (s *Service) ConfirmClock(ctx context.Context, actor *Actor) error {
-	if actor == nil || !isRoot(actor) {
-		return Errorf(Denied, "only the root of an account may vouch for the clock")
+	if actor == nil || !isRoot(actor) || actor.Account != s.account {
+		return Errorf(Denied, "only the root of account %s may vouch for the clock", s.account)
 	}
 	s.tick(ctx) // a step that was not seen yet is confirmed too
 	k := s.clock

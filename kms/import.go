@@ -152,6 +152,10 @@ func (c *call) importMaterial(req *kmswire.ImportKeyMaterialRequest, first bool)
 		m.key.MaterialAfter = c.clock.after(expires.Sub(now))
 	}
 	if old == nil {
+		// A full instance is told before anything is unwrapped, not by material that could be kept but for that.
+		if err := c.roomForKey(c.ctx, g.key); err != nil {
+			return err
+		}
 		m.version = keystore.Version{ID: newVersionID(g.key.ID), KeyID: g.key.ID, Created: now}
 		m.key.Versions, m.key.LastRotation = 1, now
 		if g.spec.symmetric() {
@@ -218,17 +222,28 @@ type importedMaterial struct {
 }
 
 // bind makes the material that parts tell of the key's own if there was none before, or says whether it is the same as then: 1, else 0.
+// It may be asked again.
 func (s *Service) bind(m *importedMaterial, parts ...[]byte) (same int, err error) {
 	print, err := s.store.Fingerprint(materialPrint, append([][]byte{[]byte(m.key.ID)}, parts...)...)
 	if err != nil {
 		return 0, storeError(err)
 	}
-	bound := m.key.Fingerprint
 	m.key.Fingerprint = print
-	if bound == nil {
+	if m.grant.key.Fingerprint == nil {
 		return 1, nil
 	}
-	return subtle.ConstantTimeCompare(print, bound), nil
+	return subtle.ConstantTimeCompare(print, m.grant.key.Fingerprint), nil
+}
+
+// refuse refuses material that is not good, after a commit that changes nothing. So if good material could not be kept now, because
+// the disk is full or somebody else changed the key, that is the answer to any: it would tell good padding from bad as often
+// as anybody likes, without the key being bound.
+func (c *call) refuse(m *importedMaterial) error {
+	err := c.store.Change().At(c.now()).UpdateKey(m.grant.key, m.grant.key).Commit(c.ctx)
+	if err != nil {
+		return c.commitError(m.grant.key, err)
+	}
+	return errMaterial(m.grant)
 }
 
 // record puts what an import changes into ch.
@@ -260,7 +275,7 @@ func (c *call) importSoftware(m *importedMaterial) error {
 		return err
 	}
 	if good != 1 {
-		return errMaterial(m.grant)
+		return c.refuse(m)
 	}
 	ch := c.store.Change().At(c.now())
 	m.record(ch)
@@ -356,20 +371,29 @@ func (c *call) importHardware(m *importedMaterial) error {
 		Transport: &hsmpool.Key{ID: newIntentID(), Type: hsmpool.RSA2048, Usage: hsmpool.UseUnwrap, Wrapped: m.token.private},
 		Algorithm: m.token.wrapping.hsm, Ciphertext: m.wrapped, Type: m.spec.hsm, Usage: hsmUsage(&m.key),
 	}
+	var unknown error
+	if m.grant.key.Fingerprint != nil {
+		request.Same = func(check []byte) bool {
+			same, err := c.bind(m, check)
+			unknown = err
+			return err == nil && same == 1
+		}
+	}
 	var dropped *keystore.Intent
 	err := c.announced(&m.key, &m.version, intentImport, func(intent *keystore.Intent) error {
 		if intent.Member != "" {
 			request.Member, request.ObjectID = intent.Member, intentObjectID(intent)
 		}
 		made, err := c.pool.Import(c.ctx, &request)
+		if unknown != nil {
+			return unknown
+		}
 		if err != nil {
 			return poolError(err, errMaterial(m.grant))
 		}
-		same, err := c.bind(m, made.Check)
-		if err != nil {
+		if same, err := c.bind(m, made.Check); err != nil {
 			return err
-		}
-		if same != 1 {
+		} else if same != 1 { // Import has asked
 			return errMaterial(m.grant)
 		}
 		m.version.Wrapped, m.version.Member, m.version.ObjectID, m.version.PublicKey = made.Wrapped, made.Member, made.ObjectID, made.PublicKey
@@ -381,6 +405,9 @@ func (c *call) importHardware(m *importedMaterial) error {
 			ch.PutIntent(dropped)
 		}
 	})
+	if errors.Is(err, InvalidKeyMaterial) {
+		return c.refuse(m)
+	}
 	if err == nil && dropped != nil {
 		c.abandon(dropped)
 	}

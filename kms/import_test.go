@@ -1012,3 +1012,46 @@ func FuzzParseImported(f *testing.F) {
 		}
 	})
 }
+
+// PKCS#1 v1.5: where a good import can't be kept, well padded or not has one answer too. Else a key that is never bound would
+// say it as often as anybody likes.
+func TestImportPaddingOracleWithoutCommit(t *testing.T) {
+	ctx := context.Background()
+	ask := func(t *testing.T, s *Service, instance string, before func()) {
+		t.Helper()
+		made, err := s.CreateKey(ctx, root, &kmswire.CreateKeyRequest{DKMSInstanceID: instance, Origin: kmswire.OriginExternal})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := made.KeyMetadata.KeyID
+		p, err := s.GetParametersForImport(ctx, root, &kmswire.GetParametersForImportRequest{KeyID: id, WrappingAlgorithm: kmswire.WrapPKCS1, WrappingKeySpec: kmswire.RSA2048})
+		if err != nil {
+			t.Fatal(err)
+		}
+		good := wrapFor(t, p, kmswire.WrapPKCS1, randomOctets(32))
+		broken := bytes.Clone(good)
+		broken[100] ^= 1
+		var answers []string
+		for _, wrapped := range [][]byte{good, broken} {
+			before()
+			_, err := s.ImportKeyMaterial(ctx, root, &kmswire.ImportKeyMaterialRequest{KeyID: id, ImportToken: p.ImportToken, EncryptedKeyMaterial: wrapped})
+			answers = append(answers, fmt.Sprint(err))
+		}
+		if answers[0] != answers[1] || answers[0] == "<nil>" {
+			t.Errorf("well padded: %s; not: %s", answers[0], answers[1])
+		}
+	}
+	t.Run("full instance", func(t *testing.T) {
+		f := newStoreFixture(t, Instance{ID: "kst-a", Type: SoftwareInstance, Keys: 1})
+		f.make("kst-a", root)
+		ask(t, f.Service, "kst-a", func() {})
+	})
+	t.Run("no commits", func(t *testing.T) {
+		w := newWorld(t, nil)
+		ask(t, w.Service, "kst-software", func() {
+			w.disk.mu.Lock()
+			defer w.disk.mu.Unlock()
+			w.disk.budget = 0
+		})
+	})
+}

@@ -241,7 +241,7 @@ func (s *Service) charge(g grant, n int) error {
 	if l == nil || l.take(s.uptime(), n) {
 		return nil
 	}
-	return Errorf(Throttled, "the keys of %s do at most %d operations a second together, and these are used up; try again a moment later, or have qps raised in its [[instance]] row",
+	return Errorf(Throttled, "the keys of %s do at most %d operations a second together, and these are used up; have qps raised in its [[instance]] row",
 		g.key.Instance, l.perSecond)
 }
 

@@ -363,6 +363,10 @@ func TestSharing(t *testing.T) {
 			t.Errorf("owners of %s are %v, want %v", row.id, got, row.want)
 		}
 	}
+	// Whoever sees the policy is told whose the key is.
+	if r, err := f.GetKeyPolicy(ctx, root, &kmswire.GetKeyPolicyRequest{KeyID: theirs.Arn}); err != nil || !slices.Equal(r.Owners.Account, []string{sharerAccount, testAccount}) {
+		t.Errorf("GetKeyPolicy of the sharer's key: %+v, %v", r, err)
+	}
 	// Names are each account's own, also in a shared instance.
 	for _, actor := range []*Actor{root, sharer} {
 		if _, err := f.CreateKey(ctx, actor, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-shared", AliasName: "alias/db"}); err != nil {

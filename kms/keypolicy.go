@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"context"
 
 	"github.com/keyward/keyward/keystore"
@@ -26,14 +27,15 @@ func (s *Service) SetKeyPolicy(ctx context.Context, actor *Actor, req *kmswire.S
 		if err != nil {
 			return nil, err
 		}
+		text := ownPolicy(req.Policy, owner)
 		_, err = c.updateKey(req.KeyID, func(k *keystore.Key) {
-			k.Policy, k.OtherAccounts = string(req.Policy), doc.OtherAccounts(owner)
+			k.Policy, k.OtherAccounts = text, doc.OtherAccounts(owner)
 		})
 		return &kmswire.EmptyResponse{}, err
 	})
 }
 
-// GetKeyPolicy gives the policy of a key; of one that has none of its own, the default one.
+// GetKeyPolicy gives the policy of a key; of one that has none of its own, the default one. It tells who owns the key, too.
 func (s *Service) GetKeyPolicy(ctx context.Context, actor *Actor, req *kmswire.GetKeyPolicyRequest) (*kmswire.GetKeyPolicyResponse, error) {
 	return audited(s, ctx, actor, actGetKeyPolicy, false, func(c *call) (*kmswire.GetKeyPolicyResponse, error) {
 		g, err := c.authorizeManage(req.KeyID)
@@ -46,12 +48,23 @@ func (s *Service) GetKeyPolicy(ctx context.Context, actor *Actor, req *kmswire.G
 		if req.PolicyName != "" && req.PolicyName != kmswire.DefaultPolicyName {
 			return nil, Errorf(ResourceNotFound, "%s has no policy %q; its one policy is called %s", g.key.ID, req.PolicyName, kmswire.DefaultPolicyName)
 		}
-		text := g.key.Policy
-		if text == "" {
-			text = string(policy.Default(s.keyOwner(g.key)))
+		owner := s.keyOwner(g.key)
+		out := &kmswire.GetKeyPolicyResponse{Policy: g.key.Policy}
+		if out.Policy == "" {
+			out.Policy = string(policy.Default(owner))
 		}
-		return &kmswire.GetKeyPolicyResponse{Policy: text}, nil
+		out.Owners.Account = append([]string{owner.Account}, owner.CoOwners...)
+		return out, nil
 	})
+}
+
+// ownPolicy is what a key keeps of a policy that it is given. The default one is kept as none, so that it goes on following who
+// owns the key.
+func ownPolicy(text []byte, owner policy.KeyOwner) string {
+	if bytes.Equal(text, policy.Default(owner)) {
+		return ""
+	}
+	return string(text)
 }
 
 // noPolicy says that a key is in no instance, and so has no policy (reference section 6.8).
@@ -80,7 +93,7 @@ func (c *call) draftPolicy(d *draft, req *kmswire.CreateKeyRequest) error {
 	if err != nil {
 		return err
 	}
-	d.key.Policy, d.key.OtherAccounts = string(req.Policy), doc.OtherAccounts(owner)
+	d.key.Policy, d.key.OtherAccounts = ownPolicy(req.Policy, owner), doc.OtherAccounts(owner)
 	return nil
 }
 

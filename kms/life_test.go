@@ -695,6 +695,7 @@ func TestClockAttacks(t *testing.T) {
 		w.set(-2 * day)
 		w.live(time.Hour)
 		wantCode(t, "a user's word", w.ConfirmClock(ctx, user), Denied)
+		wantCode(t, "another root's word", w.ConfirmClock(ctx, &Actor{Principal: "acs:ram::" + otherAccount + ":root", Account: otherAccount}), Denied)
 		if w.ClockTrusted() == nil {
 			t.Error("a user's word counted")
 		}

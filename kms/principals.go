@@ -66,7 +66,11 @@ func (c *call) mayManage(account string) error {
 		}
 		return nil
 	}
-	return Errorf(Denied, "%s may not manage the principals of account %s: its root may, and that of %s", c.actor.Principal, cut(account, 64), c.account)
+	also := ""
+	if account != c.account {
+		also = ", and that of " + c.account
+	}
+	return Errorf(Denied, "%s may not manage the principals of account %s: its root may%s", c.actor.Principal, cut(account, 64), also)
 }
 
 // named checks that the actor may manage the principal with this ARN. root says whether it may be an account's root.
@@ -465,11 +469,11 @@ func (p Principals) DeleteAccessKey(ctx context.Context, actor *Actor, id string
 }
 
 // AccessKey opens an access key for whoever checks a signature: its secret, which the caller wipes, whose it is, and whether it
-// may be used. It says ResourceNotFound of one that is not there. It is no call of anybody, and leaves no audit event: the call
-// that was signed does.
+// may be used. It says ResourceNotFound of one that is not there, or whose account the configuration no longer has, as nobody could
+// take it away any more. It is no call of anybody, and leaves no audit event: the call that was signed does.
 func (s *Service) AccessKey(ctx context.Context, id string) (secret []byte, principal, account string, active bool, err error) {
 	k, err := s.store.AccessKey(ctx, id)
-	if errors.Is(err, keystore.ErrNotFound) {
+	if errors.Is(err, keystore.ErrNotFound) || err == nil && !slices.Contains(s.accounts, k.Account) {
 		return nil, "", "", false, Errorf(ResourceNotFound, "there is no access key %q", cut(id, 64))
 	} else if err != nil {
 		return nil, "", "", false, storeError(err)
@@ -529,7 +533,7 @@ func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (
 		}
 		if kind, ok := act.container(); ok {
 			r.Resource.Account, r.Resource.Kind = who.Account(), kind
-			out.Decision = policy.Explain(policy.KeyOwner{Account: who.Account()}, &policy.Document{}, docs, r)
+			out.Decision = policy.Explain(policy.KeyOwner{Account: who.Account()}, &policy.Document{}, docs, out.Policies, r)
 			if !out.Allowed && act.kind != kindContainer && !deniedBy(docs, r) { // see authorizeContainer
 				out.Allowed = true
 				out.Reason = fmt.Sprintf("%s may do %s: every principal of an account may look at its lists, and no identity policy denies it", who, act.perm)
@@ -545,7 +549,7 @@ func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (
 		if act.kind == kindCrypto && r.Context.EncryptionAlgorithm == "" && strings.HasPrefix(k.Spec, aliyunPrefix) {
 			r.Context.EncryptionAlgorithm = symmetricDefault
 		}
-		out.Decision = policy.Explain(c.keyOwner(k), doc, docs, r)
+		out.Decision = policy.Explain(c.keyOwner(k), doc, docs, out.Policies, r)
 		return out, nil
 	})
 }
@@ -554,7 +558,7 @@ func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (
 func simulatedAction(q *Simulation) (*action, error) {
 	perm, err := policy.ParseAction(q.Action)
 	if err != nil {
-		return nil, Invalid("Action", "%v", err)
+		return nil, Invalid("Action", "%s", strings.TrimPrefix(err.Error(), "policy: Action: "))
 	}
 	var act *action
 	for _, a := range actions {

@@ -150,6 +150,7 @@ func (f *fixture) start() *Service {
 	f.t.Helper()
 	s, err := New(context.Background(), Config{
 		Store: f.db, Pool: f.pool, Region: "local", Account: testAccount, Audit: f.events, Log: zerolog.Nop(), Now: f.time,
+		Tick:      make(chan struct{}), // nothing happens by itself, so that events are those of calls
 		Instances: []Instance{{ID: "kst-software", Type: SoftwareInstance, Access: 8}, {ID: "kst-hardware", Type: HardwareInstance, Access: 8}},
 	})
 	if err != nil {

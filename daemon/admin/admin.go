@@ -30,7 +30,9 @@
 //	DELETE /v1/access-keys/{id}          root  remove one
 //	POST   /v1/policies/simulate         root  Simulation, Simulated: may a principal do something, and why
 //
-// all: every caller that is mapped to a principal. root: the principals acs:ram::ACCOUNT:root; their calls are audited.
+// all: every caller that is mapped to a principal; one of another account than the first sees its own account's instances in the
+// Status, and of problems only that there are some. root: a principal acs:ram::ACCOUNT:root, in the first list that of the first
+// account only; their calls are audited.
 //
 // The statuses of errors: 403 the caller may not; 404 there is no such member, principal or whatever else was named, or no such
 // call; 409 it can't be done now, and the text says why; 422 what was given (the body, the configuration, the shares) is wrong;

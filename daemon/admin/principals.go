@@ -137,7 +137,7 @@ type Simulated struct {
 
 // PolicyTrace says what one policy said.
 type PolicyTrace struct {
-	Policy     string           `json:"policy"` // "key policy", or "identity policy N (name)"
+	Policy     string           `json:"policy"` // "key policy", or "identity policy NAME"
 	Effect     string           `json:"effect"` // Allow, Deny or NoMatch
 	Statements []StatementTrace `json:"statements"`
 }

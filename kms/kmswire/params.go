@@ -138,7 +138,7 @@ var (
 		func(text string, v reflect.Value) error {
 			n, err := ParseInt(text)
 			if err == nil && n == 0 {
-				err = errors.New("it must not be 0")
+				err = errors.New("0 is not a value of it")
 			}
 			v.SetInt(int64(n))
 			return err

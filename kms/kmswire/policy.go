@@ -21,4 +21,6 @@ type GetKeyPolicyRequest struct {
 type GetKeyPolicyResponse struct {
 	Answer
 	Policy string // JSON text
+	// keyward: the accounts that own the key: the one that made it, then the owner of the shared instance that it is in.
+	Owners struct{ Account []string }
 }

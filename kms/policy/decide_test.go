@@ -68,7 +68,7 @@ func TestDecideMatrix(t *testing.T) {
 									if got := Decide(testOwner, key, list, r); got != want {
 										t.Errorf("%s %s, key policy %s, identity %s: %v", q.principal, action, a, total, got)
 									}
-									e := Explain(testOwner, key, list, r)
+									e := Explain(testOwner, key, list, []string{"a", "b"}[:len(list)], r)
 									if e.Allowed != want || e.KeyPolicy.Effect != a || !strings.HasPrefix(e.Reason, q.principal) || strings.Contains(e.Reason, "no statement") {
 										t.Errorf("%s %s, key policy %s, identity %s: explained as %+v", q.principal, action, a, total, e)
 									}
@@ -97,7 +97,7 @@ func TestZeroRequest(t *testing.T) {
 	}
 	for _, owner := range []KeyOwner{testOwner, {}} {
 		for _, r := range []*Request{{}, {Principal: p}, {Action: MustAction("kms:DescribeKey")}} {
-			if Decide(owner, nil, []*Document{all}, r) || Explain(owner, nil, []*Document{all}, r).Allowed {
+			if Decide(owner, nil, []*Document{all}, r) || Explain(owner, nil, []*Document{all}, []string{"all"}, r).Allowed {
 				t.Errorf("%+v is allowed", r)
 			}
 		}
@@ -171,7 +171,7 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := Explain(testOwner, key, []*Document{identity}, questions[0].request(t))
+	d := Explain(testOwner, key, []*Document{identity}, []string{"aliases"}, questions[0].request(t))
 	if want := `acs:ram::1000000000000001:user/alice may do kms:Encrypt: Statement[4] ("fits") of the key policy allows it`; !d.Allowed || d.Reason != want {
 		t.Errorf("got  %s\nwant %s", d.Reason, want)
 	}
@@ -191,13 +191,21 @@ func TestExplain(t *testing.T) {
 	}
 	q := questions[0]
 	q.context = nil
-	d = Explain(testOwner, key, nil, q.request(t))
+	d = Explain(testOwner, key, nil, nil, q.request(t))
 	if got := d.KeyPolicy.Statements[3].Why; !strings.HasSuffix(got, ": the request has none") {
 		t.Error(got)
 	}
-	d = Explain(testOwner, nil, nil, q.request(t))
+	d = Explain(testOwner, nil, nil, nil, q.request(t))
 	if !d.Allowed || !strings.Contains(d.Reason, `Statement[0] ("kms default key policy") of the default key policy`) {
 		t.Error(d.Reason)
+	}
+	never, err := ParseIdentity([]byte(strings.Replace(identityText("kms:*", "*", ""), "Allow", "Deny", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = Explain(testOwner, nil, []*Document{identity, never}, []string{"aliases", "never"}, q.request(t))
+	if want := `Statement[0] of the identity policy never denies it`; d.Allowed || !strings.HasSuffix(d.Reason, want) {
+		t.Errorf("got  %s\nwant %s", d.Reason, want)
 	}
 }
 

@@ -39,8 +39,9 @@ const (
 	MissedCondition Part = "Condition"
 )
 
-// Explain decides as Decide does, and says why. It shows values of the request: tags, addresses, paths.
-func Explain(owner KeyOwner, key *Document, identity []*Document, r *Request) Decision {
+// Explain decides as Decide does, and says why. names has what the identity policies are called, in their order. It shows values of
+// the request: tags, addresses, paths.
+func Explain(owner KeyOwner, key *Document, identity []*Document, names []string, r *Request) Decision {
 	of := "the key policy"
 	if key == nil {
 		key = defaultDocument(owner)
@@ -63,7 +64,7 @@ func Explain(owner KeyOwner, key *Document, identity []*Document, r *Request) De
 	}
 	byKey := func() string { return d.KeyPolicy.decisive() + " of " + of }
 	byID := func() string {
-		return fmt.Sprintf("%s of identity policy %d", d.Identity[decisive].decisive(), decisive)
+		return fmt.Sprintf("%s of the identity policy %s", d.Identity[decisive].decisive(), names[decisive])
 	}
 	switch v {
 	case byUnlocked:

@@ -255,7 +255,7 @@ func FuzzEvaluate(f *testing.F) {
 		if got := Decide(testOwner, a, []*Document{b}, r); got != want {
 			t.Fatalf("%s\n%s\n%+v: %v, the oracle says %v", key, identity, q, got, want)
 		}
-		if e := Explain(testOwner, a, []*Document{b}, r); e.Allowed != want || e.Reason == "" {
+		if e := Explain(testOwner, a, []*Document{b}, []string{"b"}, r); e.Allowed != want || e.Reason == "" {
 			t.Fatalf("%s\n%s\n%+v: %v, explained as %+v", key, identity, q, want, e)
 		}
 	})
