@@ -77,3 +77,33 @@ func BenchmarkService(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkPolicies is Encrypt by a user whom the default policy lets, a key policy, or both that and an identity policy.
+func BenchmarkPolicies(b *testing.B) {
+	ctx := context.Background()
+	f := newPolicyFixture(b)
+	f.audit = forgetful{}
+	measure := func(name string) {
+		b.Run(name, func(b *testing.B) {
+			req := &kmswire.EncryptRequest{KeyID: f.create(software, kmswire.AES256, "").KeyID, Plaintext: make([]byte, 1024)}
+			if name != "default" {
+				own := "acs:ram::" + testAccount
+				f.setPolicy(req.KeyID, keyPolicyText(statement("Allow", own+":root", "kms:*", ""), statement("Allow", bob.Principal, "kms:Decrypt", ""),
+					statement("Allow", user.Principal, "kms:Encrypt", "")))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := f.Encrypt(ctx, user, req); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	measure("default")
+	measure("key")
+	if _, err := f.Principals().Create(ctx, root, user.Principal, ""); err != nil {
+		b.Fatal(err)
+	}
+	f.attach(user.Principal, identityPolicyText("Deny", "kms:ScheduleKeyDeletion", "*"))
+	measure("key+identity")
+}
