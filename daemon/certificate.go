@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyward/keyward/daemon/config"
@@ -147,6 +148,7 @@ type keySigner struct {
 	actor          *kms.Actor
 	keyID, version string
 	public         crypto.PublicKey
+	failed         atomic.Pointer[string] // why the last signature failed; nil if it did not
 }
 
 // find sets the version that has the public key spki.
@@ -196,7 +198,10 @@ func (k *keySigner) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 	defer cancel()
 	answer, err := k.svc.AsymmetricSign(ctx, k.actor, &kmswire.AsymmetricSignRequest{KeyID: k.keyID, KeyVersionID: k.version, Algorithm: algorithm, Digest: digest})
 	if err != nil {
+		why := err.Error()
+		k.failed.Store(&why)
 		return nil, err
 	}
+	k.failed.Store(nil)
 	return answer.Value, nil
 }

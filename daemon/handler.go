@@ -167,7 +167,10 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	}
 	software := false // keys that need no HSM once the daemon runs
 	for _, in := range c.Instances {
-		st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		// Those of others are as if they were not there, but for the first account, whose root looks after the appliance.
+		if actor.Account == c.FirstAccount() || actor.Account == in.Account || slices.Contains(in.SharedWith, actor.Account) {
+			st.Instances = append(st.Instances, admin.Instance{ID: in.ID, Type: in.Type, Name: in.Name})
+		}
 		software = software || in.Type == config.Software
 	}
 	if why := s.refused.Load(); why != nil {
@@ -183,6 +186,11 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	for _, d := range s.doors {
 		if leaf := d.cert.Load().Leaf; time.Now().After(leaf.NotAfter) {
 			st.Problems = append(st.Problems, "listener "+d.address+": its certificate was valid until "+leaf.NotAfter.UTC().Format(time.RFC3339)+"; put a new one into its cert_file and reload")
+		}
+		if k, ok := d.cert.Load().PrivateKey.(*keySigner); ok {
+			if why := k.failed.Load(); why != nil {
+				st.Problems = append(st.Problems, "listener "+d.address+": no connection can be made, because its key "+k.keyID+" could not sign: "+*why)
+			}
 		}
 	}
 	up := 0

@@ -366,6 +366,9 @@ func TestReloadInstances(t *testing.T) {
 	if err := makeKey(guest, "kst-software"); !errors.Is(err, kms.InvalidParameter) {
 		t.Errorf("before it is shared: %v", err)
 	}
+	if seen, all := a.server.status(guest).Instances, a.server.status(root).Instances; len(seen) != 0 || len(all) == 0 {
+		t.Errorf("before it is shared the status shows %v, and to the operator %v", seen, all)
+	}
 	whole, err := os.ReadFile(a.path())
 	if err != nil {
 		t.Fatal(err)

@@ -259,6 +259,24 @@ func TestTLS(t *testing.T) {
 					t.Errorf("%s: %d %s", alias, status, body)
 				}
 			}
+			// A key that can't sign is told where an operator looks first, until it can.
+			key := a.server.doors[0].cert.Load().PrivateKey.(*keySigner).keyID
+			for _, step := range []struct {
+				action string
+				works  bool
+			}{{"DisableKey", false}, {"EnableKey", true}} {
+				if status, body := signedCall(t, old, addr, kmssign.SignACS3, url.Values{"Action": {step.action}, "KeyId": {key}}); status != 200 {
+					t.Fatalf("%s: %d %s", step.action, status, body)
+				}
+				c, err := tls.Dial("tcp", addr, trusting(third))
+				if err == nil {
+					c.Close()
+				}
+				told := strings.Contains(strings.Join(a.server.status(ownActor(config.DefaultAccount)).Problems, "\n"), "its key "+key+" could not sign")
+				if (err == nil) != step.works || told == step.works {
+					t.Errorf("%s after %s: %v, told %t", alias, step.action, err, told)
+				}
+			}
 			// A certificate for another key is refused.
 			writeCertificate(t, a.dir, "another")
 			if _, err := a.server.reloadNow(); err == nil || !strings.Contains(err.Error(), "none of the key's versions") {

@@ -460,6 +460,10 @@ func TestRotationPolicies(t *testing.T) {
 		_, err := w.CreateKey(ctx, root, &c.req)
 		wantCode(t, fmt.Sprintf("%+v", c.req), err, c.want)
 	}
+	_, err := w.CreateKey(ctx, root, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: kmswire.ECP256, EnableAutomaticRotation: true, RotationInterval: "30d"})
+	if d := AsError(err).Detail; !strings.HasPrefix(d, "the new key is EC_P256") {
+		t.Errorf("a key that was not made is called %q", d)
+	}
 	if d := w.create(kmswire.CreateKeyRequest{EnableAutomaticRotation: true, RotationInterval: "30d"}); d.AutomaticRotation != "Enabled" || d.NextRotationDate != next {
 		t.Errorf("made as %+v", d)
 	}

@@ -178,6 +178,11 @@ func (c *call) draftRotation(d *draft, req *kmswire.CreateKeyRequest) error {
 	if err != nil {
 		return err
 	}
+	named := *d.key
+	named.ID = "the new key" // its ID means nothing to anybody if it is not made
+	if err := setRotation(&named, d.spec, req.EnableAutomaticRotation, interval); err != nil {
+		return err
+	}
 	return setRotation(d.key, d.spec, req.EnableAutomaticRotation, interval)
 }
 

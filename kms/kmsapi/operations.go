@@ -164,8 +164,8 @@ var operations = []operation{
 	op("UpdateRotationPolicy", (*kms.Service).UpdateRotationPolicy).within(manageTimeout),
 }
 
-// notDone names the actions of the original service, and of keyward's own extensions, that keyward does not do, or
-// not yet. They are answered with UnsupportedOperation, so that a caller can tell them from a misspelt name.
+// notDone names the actions of the original service, and of keyward's own extensions, that keyward does not
+// do. They are answered with UnsupportedOperation, so that a caller can tell them from a misspelt name.
 var notDone = []string{
 	"BatchGetSecretValue",
 	"CertificatePrivateKeyDecrypt",
