@@ -32,7 +32,7 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, actor *Actor, req *km
 		at, after := asked.Add(window), s.clock.after(window)
 		k, err := c.changeKey(req.KeyID, func(_ grant, k *keystore.Key) error {
 			if k.Protected {
-				return Errorf(KeyProtected, "%s is protected%s", k.ID, because(k.ProtectedReason))
+				return Errorf(KeyProtected, "%s is protected%s; switch that off with SetDeletionProtection first", k.ID, because(k.ProtectedReason))
 			}
 			k.State, k.DeleteAt, k.DeleteAfter, k.ScheduledBy = string(kmswire.PendingDeletion), &at, after, c.actor.Principal
 			c.event.Detail = "to be destroyed at " + formatTime(at)

@@ -38,7 +38,7 @@ var errorTable = map[kms.Code]apiError{
 	kms.KeyPendingImport:      {"Rejected.PendingImport", http.StatusConflict, "The request was rejected because the key state is PendingImport."},
 	kms.KeyUnavailable:        {"Rejected.Unavailable", http.StatusConflict, "The request was rejected because the key state is Unavailable."},
 	kms.StateNotAllowed:       {"Rejected.StateModifiedFailed", http.StatusConflict, "Keystate modified failed."},
-	kms.KeyProtected:          {"Rejected.StateModifiedFailed", http.StatusConflict, "Keystate modified failed, because deletion protection is on. Switch it off with SetDeletionProtection first."},
+	kms.KeyProtected:          {"Rejected.StateModifiedFailed", http.StatusConflict, "Keystate modified failed, because deletion protection is on."},
 	kms.LimitExceeded:         {"Rejected.LimitExceeded", http.StatusBadRequest, "The quota of resources that may be created is exceeded."},
 	kms.AliasExists:           {"AliasAlreadyExists", http.StatusBadRequest, "The specified Alias already exists."},
 	kms.UnsupportedAlias:      {"Unsupported.Alias", http.StatusBadRequest, "An alias is not accepted by this action."},
