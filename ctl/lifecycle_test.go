@@ -96,7 +96,6 @@ func TestDeletionOfKeys(t *testing.T) {
 	d := startFake(t)
 	d.usage.rows = someUsers
 	d.must(t, "key", "create", "--alias", "old", "--description", "the old one")
-	d.usage.rows = []kmswire.KeyAssociation{{ServiceName: "nginx.service", ServiceType: "Program", Unit: "nginx.service", Executable: "/usr/sbin/nginx", Calls: 7, LastCalledAt: "2026-05-01T00:00:00Z"}}
 	d.must(t, "key", "create")
 
 	d.must(t, "key", "protect", "alias/old", "--reason", "payroll")
