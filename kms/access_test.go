@@ -400,3 +400,41 @@ func TestSimulate(t *testing.T) {
 	_, err = f.Principals().Simulate(ctx, root, &Simulation{Principal: user.Principal, Action: "Encrypt", Key: k.KeyID})
 	wantCode(t, "no action", err, InvalidParameter)
 }
+
+// TestSimulateRoles: what is told of keys with a role is what happens to them.
+func TestSimulateRoles(t *testing.T) {
+	ctx := context.Background()
+	f := newPolicyFixture(t)
+	service := &Actor{Principal: "acs:ram::" + testAccount + ":role/volumes", Account: testAccount}
+	f.SetServices([]ServicePrincipal{{Code: "volumes", Name: "Volumes", Principals: []string{service.Principal}}})
+	own, err := f.EnableDefaultKey(ctx, service, &kmswire.EnableDefaultKeyRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := f.EnableDefaultKey(ctx, root, &kmswire.EnableDefaultKeyRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		key     kmswire.KeyMetadata
+		who     string
+		action  string
+		allowed bool
+		reason  string
+	}{
+		{own.KeyMetadata, service.Principal, "kms:Encrypt", true, "needs no policy"},
+		{own.KeyMetadata, service.Principal, "kms:DisableKey", false, "which may use it"},
+		{own.KeyMetadata, user.Principal, "kms:Encrypt", false, "belongs to service"},
+		{own.KeyMetadata, user.Principal, "kms:DescribeKey", true, ""},
+		{shared.KeyMetadata, user.Principal, "kms:Encrypt", true, ""},
+		{shared.KeyMetadata, root.Principal, "kms:SetKeyPolicy", false, "default key"},
+	} {
+		d, err := f.Principals().Simulate(ctx, root, &Simulation{Principal: row.who, Action: row.action, Key: row.key.KeyID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Allowed != row.allowed || !strings.Contains(d.Reason, row.reason) {
+			t.Errorf("%s %s: %t, %s", row.who, row.action, d.Allowed, d.Reason)
+		}
+	}
+}
