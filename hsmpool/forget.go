@@ -133,15 +133,15 @@ func (f *forgetting) wait(ctx context.Context, asked []*ticket) (over bool) {
 		}
 	}
 	for _, t := range asked {
-		m := t.worker.m
 		select {
 		case <-t.wait.done:
-			// With a worker its session objects are gone.
-			if t.err != nil && t.err.fate < fateModule {
-				f.failed[m] = t.err
-			}
 		case <-ctx.Done():
+		}
+		m := t.worker.m
+		if t.state.Load() != ticketDone {
 			late(m, "it was told to forget keys and has not answered")
+		} else if t.err != nil && t.err.fate < fateModule { // else its worker is ended, and session objects with it
+			f.failed[m] = t.err
 		}
 	}
 	if len(f.todo) == 0 {
