@@ -111,7 +111,7 @@ func (l *login) publicKey(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, kt KeyT
 func (l *login) prove(t *task, w *tokenWorker) *Error {
 	kt := keyTypes[t.key.Type]
 	// Nobody asks for the key by this name again.
-	defer l.keys.discard(cacheID(t.key))
+	defer func() { _ = l.keys.discard(cacheID(t.key), nil) }()
 	if err := l.proveLoaded(t.key); err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ const defaultCachedKeys = 4096
 // keyCache keeps the handles of one login epoch by key ID. A handle is valid in its epoch only, so the cache ends with it.
 type keyCache struct {
 	max     int
-	destroy func(t *task, h pkcs11.ObjectHandle)
+	destroy func(t *task, h pkcs11.ObjectHandle) error
 
 	mu   sync.Mutex
 	keys map[string]*cachedKey
@@ -33,7 +33,7 @@ type cachedKey struct {
 	owned bool          // a session object of ours, to be destroyed
 }
 
-func newKeyCache(max int, destroy func(t *task, h pkcs11.ObjectHandle)) *keyCache {
+func newKeyCache(max int, destroy func(t *task, h pkcs11.ObjectHandle) error) *keyCache {
 	return &keyCache{max: max, destroy: destroy, keys: map[string]*cachedKey{}}
 }
 
@@ -60,7 +60,7 @@ func (c *keyCache) get(id string, t *task, load func() (h pkcs11.ObjectHandle, o
 	victims := c.evict()
 	c.mu.Unlock()
 	for _, h := range victims {
-		c.destroy(t, h)
+		_ = c.destroy(t, h) // it ends with its session
 	}
 
 	h, owned, err := load()
@@ -106,16 +106,21 @@ func (c *keyCache) remove(k *cachedKey) {
 
 // release ends a use. The last user of a key that left the cache destroys its object.
 func (c *keyCache) release(k *cachedKey) {
+	if c.last(k) {
+		_ = c.destroy(nil, k.handle) // it ends with its session
+	}
+}
+
+// last ends a use, and says whether the object is to be destroyed now.
+func (c *keyCache) last(k *cachedKey) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	k.refs--
 	last := k.refs == 0 && k.elem == nil && k.owned
 	if last {
 		k.owned = false
 	}
-	c.mu.Unlock()
-	if last {
-		c.destroy(nil, k.handle)
-	}
+	return last
 }
 
 // forget takes out a key whose handle the module no longer knows. The number may belong to another object by now, so
@@ -127,19 +132,25 @@ func (c *keyCache) forget(k *cachedKey) {
 	k.owned = false
 }
 
-// discard takes a key out and destroys its object when nobody uses it.
-func (c *keyCache) discard(id string) {
+// discard takes a key out and destroys its object, or leaves that to who uses it last. An object that can't be destroyed ends
+// with its session. t is the task that it is for, or nil.
+func (c *keyCache) discard(id string, t *task) error {
 	c.mu.Lock()
 	k := c.keys[id]
 	if k == nil {
 		c.mu.Unlock()
-		return
+		return nil
 	}
 	k.refs++
 	c.remove(k)
 	c.mu.Unlock()
-	<-k.ready
-	c.release(k)
+	if !isClosed(k.ready) {
+		t.waits(func() { <-k.ready })
+	}
+	if c.last(k) {
+		return c.destroy(t, k.handle)
+	}
+	return nil
 }
 
 func (c *keyCache) size() int {

@@ -230,9 +230,8 @@ func (l *login) in(t *task, s pkcs11.SessionHandle, f func()) {
 	f()
 }
 
-func (l *login) destroyLoaded(t *task, h pkcs11.ObjectHandle) {
-	// An object that can't be destroyed ends with its session.
-	_ = l.inAnchor(t, func(s pkcs11.SessionHandle) error { return l.mod.ctx.DestroyObject(s, h) })
+func (l *login) destroyLoaded(t *task, h pkcs11.ObjectHandle) error {
+	return l.inAnchor(t, func(s pkcs11.SessionHandle) error { return l.mod.ctx.DestroyObject(s, h) })
 }
 
 // alive says whether the anchor session is open and logged in.

@@ -21,6 +21,8 @@ const (
 	// AES the check value
 	opImport
 	opImportPinned
+
+	opForget // in: IDs of wrapped keys, each with its length; what is loaded of them is destroyed
 )
 
 // function is the kind of PKCS#11 call.
@@ -169,6 +171,8 @@ func (o Op) String() string {
 		return "import"
 	case opImportPinned:
 		return "import pinned"
+	case opForget:
+		return "forget"
 	}
 	return "unknown operation"
 }

@@ -50,7 +50,7 @@ func (l *login) pin(t *task, w *tokenWorker, want []wanted, create func() *Error
 	t.begun = true
 	defer func() {
 		if e != nil {
-			l.keys.discard(cacheID(k))
+			_ = l.keys.discard(cacheID(k), nil) // it is not ours to destroy
 			if _, err := l.removePinned(k.ObjectID); err != nil {
 				more := *e // it may be shared
 				more.Detail += " (and what was made could not be destroyed: object ID " + hex.EncodeToString(k.ObjectID) + ")"
@@ -192,7 +192,7 @@ func (l *login) removePinned(objectID []byte) (destroyed int, e *Error) {
 }
 
 func (l *login) destroyPinned(t *task) *Error {
-	l.keys.discard(pinnedCacheID(t.key.ObjectID))
+	_ = l.keys.discard(pinnedCacheID(t.key.ObjectID), t) // the object is found by its ID
 	var e *Error
 	t.count, e = l.removePinned(t.key.ObjectID)
 	return e

@@ -136,7 +136,7 @@ func TestOpTable(t *testing.T) {
 	if len(imports) != int(ImportOAEPSHA256KWP) {
 		t.Errorf("%d import algorithms", len(imports))
 	}
-	for o := opGenerate; o <= opImportPinned; o++ {
+	for o := opGenerate; o <= opForget; o++ {
 		if o.String() == "unknown operation" {
 			t.Errorf("operation %d has no name", o)
 		}

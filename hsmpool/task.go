@@ -61,7 +61,7 @@ type taskClass uint8
 
 const (
 	keyTypesCount = int(Secp256k1) + 1
-	taskClasses   = (int(DecryptOAEPSHA256) + 1 + int(opImportPinned) - int(opGenerate) + 1) * keyTypesCount
+	taskClasses   = (int(DecryptOAEPSHA256) + 1 + int(opForget) - int(opGenerate) + 1) * keyTypesCount
 )
 
 func (t *task) class() taskClass {

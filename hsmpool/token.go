@@ -242,6 +242,8 @@ func (w *tokenWorker) try(t *task) (*login, *Error) {
 		return l, l.load(t)
 	case opImport, opImportPinned:
 		return l, l.importKey(t, w)
+	case opForget:
+		return l, l.forget(t)
 	}
 	return l, l.operate(t, w)
 }

@@ -42,7 +42,7 @@ const (
 )
 
 const (
-	wireVersion = 2
+	wireVersion = 3
 
 	// maxFrame bounds a frame; the largest task has some 140 KiB.
 	maxFrame = 1 << 20
@@ -377,6 +377,8 @@ func (t *task) check() *Error {
 		return nil
 	case opProve, opLoad:
 		return checkKey(t.key)
+	case opForget:
+		return checkForget(t)
 	}
 	if e := checkKey(t.key); e != nil {
 		return e

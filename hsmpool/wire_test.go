@@ -179,6 +179,7 @@ func wireTasks() []*task {
 			algorithm: ImportOAEPSHA1KWP},
 		{op: opImportPinned, key: &Key{ID: "new", Type: P256, Usage: UseSign, Member: "b", ObjectID: []byte("id")},
 			in: bytes.Repeat([]byte{12}, 256+152), from: transport, algorithm: ImportOAEPSHA256KWP},
+		{op: opForget, in: putText(putText(nil, "aes"), "ec")},
 	}
 }
 
@@ -220,7 +221,7 @@ func TestWireTasks(t *testing.T) {
 			t.Errorf("%v: a key that came for once was kept", x.op)
 		}
 	}
-	for o := EncryptGCM; o <= opImportPinned; o++ {
+	for o := EncryptGCM; o <= opForget; o++ {
 		if o == DecryptOAEPSHA256+1 {
 			o = opGenerate
 		}
@@ -522,6 +523,12 @@ func TestHostileTasks(t *testing.T) {
 		"destroy every object":      withOp(opDestroyPinned, &Key{}), // an empty ID fits all
 		"destroy of a strange type": withOp(opDestroyPinned, &Key{Type: 250, ObjectID: []byte("x")}),
 		"check with a key":          withOp(opCheck, &Key{Type: 100}),
+		"forget with a key":         withOp(opForget, wireKeys[0]),
+		"forget nothing":            putTask(nil, &task{op: opForget}, noSlot, false),
+		"forget a key with no name": putTask(nil, &task{op: opForget, in: putText(nil, "")}, noSlot, false),
+		"forget a long name":        putTask(nil, &task{op: opForget, in: putText(nil, strings.Repeat("x", maxKeyID+1))}, noSlot, false),
+		"forget half a name":        putTask(nil, &task{op: opForget, in: putText(nil, "name")[:6]}, noSlot, false),
+		"forget too many":           putTask(nil, &task{op: opForget, in: bytes.Repeat(putText(nil, "x"), forgetAtOnce+1)}, noSlot, false),
 		"prove nothing":             withOp(opProve, nil),
 		"load nothing":              withOp(opLoad, nil),
 		"import nothing":            imports(func(x *task) { x.key = nil }),

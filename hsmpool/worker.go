@@ -35,8 +35,9 @@ type worker struct {
 	given    time.Time
 	known    *simplelru.LRU[string, *knownKey] // keys that are loaded, or are about to be
 	freeSlot uint32
-	evicted  uint32 // slot of the key that had to make room
-	toLoad   []*Key // that were used most in the life before
+	evicted  uint32   // slot of the key that had to make room
+	spare    []uint32 // slots below freeSlot that hold no key any more
+	toLoad   []*Key   // that were used most in the life before
 
 	failures []time.Time // since the last success
 	wellFor  int         // successes while half-open
@@ -116,7 +117,7 @@ func (w *worker) begin(ev *epoch, l link, lanes int) {
 	if w.known != nil && w.known.Len() > 0 && ev == nil {
 		w.toLoad = w.busiest()
 	}
-	w.freeSlot = 0
+	w.freeSlot, w.spare = 0, nil
 	// Only a size that can't be is an error.
 	w.known, _ = simplelru.NewLRU(wireSlots, func(_ string, k *knownKey) { w.evicted = k.slot })
 }
@@ -166,6 +167,12 @@ func (w *worker) slotOf(t *ticket) (slot uint32, tell bool) {
 		return k.slot, true
 	}
 	k = &knownKey{key: t.key, uses: 1}
+	if last := len(w.spare) - 1; last >= 0 {
+		k.slot = w.spare[last]
+		w.spare = w.spare[:last]
+		w.known.Add(id, k)
+		return k.slot, true
+	}
 	if w.freeSlot < wireSlots {
 		k.slot = w.freeSlot
 		w.freeSlot++

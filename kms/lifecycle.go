@@ -170,9 +170,33 @@ func (s *Service) eachVersion(ctx context.Context, keyID string, visit func(*key
 	}
 }
 
-// dropMaterials takes the open secrets of a key that is out of use out of memory. Calls that have them finish.
+// unloadWithin is how long a call waits until HSMs have destroyed what they have loaded of a key.
+const unloadWithin = 5 * time.Second
+
+// unload destroys what HSMs have loaded of wrapped versions of a key that is out of use, for ctx's caller or when it has given up.
+// What can't be told is no reason to fail: these are session objects, which an HSM loses when it needs room and when its worker ends.
+func (s *Service) unload(ctx context.Context, keyID string, versions ...string) {
+	if s.pool == nil || len(versions) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unloadWithin)
+	defer cancel()
+	if err := s.pool.Forget(ctx, versions...); err != nil {
+		s.log.Warn().Err(err).Str("key", keyID).Msg("a key that is out of use may stay loaded in an HSM until it is evicted or the HSM's worker ends")
+	}
+}
+
+// dropMaterials takes the open secrets of a key that is out of use out of memory, and out of the HSMs that have it loaded. Calls that
+// have them finish.
 func (s *Service) dropMaterials(ctx context.Context, keyID string) {
-	err := s.eachVersion(ctx, keyID, func(v *keystore.Version) { s.materials.drop(v.ID) })
+	var loaded []string
+	err := s.eachVersion(ctx, keyID, func(v *keystore.Version) {
+		s.materials.drop(v.ID)
+		if v.Wrapped != nil {
+			loaded = append(loaded, v.ID)
+		}
+	})
+	s.unload(ctx, keyID, loaded...)
 	if err != nil {
 		s.log.Warn().Err(err).Str("key", keyID).Msg("the open material of a key that is out of use stays in memory until it is evicted")
 	}
@@ -195,13 +219,16 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 		next.State = string(kmswire.PendingImport)
 	}
 	ch := c.store.Change().At(c.now()).Urgent().UpdateKey(k, &next)
-	var gone []string
+	var gone, loaded []string
 	var objects []*keystore.Intent
 	err := c.eachVersion(c.ctx, k.ID, func(v *keystore.Version) {
 		if !hasMaterial(v) {
 			return
 		}
 		gone = append(gone, v.ID)
+		if v.Wrapped != nil {
+			loaded = append(loaded, v.ID)
+		}
 		bare := *v
 		bare.Sealed, bare.Wrapped, bare.Member, bare.ObjectID = nil, nil, "", nil
 		ch.UpdateVersion(v, &bare)
@@ -221,6 +248,7 @@ func (c *call) forgetMaterial(k *keystore.Key) error {
 	for _, id := range gone {
 		c.materials.drop(id)
 	}
+	c.unload(c.ctx, k.ID, loaded...)
 	for _, i := range objects {
 		c.abandon(i)
 	}
@@ -260,8 +288,12 @@ func (c *call) purge(k *keystore.Key) error {
 	}
 	c.schedule.condemn(k.ID)
 	var failed error
+	var loaded []string
 	err := c.eachVersion(c.ctx, k.ID, func(v *keystore.Version) {
 		c.materials.drop(v.ID)
+		if v.Wrapped != nil {
+			loaded = append(loaded, v.ID)
+		}
 		if v.Member != "" && failed == nil {
 			failed = c.destroyObject(c.ctx, v.Member, v.ObjectID)
 		}
@@ -269,6 +301,7 @@ func (c *call) purge(k *keystore.Key) error {
 	if err != nil {
 		return storeError(err)
 	}
+	c.unload(c.ctx, k.ID, loaded...)
 	if failed != nil {
 		return failed
 	}

@@ -31,6 +31,11 @@ type material struct {
 	hsm     *hsmpool.Key
 	calls   *callCounter
 
+	// forget takes what HSMs have loaded of the key out of them; nil: nothing is loaded. If the material was dropped while it was in use,
+	// the last one out calls it: it may have loaded the key after whoever dropped the material had all HSMs forget it.
+	forget  func()
+	dropped atomic.Bool
+
 	users atomic.Int64 // the cache counts as one; 0 means wiped
 }
 
@@ -47,8 +52,15 @@ func (m *material) acquire() bool {
 }
 
 func (m *material) release() {
+	if m.leave() && m.forget != nil && m.dropped.Load() {
+		m.forget()
+	}
+}
+
+// leave is release for the cache, which must not wait for an HSM.
+func (m *material) leave() (last bool) {
 	if m.users.Add(-1) != 0 {
-		return
+		return false
 	}
 	if m.aes != nil {
 		m.aes.Close()
@@ -59,6 +71,7 @@ func (m *material) release() {
 	if m.public != nil {
 		m.public.Close()
 	}
+	return true
 }
 
 // materialCache keeps open materials by version ID.
@@ -79,7 +92,7 @@ type materialLoad struct {
 
 func newMaterialCache(load func(context.Context, grant, string) (*material, error)) *materialCache {
 	c := &materialCache{load: load, loading: map[string]*materialLoad{}}
-	c.entries, _ = lru.NewWithEvict(maxMaterials, func(_ string, m *material) { m.release() }) // fails only for sizes below 1
+	c.entries, _ = lru.NewWithEvict(maxMaterials, func(_ string, m *material) { m.leave() }) // fails only for sizes below 1
 	return c
 }
 
@@ -125,6 +138,7 @@ func (c *materialCache) fill(ctx context.Context, g grant, versionID string, l *
 		delete(c.loading, versionID)
 		if m != nil {
 			m.users.Store(1) // the caller
+			m.dropped.Store(l.dropped)
 			if !l.dropped {
 				m.users.Store(2) // and the cache
 				c.entries.Add(versionID, m)
@@ -138,12 +152,15 @@ func (c *materialCache) fill(ctx context.Context, g grant, versionID string, l *
 }
 
 // drop forgets a version, so that its secret does not stay in memory longer than it is wanted. A load that is under way
-// will not be kept either.
+// will not be kept either. What HSMs have loaded of it is the caller's to take out, afterwards.
 func (c *materialCache) drop(versionID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l := c.loading[versionID]; l != nil {
 		l.dropped = true
+	}
+	if m, ok := c.entries.Peek(versionID); ok {
+		m.dropped.Store(true)
 	}
 	c.entries.Remove(versionID)
 }
@@ -181,6 +198,9 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 	case v.Wrapped != nil, v.Member != "":
 		m.hsm = &hsmpool.Key{ID: v.ID, Type: g.spec.hsm, Usage: hsmUsage(g.key),
 			Wrapped: v.Wrapped, Member: v.Member, ObjectID: v.ObjectID}
+		if v.Wrapped != nil {
+			m.forget = func() { s.unload(context.Background(), v.KeyID, v.ID) }
+		}
 		if g.spec.symmetric() {
 			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID, worn: func() { s.schedule.wear(v.ID) }}
 		}
