@@ -35,9 +35,6 @@ func (c *call) authorizeAliased(keyID string) (grant, error) {
 	if err != nil {
 		return grant{}, err
 	}
-	if err := g.notService(); err != nil {
-		return grant{}, err
-	}
 	return g, c.roomForAlias(g.key.ID)
 }
 

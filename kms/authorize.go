@@ -83,11 +83,12 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	if err := c.checkRole(k, act); err != nil {
 		return grant{}, err
 	}
-	if code := act.states.check(kmswire.KeyState(k.State)); code != pass {
-		return grant{}, Errorf(code, "%s is %s", k.ID, k.State)
-	}
-	if k.MaterialExpires != nil && act.kind == kindCrypto && c.clock.past(*k.MaterialExpires, k.MaterialAfter) {
-		return grant{}, Errorf(KeyPendingImport, "the material of %s expired at %s; import it again", k.ID, formatTime(*k.MaterialExpires))
+	state := c.state(k)
+	if code := act.states.check(state); code != pass {
+		if k.State != string(state) {
+			return grant{}, Errorf(code, "the material of %s expired at %s; import it again", k.ID, formatTime(*k.MaterialExpires))
+		}
+		return grant{}, Errorf(code, "%s is %s", k.ID, state)
 	}
 	sp := specs[kmswire.KeySpec(k.Spec)]
 	if sp == nil {
@@ -96,17 +97,18 @@ func (c *call) authorize(k *keystore.Key, act *action) (grant, error) {
 	return grant{k, sp}, nil
 }
 
+// state is the state that a key is in: that of its record, but for imported material that has expired and is not destroyed yet.
+func (s *Service) state(k *keystore.Key) kmswire.KeyState {
+	state := kmswire.KeyState(k.State)
+	if k.MaterialExpires != nil && state != kmswire.PendingDeletion && s.clock.past(*k.MaterialExpires, k.MaterialAfter) {
+		return kmswire.PendingImport
+	}
+	return state
+}
+
 func isRoot(a *Actor) bool {
 	rest, ok := strings.CutPrefix(a.Principal, "acs:ram::")
 	return ok && rest == a.Account+":root"
-}
-
-// notService refuses changes of a key that belongs to a service (reference section 6.8).
-func (g grant) notService() error {
-	if g.key.Role == keystore.RoleService {
-		return Errorf(Denied, "%s belongs to the service %s, and only that may change it", g.key.ID, g.key.Creator)
-	}
-	return nil
 }
 
 // symmetric refuses asymmetric keys where the API knows symmetric ones only.

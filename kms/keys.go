@@ -15,7 +15,7 @@ func (s *Service) metadata(k *keystore.Key) kmswire.KeyMetadata {
 	m := kmswire.KeyMetadata{
 		KeyID: k.ID, Arn: s.keyARN(k), Creator: k.Creator, CreationDate: formatTime(k.Created),
 		Description: k.Description, KeySpec: kmswire.KeySpec(k.Spec), KeyUsage: kmswire.KeyUsage(k.Usage),
-		KeyState: kmswire.KeyState(k.State), Origin: k.Origin, ProtectionLevel: k.Protection,
+		KeyState: s.state(k), Origin: k.Origin, ProtectionLevel: k.Protection,
 		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: rotationState(k),
 		LastRotationDate: formatTime(k.LastRotation), DeletionProtection: "Disabled",
 		KeyStorageMechanism: k.Storage, SecondaryKeyUsage: kmswire.KeyUsage(k.SecondaryUsage),
@@ -105,9 +105,6 @@ func (c *call) changeKey(keyID string, edit func(grant, *keystore.Key) error) (*
 	for try := 0; ; try++ {
 		g, err := c.authorizeManage(keyID)
 		if err != nil {
-			return nil, err
-		}
-		if err := g.notService(); err != nil {
 			return nil, err
 		}
 		next := *g.key

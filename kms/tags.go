@@ -256,9 +256,6 @@ func (c *call) tagChange(param string, keyIDs []string, edit func([]keystore.Tag
 		if slices.ContainsFunc(keys, func(k *keystore.Key) bool { return k.ID == g.key.ID }) {
 			continue
 		}
-		if err := g.notService(); err != nil {
-			return nil, nil, err
-		}
 		next := *g.key
 		if next.Tags, err = edit(g.key.Tags); err != nil {
 			return nil, nil, err
