@@ -28,9 +28,9 @@ func (l *login) importKey(t *task, w *tokenWorker) *Error {
 	}
 	kt := keyTypes[t.key.Type]
 	usage := secretUsage(kt, t.key.Usage)
+	wrapped := t.out
+	t.out = nil
 	return l.pin(t, w, wantedOf(classOf(kt), kept, usage), func() *Error {
-		wrapped := t.out
-		t.out = nil
 		template := append(unwrapTemplate(kt, usage, kept), pkcs11.NewAttribute(pkcs11.CKA_ID, t.key.ObjectID),
 			pkcs11.NewAttribute(pkcs11.CKA_LABEL, pinnedLabel(t.key.ObjectID)))
 		return l.inWork(func(s pkcs11.SessionHandle) *Error {

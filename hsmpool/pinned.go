@@ -38,8 +38,26 @@ func (l *login) generatePinned(t *task, w *tokenWorker) *Error {
 	})
 }
 
-// pin has a token object made, looks whether it is as wanted, and uses it; whatever is wrong, it is destroyed again.
-func (l *login) pin(t *task, w *tokenWorker, want []wanted, create func() *Error) (e *Error) {
+// pin has a token object made, looks whether it is as wanted, and uses it; whatever is wrong, it is destroyed again. A general error
+// is no reason to give up at once: SoftHSM has it now and then when another process or session changes the token at the same
+// moment. Nothing is left then of the first try, or the second refuses to begin.
+func (l *login) pin(t *task, w *tokenWorker, want []wanted, create func() *Error) *Error {
+	e := l.pinOnce(t, w, want, create)
+	if code, ok := errors.AsType[pkcs11.Error](causeOf(e)); ok && code == pkcs11.CKR_GENERAL_ERROR {
+		e = l.pinOnce(t, w, want, create)
+	}
+	return e
+}
+
+// causeOf is what made an error, nil for none.
+func causeOf(e *Error) error {
+	if e == nil {
+		return nil
+	}
+	return e.Err
+}
+
+func (l *login) pinOnce(t *task, w *tokenWorker, want []wanted, create func() *Error) (e *Error) {
 	k := t.key
 	if n, err := l.countPinned(k.ObjectID); err != nil || n > 0 {
 		if err != nil {
