@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,6 +230,16 @@ func (w *world) wantState(id string, want kmswire.KeyState) {
 	if got := w.describe(id).KeyState; got != want {
 		w.t.Errorf("%s is %s, want %s", id, got, want)
 	}
+}
+
+// material says whether the store still has a key's material.
+func (w *world) material(id string) bool {
+	w.t.Helper()
+	versions, _, err := w.db.Versions(context.Background(), id, 0, 10)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return slices.ContainsFunc(versions, hasMaterial)
 }
 
 func (w *world) gone(id string) bool {
@@ -617,7 +628,10 @@ func TestClockAttacks(t *testing.T) {
 		w.set(30 * day)
 		w.live(6 * day)
 		w.wantState(m.KeyID, kmswire.PendingDeletion)
-		w.wantState(expiring, kmswire.Enabled)
+		w.wantState(expiring, kmswire.PendingImport) // for whoever asks
+		if !w.material(expiring) {
+			t.Error("material was destroyed by the wall clock alone")
+		}
 		w.live(day)
 		if !w.gone(m.KeyID) {
 			t.Error("a day after the freeze is over, both clocks have passed")
@@ -811,7 +825,7 @@ func TestNothingIsLeftInTheFile(t *testing.T) {
 		w.pass(time.Minute)
 		w.look()
 	}
-	if !w.gone(doomed) || w.describe(expiring).KeyState != kmswire.PendingImport {
+	if !w.gone(doomed) || w.describe(expiring).KeyState != kmswire.PendingImport || w.material(expiring) {
 		t.Fatal("nothing was destroyed")
 	}
 	if found(doomed) || found(expiring) {
@@ -970,6 +984,9 @@ func TestTornSteps(t *testing.T) {
 				t.Error("the rotation did not happen")
 			}
 			w.wantState(expiring, kmswire.PendingImport)
+			if w.material(expiring) {
+				t.Error("expired material is still there")
+			}
 			w.wantDecrypts(blob, "kept")
 			if i, err := w.db.Intents(ctx); err != nil || len(i) != 0 {
 				t.Errorf("intents %v, %v", i, err)
