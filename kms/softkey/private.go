@@ -2,6 +2,7 @@ package softkey
 
 import (
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
@@ -76,15 +77,30 @@ func (k *PrivateKey) Public() *PublicKey { return k.public }
 
 // Sign signs a 32-octet SHA-256 digest. RSA signatures are the bare block, ECDSA ones ASN.1 DER.
 func (k *PrivateKey) Sign(alg kmswire.Algorithm, digest []byte) ([]byte, error) {
-	s, err := k.key.Sign(schemes[alg], digest)
-	return s, translate(err)
+	s := schemes[alg]
+	if s == nil {
+		return nil, ErrAlgorithm
+	}
+	if s.mechanism.Kind == mechanism.ECDSA {
+		signature, err := k.key.SignDER(digest)
+		return signature, translate(err)
+	}
+	if err := k.public.fits(s, digest); err != nil {
+		return nil, err
+	}
+	var buf [len(digestInfoSHA256) + kmswire.DigestSize]byte
+	signature, err := k.key.Sign(&s.mechanism, s.input(&buf, digest))
+	return signature, translate(err)
 }
 
 // Decrypt undoes RSA-OAEP with an empty label, in constant time. The caller wipes the plaintext. A ciphertext of a wrong
 // length is ErrDecrypt like any other that can't be decrypted.
 func (k *PrivateKey) Decrypt(alg kmswire.Algorithm, ciphertext []byte) ([]byte, error) {
-	p, err := k.key.Decrypt(schemes[alg], ciphertext)
-	return p, translate(err)
+	s := schemes[alg]
+	if s == nil {
+		return nil, ErrAlgorithm
+	}
+	return k.decrypt(&s.mechanism, ciphertext)
 }
 
 // Close wipes the key and frees its memory, with the end of the last call that is using it. Later calls give ErrClosed.
