@@ -3,6 +3,7 @@ package pkcs11front
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
@@ -19,6 +20,8 @@ type application struct {
 	sessions map[uint64]*session
 	objects  map[handle]*sessionObject // session objects
 	loggedIn map[string]bool           // by instance
+
+	gathered atomic.Int64 // octets that the operations of all sessions hold: at most maxGatheredApplication
 }
 
 // session is a PKCS #11 session.
