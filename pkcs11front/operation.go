@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"hash"
+	"sync/atomic"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
 // blockSize is that of AES, in octets.
@@ -15,9 +17,9 @@ const blockSize = 16
 
 // Limits of what operations gather, in octets.
 const (
-	maxGathered            = 1 << 20  // of one operation
-	maxGatheredHardware    = 64 << 10 // of one with a key in an HSM
-	maxGatheredApplication = 16 << 20 // of all operations of an application
+	maxGathered            = p11rpc.MaxBody - 1024 // of one operation: the result fits into a frame
+	maxGatheredHardware    = 64 << 10              // of one with a key in an HSM
+	maxGatheredApplication = 16 << 20              // of all operations of an application
 )
 
 // operationKind is a kind of operation of which a session has at most one.
@@ -52,7 +54,7 @@ var kindRows = [operationKinds]struct {
 	messageVerifying:  {ck.CKF_VERIFY, ck.CKF_MESSAGE_VERIFY, kms.Verify},
 }
 
-// operations are what is active in a session, guarded by its mu. The zero value has none.
+// operations are what is active in a session, guarded by its mu but for abandoned. The zero value has none.
 //
 // An operation ends with its last call and with any error. It goes on after a call that only asked for a length, or gave too little room: those do not
 // touch the key, or what they made is kept for the call that fetches it.
@@ -62,10 +64,23 @@ type operations struct {
 	// repeatable is the call that ended an operation with an empty result if the client gave no room: of some clients nobody can tell whether that
 	// asked for the length (p11kit-rpc.md, section 5). The same call once more, as the next, succeeds again.
 	repeatable callKey
+
+	abandoned atomic.Bool // by abandon
 }
 
-// end ends all operations. The session's mu is held.
-func (o *operations) end() {
+// abandon ends all operations before the session's next call. It may be called without the session's mu: at a logout, by a call of another session.
+func (o *operations) abandon() { o.abandoned.Store(true) }
+
+// current is o without what was abandoned. Each call of an operation begins with it.
+func (o *operations) current() *operations {
+	if o.abandoned.Load() && o.abandoned.Swap(false) {
+		o.wipe()
+	}
+	return o
+}
+
+// wipe ends all operations. The session's mu is held.
+func (o *operations) wipe() {
 	for kind := range operationKinds {
 		o.finish(kind)
 	}
@@ -191,7 +206,7 @@ func (q *request) arguments() ck.RV {
 
 // operation finds the active operation of a kind, for a call that is not an Init.
 func (q *request) operation(kind operationKind) (*operation, ck.RV) {
-	ops := &q.session.ops
+	ops := q.session.ops.current()
 	ops.repeatable = callKey{}
 	if op := ops.active[kind]; op != nil {
 		return op, ck.CKR_OK
@@ -207,7 +222,7 @@ func (q *request) begin(kind operationKind) (op *operation, k key, param any, rv
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return nil, nil, nil, rv
 	}
-	ops := &q.session.ops
+	ops := q.session.ops.current()
 	ops.repeatable = callKey{}
 	if m.Null {
 		ops.finish(kind)
@@ -217,7 +232,7 @@ func (q *request) begin(kind operationKind) (op *operation, k key, param any, rv
 		return nil, nil, nil, ck.CKR_OPERATION_ACTIVE
 	}
 	row := mechanismRows[m.Type]
-	if row == nil || row.flags&kindRows[kind].mechanism == 0 || !row.offered(q.app.front.cfg.RawRSA) {
+	if row == nil || row.flags&kindRows[kind].mechanism == 0 || !row.offered(q.front.cfg.RawRSA) {
 		return nil, nil, nil, ck.CKR_MECHANISM_INVALID
 	}
 	if k, rv = q.key(h); rv != ck.CKR_OK {
@@ -276,7 +291,7 @@ func (q *request) sessionCancel() ck.RV {
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	ops := &q.session.ops
+	ops := q.session.ops.current()
 	ops.repeatable = callKey{}
 	for kind := range operationKinds {
 		if flags&kindRows[kind].cancel != 0 {

@@ -7,8 +7,18 @@ import (
 
 // Each of these moves to the file of whoever writes it.
 
+// search is between C_FindObjectsInit and C_FindObjectsFinal.
 type search struct{}
+
+// sessionObject is an object that lives in its application: see application.addObject.
 type sessionObject struct{}
+
+// destroy wipes the object, which nobody can find any more. A call of another session may be using it: the object sees to that. The lock of
+// the application is held.
+func (o *sessionObject) destroy() {}
+
+// private is CKA_PRIVATE.
+func (o *sessionObject) private() bool { return false }
 
 // Of objects.
 var placeholderKey func(q *request, h handle) (key, ck.RV)
