@@ -29,6 +29,7 @@ type bench struct {
 	front   *Front
 	app     *application
 	session *session
+	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
 	made    []*goKey
@@ -48,7 +49,11 @@ func newBench(t testing.TB) *bench {
 	return b
 }
 
-func (b *bench) open() { b.session = &session{app: b.app, instance: "kst-software", rw: true} }
+// open opens another session, which the calls are of from then on.
+func (b *bench) open() {
+	b.session = &session{app: b.app, instance: "kst-software", rw: true}
+	b.all = append(b.all, b.session)
+}
 
 // octets and null are arguments of calls, and so are uint64 (u), byte (y) and what follows.
 type (
@@ -165,13 +170,15 @@ func (b *bench) call(name string, args ...any) answer {
 // invariants hold after every call.
 func (b *bench) invariants() {
 	held := int64(0)
-	for kind, op := range b.session.ops.active {
-		if op == nil {
-			continue
-		}
-		held += int64(cap(op.data))
-		if op.kind != operationKind(kind) || op.row == nil || len(op.data) > op.limit && op.kind != digesting {
-			b.t.Fatalf("operation %d is %+v", kind, op)
+	for _, s := range b.all {
+		for kind, op := range s.ops.active {
+			if op == nil {
+				continue
+			}
+			held += int64(cap(op.data))
+			if op.kind != operationKind(kind) || op.row == nil || len(op.data) > op.limit && op.kind != digesting {
+				b.t.Fatalf("operation %d is %+v", kind, op)
+			}
 		}
 	}
 	if n := b.app.gathered.Load(); n != held {

@@ -54,7 +54,7 @@ func (q *request) signingInit(kind operationKind) ck.RV {
 	if rv = q.start(op, k); rv != ck.CKR_OK {
 		return rv
 	}
-	if kind == verifying {
+	if kind != signing {
 		return ck.CKR_OK
 	}
 	return q.initialized(op.size)
