@@ -27,18 +27,18 @@ const lengths = 128
 // SecretSize is how many octets of secret a key should have.
 const SecretSize = 32
 
-// Unpad gives the message in em, which is what the raw RSA operation made of ciphertext, k octets like it. It never fails: if em is not
-// padded as it should be, it gives a fake message of 0 to k-11 octets. secret belongs to the key, and whoever has it can tell
-// fakes from messages; it must stay the same as long as the key does, as the answer to one ciphertext must.
+// Unpad gives the message in em, which is what the raw RSA operation made of ciphertext: k octets like it. It never fails: if em is not
+// padded as it should be, it gives a fake message of 0 to k-11 octets. secret belongs to the key: whoever has it can tell fakes from
+// messages. It must stay the same as long as the key does, in every copy of the key, so that the same question has one answer: if two
+// differ, the padding was bad.
 //
-// The message is the end of em, which is overwritten; the octets before it are zero, and what was made on the way is wiped. The caller
-// wipes the message.
+// The message is the end of em, which is overwritten; the octets before it are zero, and what was made on the way is wiped, but for
+// what HMAC keeps. The caller wipes the message.
 //
-// Time and memory accesses depend on k only. The length of the result is the first thing that shows anything, and shows of a ciphertext
-// whose maker does not know what is in it no more than the secret would. A caller who expects a certain length, such as that of a
-// session key, must treat another like a message of random content, and not like an error that others see: of the fakes of all
-// ciphertexts one in k has the length that he expects. The error of one who would not take another length is an oracle that this
-// package can't close.
+// Time and memory accesses depend on k only. So the length of the result is the first thing that shows, and it shows nothing to one who
+// does not know the message anyway, as the lengths of fakes are spread over all that are possible. A caller who expects one length, such
+// as that of a session key, must go on with any other as with a wrong key, and not with an error of its own that others see: that error
+// would tell bad padding from good but for one time in k.
 //
 // em with fewer than 11 octets has no message: the result is empty. No RSA key is so short.
 func Unpad(em, ciphertext, secret []byte) []byte {
@@ -50,10 +50,12 @@ func Unpad(em, ciphertext, secret []byte) []byte {
 	fake, fakeLength := reject(k, ciphertext, secret)
 	good, separator := inspect(em)
 	subtle.ConstantTimeCopy(1-good, em, fake)
-	length := subtle.ConstantTimeSelect(good, k-1-separator, fakeLength)
 	clear(fake)
-	clear(em[:k-length])
-	return em[k-length:]
+	start := k - subtle.ConstantTimeSelect(good, k-1-separator, fakeLength)
+	for i := range em {
+		em[i] &= byte(-subtle.ConstantTimeLessOrEq(start, i))
+	}
+	return em[start:]
 }
 
 // inspect says whether em is well padded, as 1 or 0, and where the separator is, if it is.
