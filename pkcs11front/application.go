@@ -41,7 +41,7 @@ type application struct {
 	principal string // whose it is; empty: nobody's that keyward knows
 	sessions  map[uint64]*session
 	objects   map[handle]*heldObject
-	octets    int // of objects
+	octets    int              // of objects
 	logins    map[string]login // by instance
 	pinless   time.Time        // until when the principal is known to have no PIN
 }

@@ -44,12 +44,12 @@ type conn struct {
 	stranger sync.Once // who logs that keyward does not know the peer
 
 	// Of the connection's goroutine.
-	app     *application // between C_Initialize and C_Finalize
-	in      []byte       // what was read: in[done:]
-	done    int
-	inline  request
-	out     []byte // answers that are not written yet
-	timed   bool   // there is a deadline for reading
+	app    *application // between C_Initialize and C_Finalize
+	in     []byte       // what was read: in[done:]
+	done   int
+	inline request
+	out    []byte // answers that are not written yet
+	timed  bool   // there is a deadline for reading
 
 	callCtx    context.Context
 	callCancel context.CancelFunc // is not called: earlier calls may still use it, and it ends with ctx
