@@ -117,14 +117,15 @@ type testEnv struct {
 	path    string // of the socket
 
 	actor atomic.Pointer[kms.Actor] // who all peers are; nil: nobody
-	peer  atomic.Pointer[Peer]      // what the kernel says of them, if a test says so
+
+	serving *sync.WaitGroup
 }
 
 // newEnv starts a door with the instances kst-software and kst-hardware, to which every caller is root until the test says otherwise. It
 // ends with the test.
 func newEnv(t testing.TB, change ...func(*Config)) *testEnv {
 	t.Helper()
-	e := &testEnv{t: t, events: &testEvents{}}
+	e := &testEnv{t: t, events: &testEvents{}, serving: new(sync.WaitGroup)}
 	store := keystore.NewMem()
 	if err := keystore.Create(t.Context(), store, testPool()); err != nil {
 		t.Fatal(err)
@@ -148,24 +149,14 @@ func newEnv(t testing.TB, change ...func(*Config)) *testEnv {
 		f(&c)
 	}
 	e.front = New(c)
-	e.path = filepath.Join(t.TempDir(), "pkcs11.sock")
-	l, err := net.Listen("unix", e.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := e.front.Serve(context.Background(), l, e.who); err != nil {
-			t.Error(err)
-		}
-	})
+	e.listen(t, func(*Peer) {})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := e.front.Shutdown(ctx); err != nil {
 			t.Error("shutdown:", err)
 		}
-		serving.Wait()
+		e.serving.Wait()
 		if s := e.front.Stats(); s.Connections != 0 || s.Applications != 0 || s.Sessions != 0 || len(e.front.users) != 0 {
 			t.Errorf("after the end there are %+v, of %d users", s, len(e.front.users))
 		}
@@ -173,11 +164,33 @@ func newEnv(t testing.TB, change ...func(*Config)) *testEnv {
 	return e
 }
 
-func (e *testEnv) who(net.Conn) (Peer, error) {
-	if p := e.peer.Load(); p != nil {
-		return *p, nil
+// listen serves a socket, whose peers are this process but for what is changed.
+func (e *testEnv) listen(t testing.TB, change func(*Peer)) {
+	t.Helper()
+	e.path = filepath.Join(t.TempDir(), "pkcs11.sock")
+	l, err := net.Listen("unix", e.path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return Peer{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid()), Identify: e.identify}, nil
+	who := func(net.Conn) (Peer, error) {
+		p := Peer{UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), PID: int32(os.Getpid()), Identify: e.identify}
+		change(&p)
+		return p, nil
+	}
+	e.serving.Go(func() {
+		if err := e.front.Serve(context.Background(), l, who); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// door is another socket of the same door, for other peers.
+func (e *testEnv) door(t testing.TB, change func(*Peer)) *testEnv {
+	t.Helper()
+	other := &testEnv{t: t, service: e.service, db: e.db, events: e.events, front: e.front, serving: e.serving}
+	other.actor.Store(e.actor.Load())
+	other.listen(t, change)
+	return other
 }
 
 func (e *testEnv) identify() (*kms.Actor, string) {
