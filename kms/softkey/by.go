@@ -12,7 +12,7 @@ import (
 // and any salt that the modulus has room for, ECDSA (1 to 64 octets). ErrAlgorithm if it does not fit, ErrSize if the input does not.
 func (k *PrivateKey) SignBy(m *mechanism.Mechanism, in []byte) ([]byte, error) {
 	s, err := k.key.Sign(m, in)
-	return s, translate(err)
+	return s, Translate(err)
 }
 
 // DecryptBy is RSAOAEP, in constant time, and RSARaw; RSAPKCS1 is RSARaw and then kms/rsapad. The caller wipes the plaintext.
@@ -22,7 +22,7 @@ func (k *PrivateKey) DecryptBy(m *mechanism.Mechanism, in []byte) ([]byte, error
 
 func (k *PrivateKey) decrypt(m *mechanism.Mechanism, in []byte) ([]byte, error) {
 	p, err := k.key.Decrypt(m, in)
-	return p, translate(err)
+	return p, Translate(err)
 }
 
 // VerifyBy checks a signature by any mechanism of the key. One that is wrong is false and no error.
@@ -31,13 +31,13 @@ func (k *PublicKey) VerifyBy(m *mechanism.Mechanism, in, signature []byte) (bool
 		return verifyBareKoblitz(k.koblitz, m, in, signature)
 	}
 	ok, err := k.key.Verify(m, in, signature)
-	return ok, translate(err)
+	return ok, Translate(err)
 }
 
 // EncryptBy is RSAPKCS1, RSAOAEP or RSARaw. ErrSize if the input is too long.
 func (k *PublicKey) EncryptBy(m *mechanism.Mechanism, in []byte) ([]byte, error) {
 	c, err := k.key.Encrypt(m, in)
-	return c, translate(err)
+	return c, Translate(err)
 }
 
 // verifyBareKoblitz is PublicKey.VerifyBy for secp256k1. Of a digest over 32 octets the leftmost 32 count.

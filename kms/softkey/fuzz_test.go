@@ -77,7 +77,7 @@ func FuzzKoblitz(f *testing.F) {
 		public := testKey(t, kmswire.ECP256K).Public()
 		got, gotErr := public.Verify(kmswire.ECDSASHA256, digest, signature)
 		want, wantErr := public.key.VerifyDER(digest, signature)
-		if got != want || gotErr != translate(wantErr) {
+		if got != want || gotErr != Translate(wantErr) {
 			t.Fatalf("decred: %v, %v; OpenSSL: %v, %v", got, gotErr, want, wantErr)
 		}
 	})

@@ -29,7 +29,7 @@ const pointSize = 65
 func ParsePublicKey(der []byte) (*PublicKey, error) {
 	key, err := libcrypto.ParseSPKI(der)
 	if err != nil {
-		return nil, translate(err)
+		return nil, Translate(err)
 	}
 	p := &PublicKey{key: key, der: slices.Clone(der)} // there is one encoding only
 	if p.spec, err = specOf(key); err != nil {
@@ -67,14 +67,14 @@ func (k *PublicKey) Verify(alg kmswire.Algorithm, digest, signature []byte) (boo
 	}
 	if s.mechanism.Kind == mechanism.ECDSA {
 		ok, err := k.key.VerifyDER(digest, signature)
-		return ok, translate(err)
+		return ok, Translate(err)
 	}
 	if err := k.fits(s, digest); err != nil {
 		return false, err
 	}
 	var buf [len(digestInfoSHA256) + kmswire.DigestSize]byte
 	ok, err := k.key.Verify(&s.mechanism, s.input(&buf, digest), signature)
-	return ok, translate(err)
+	return ok, Translate(err)
 }
 
 // fits says whether an RSA key can sign a digest of the API; the size of the digest comes second.
@@ -94,7 +94,7 @@ func (k *PublicKey) Encrypt(alg kmswire.Algorithm, plaintext []byte) ([]byte, er
 		return nil, ErrAlgorithm
 	}
 	c, err := k.key.Encrypt(&schemes[alg].mechanism, plaintext)
-	return c, translate(err)
+	return c, Translate(err)
 }
 
 // MaxPlaintext is the most that Encrypt takes with alg, in octets; 0 when the algorithm does not fit.

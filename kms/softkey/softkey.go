@@ -71,8 +71,9 @@ func specOf(k *libcrypto.Key) (kmswire.KeySpec, error) {
 	return "", ErrMalformed
 }
 
-// translate gives a libcrypto error its name in this package. Others pass with their text: they are OpenSSL failing.
-func translate(err error) error {
+// Translate gives a libcrypto error its name in this package. Others pass with their text: they are OpenSSL failing. It is exported for
+// who uses keys of libcrypto that are none of the API's.
+func Translate(err error) error {
 	switch {
 	case err == nil:
 		return nil
