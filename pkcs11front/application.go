@@ -15,9 +15,6 @@ const (
 	maxSessionObjectOctets = 8 << 20
 )
 
-// lingerTime is how long an application outlives its last connection if its client can come back (it has a cookie).
-const lingerTime = 30 * time.Second
-
 // application is one process's use of the library: what PKCS #11 calls an application. It begins with C_Initialize and is ended by
 // C_Finalize, or when its last connection is gone (for keyward's module a while later, so that it can come back).
 //

@@ -13,19 +13,27 @@ import (
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
-// Limits of a connection. One that is idle is never closed: the next call of a program with p11-kit's client would be its last, by SIGPIPE.
-const (
-	startTimeout = 10 * time.Second // until the offer and the first frame have come
-	frameTimeout = 10 * time.Second // for the rest of a frame that has begun
-	writeTimeout = 30 * time.Second // for a client to read its answers
-	callTimeout  = 60 * time.Second // for a call; twice that at most, see context
-	refusalTime  = 2 * time.Second  // for a connection that is one too many
+// times are how long a connection waits. One that is idle is never closed: the next call of a program with p11-kit's client would be its
+// last, by SIGPIPE.
+type times struct {
+	start   time.Duration // until the offer and the first frame have come
+	frame   time.Duration // for the rest of a frame that has begun
+	write   time.Duration // for a client to read its answers; twice that at most
+	refusal time.Duration // for all of a connection that is one too many
+	call    time.Duration // for a call; twice that at most, see conn.context
+	linger  time.Duration // for a client with a cookie to come back
+}
 
-	maxInFlight       = 64      // requests of a connection that are being answered; then no more are read
+var standardTimes = times{start: 10 * time.Second, frame: 10 * time.Second, write: 30 * time.Second, refusal: 2 * time.Second,
+	call: time.Minute, linger: 30 * time.Second}
+
+// Limits of a connection.
+const (
+	maxInFlight       = 64      // requests that are being answered; then no more are read
 	maxInFlightOctets = 4 << 20 // of their bodies
 	keptBuffer        = 64 << 10
 	flushAt           = 256 << 10 // octets of answers that wait for the rest of a pipeline
-	maxRefusing       = 64        // connections over a limit that are told so; others are just closed
+	maxRefusing       = 64        // connections over a limit, of all users, that are told so; others are just closed
 )
 
 // conn is a connection. Its goroutine reads requests, and answers itself those of the dialect Keyward, whose clients use a connection from one
@@ -58,20 +66,17 @@ type conn struct {
 	writing  sync.Mutex // held while something is written
 	deadline time.Time  // of writing; guarded by writing
 
-	lanes sync.WaitGroup // goroutines
+	running sync.WaitGroup // goroutines of lanes
 
-	mu       sync.Mutex // guards what follows; no other lock is taken under it
-	byID     map[uint64]*lane
-	inFlight int
-	octets   int
-	room     sync.Cond // of mu: something was answered
+	mu       sync.Mutex          // guards what follows; no other lock is taken under it
+	lanes    map[uint64]*request // by session: the last call of a lane
+	inFlight int                 // calls in lanes
+	octets   int                 // of their bodies
+	room     sync.Cond           // of mu: something was answered
 }
 
-// lane is the calls of one session that wait while another is answered.
-type lane struct{ waiting []*request }
-
 func newConn(f *Front, nc net.Conn) *conn {
-	c := &conn{front: f, net: nc, byID: map[uint64]*lane{}}
+	c := &conn{front: f, net: nc, lanes: map[uint64]*request{}}
 	c.room.L = &c.mu
 	c.ctx, c.cancel = context.WithCancel(f.ctx)
 	return c
@@ -109,7 +114,7 @@ func (c *conn) end() {
 	if !draining {
 		c.cancel()
 	}
-	c.lanes.Wait()
+	c.running.Wait()
 	c.cancel()
 	c.net.Close()
 	if c.app != nil {
@@ -158,9 +163,9 @@ func (c *conn) serve() error {
 
 // start reads the offer, the first octet, and answers it.
 func (c *conn) start() error {
-	limit := startTimeout
+	limit := c.front.cfg.times.start
 	if c.refused {
-		limit = refusalTime
+		limit = c.front.cfg.times.refusal
 	}
 	if err := c.net.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return err
@@ -209,7 +214,7 @@ func (c *conn) next(first bool) (frame, error) {
 			}
 		}
 		if len(have) > 0 && !c.timed && !first {
-			if err := c.net.SetReadDeadline(time.Now().Add(frameTimeout)); err != nil {
+			if err := c.net.SetReadDeadline(time.Now().Add(c.front.cfg.times.frame)); err != nil {
 				return frame{}, err
 			}
 			c.timed = true
@@ -269,7 +274,7 @@ func (c *conn) recycle() {
 func (c *conn) handle(f frame) error {
 	q := &c.inline
 	c.begin(q, f)
-	if c.dialect == p11rpc.Keyward || q.row == nil || !q.row.session || q.early != ck.CKR_OK {
+	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) {
 		c.out = q.answer(c.out)
 		clear(f.body) // it may have been a PIN, a key, a plaintext
 		return nil
@@ -282,6 +287,33 @@ func (c *conn) handle(f frame) error {
 	return nil
 }
 
+// quickCalls wait for nothing: no HSM, no disk. Answered at once they keep the other threads of a client waiting for less than a lane costs,
+// which is 8 us.
+var quickCalls = func() (quick [numCalls]bool) {
+	for _, call := range []p11rpc.CallID{
+		11, 13, 19, // C_CloseSession, C_GetSessionInfo, C_Logout
+		23, 24, 26, 27, 28, // C_GetObjectSize, C_GetAttributeValue, C_FindObjects*
+		29, 33, 42, 48, // Inits
+		37, 38, 39, 40, 41, 44, 50, // digests, C_SignUpdate, C_VerifyUpdate
+		63, 64, 67, // C_SeedRandom, C_GenerateRandom, C_SessionCancel
+	} {
+		quick[call] = true
+	}
+	return quick
+}()
+
+const quickOctets = 4 << 10 // of a body
+
+// quick says whether a call of a session is answered at once: it must not overtake others of the session either.
+func (c *conn) quick(q *request, f frame) bool {
+	if !quickCalls[q.number] || len(f.body) > quickOctets {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lanes[q.sessionID] == nil
+}
+
 // begin makes a request of a frame.
 func (c *conn) begin(q *request, f frame) {
 	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.serial, body: q.body, reader: q.reader, writer: q.writer}
@@ -291,8 +323,8 @@ func (c *conn) begin(q *request, f frame) {
 // context gives the context of a new call. Making one for each costs more than many a call, so one is for all that begin within a minute.
 func (c *conn) context() context.Context {
 	if now := time.Now(); now.After(c.until) {
-		c.until = now.Add(callTimeout)
-		c.callCtx, c.callCancel = context.WithDeadline(c.ctx, now.Add(2*callTimeout))
+		c.until = now.Add(c.front.cfg.times.call)
+		c.callCtx, c.callCancel = context.WithDeadline(c.ctx, now.Add(2*c.front.cfg.times.call))
 	}
 	return c.callCtx
 }
@@ -311,51 +343,37 @@ func (c *conn) queue(f frame) {
 	}
 	c.inFlight++
 	c.octets += len(q.body)
-	if l := c.byID[q.sessionID]; l != nil {
-		l.waiting = append(l.waiting, q)
+	last := c.lanes[q.sessionID]
+	c.lanes[q.sessionID] = q
+	if last != nil {
+		last.next = q
 		return
 	}
-	l := &lane{}
-	c.byID[q.sessionID] = l
-	c.lanes.Go(func() { c.runLane(l, q) })
+	c.running.Add(1)
+	go c.runLane(q)
 }
 
 // runLane answers the calls of a session, one after the other, until there are no more.
-func (c *conn) runLane(l *lane, q *request) {
-	id := q.sessionID
-	for {
+func (c *conn) runLane(q *request) {
+	defer c.running.Done()
+	for q != nil {
 		q.frame = q.answer(q.frame[:0])
 		if err := c.write(q.frame); err != nil {
 			c.cancel() // nobody reads the answers of the others either
 			c.net.Close()
 		}
-		clear(q.frame)
 		c.mu.Lock()
 		c.inFlight--
 		c.octets -= len(q.body)
 		c.room.Signal()
-		c.release(q)
-		if len(l.waiting) == 0 {
-			delete(c.byID, id)
-			c.mu.Unlock()
-			return
+		next := q.next
+		if next == nil {
+			delete(c.lanes, q.sessionID)
 		}
-		q, l.waiting = l.waiting[0], l.waiting[1:]
 		c.mu.Unlock()
+		q.recycle()
+		q = next
 	}
-}
-
-// release gives a request of a lane back.
-func (c *conn) release(q *request) {
-	clear(q.body)
-	if cap(q.body) > keptBuffer {
-		q.body = nil
-	}
-	if cap(q.frame) > keptBuffer {
-		q.frame = nil
-	}
-	*q = request{body: q.body[:0], frame: q.frame[:0], reader: q.reader, writer: q.writer}
-	requests.Put(q)
 }
 
 // flush writes what was answered.
@@ -377,8 +395,8 @@ func (c *conn) write(b []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	// Setting a deadline costs as much as a small write, so one is good for several writes.
-	if now := time.Now(); c.deadline.Sub(now) < writeTimeout {
-		c.deadline = now.Add(2 * writeTimeout)
+	if now := time.Now(); c.deadline.Sub(now) < c.front.cfg.times.write {
+		c.deadline = now.Add(2 * c.front.cfg.times.write)
 		if err := c.net.SetWriteDeadline(c.deadline); err != nil {
 			return err
 		}

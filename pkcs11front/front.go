@@ -28,6 +28,8 @@ type Config struct {
 	ApplicationsPerUser    int // 256
 	SessionsPerApplication int // 1,024
 	SessionsPerUser        int // 16,384
+
+	times times // of tests
 }
 
 // Peer is the process at the other end of a connection, as the kernel named it.
@@ -72,6 +74,9 @@ func New(c Config) *Front {
 		if *limit.n == 0 {
 			*limit.n = limit.standard
 		}
+	}
+	if c.times == (times{}) {
+		c.times = standardTimes
 	}
 	f := &Front{cfg: c, mechanisms: mechanismList(c.RawRSA), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
@@ -235,7 +240,7 @@ func (f *Front) leave(a *application) {
 	last := a.conns == 0
 	if last && a.cookie != "" && !a.gone && !f.draining {
 		a.left = time.Now()
-		a.linger = time.AfterFunc(lingerTime, func() { f.expire(a) })
+		a.linger = time.AfterFunc(f.cfg.times.linger, func() { f.expire(a) })
 		last = false
 	}
 	f.mu.Unlock()

@@ -30,8 +30,25 @@ type request struct {
 
 	reader p11rpc.Reader
 	writer p11rpc.Writer
-	body   []byte // of a request in a lane, its own
-	frame  []byte // of its answer
+
+	// Of a request in a lane.
+	next  *request // after it; guarded by conn.mu
+	body  []byte   // its own
+	frame []byte   // of its answer
+}
+
+// recycle gives a request of a lane back.
+func (q *request) recycle() {
+	clear(q.body)
+	clear(q.frame)
+	if cap(q.body) > keptBuffer {
+		q.body = nil
+	}
+	if cap(q.frame) > keptBuffer {
+		q.frame = nil
+	}
+	*q = request{body: q.body[:0], frame: q.frame[:0], reader: q.reader, writer: q.writer}
+	requests.Put(q)
 }
 
 // actor is who is behind the request; nil only in calls that have no session.
