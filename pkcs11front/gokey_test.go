@@ -35,7 +35,6 @@ type bench struct {
 	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
-	made    []*goKey
 	uses    int // of keys
 }
 
@@ -181,8 +180,12 @@ func (b *bench) invariants() {
 			if op == nil {
 				continue
 			}
-			held += int64(cap(op.data))
-			if op.kind != operationKind(kind) || op.row == nil || len(op.data) > op.limit && op.kind != digesting {
+			held += int64(op.held)
+			holds := cap(op.data) + len(op.kept)
+			if op.use != nil && kind < int(messageEncrypting) {
+				holds += len(op.use.AAD)
+			}
+			if op.kind != operationKind(kind) || op.row == nil || op.held != holds || len(op.data) > op.limit && op.kind != digesting {
 				b.t.Fatalf("operation %d is %+v", kind, op)
 			}
 		}
@@ -410,8 +413,7 @@ func (k *goKey) encrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ 
 	k.b.uses++
 	switch m.Kind {
 	case mechanism.RSAPKCS1:
-		out, err := rsa.EncryptPKCS1v15(rand.Reader, &k.rsa.PublicKey, in)
-		return out, rvIf(err, ck.CKR_DATA_LEN_RANGE)
+		return pkcs1Encrypted(&k.rsa.PublicKey, in), ck.CKR_OK
 	case mechanism.RSARaw:
 		return k.raw(in, big.NewInt(int64(k.rsa.E)))
 	case mechanism.RSAOAEP:
@@ -437,6 +439,16 @@ func (k *goKey) decrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ 
 		return out, rvIf(err, ck.CKR_ENCRYPTED_DATA_INVALID)
 	}
 	return k.aes(m, in, false)
+}
+
+// pkcs1Encrypted encrypts by PKCS #1 v1.5.
+func pkcs1Encrypted(k *rsa.PublicKey, in []byte) []byte {
+	//lint:ignore SA1019 it is what is tested
+	out, err := rsa.EncryptPKCS1v15(rand.Reader, k, in)
+	if err != nil {
+		panic(err)
+	}
+	return out
 }
 
 func rvIf(err error, rv ck.RV) ck.RV {

@@ -7,7 +7,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/hex"
 	"testing"
 
@@ -112,10 +111,7 @@ func TestWrapRSA(t *testing.T) {
 	b.refused(ck.CKR_WRAPPED_KEY_LEN_RANGE, "C_UnwrapKey", oaep, prv, octets(blob[1:]), template)
 	b.refused(ck.CKR_MECHANISM_INVALID, "C_WrapKey", mech{m: ck.CKM_RSA_PKCS}, pub, k, room(256))
 
-	blob, err := rsa.EncryptPKCS1v15(rand.Reader, &testRSA().PublicKey, b.keys[k].octets)
-	if err != nil {
-		t.Fatal(err)
-	}
+	blob = pkcs1Encrypted(&testRSA().PublicKey, b.keys[k].octets)
 	pkcs1 := mech{m: ck.CKM_RSA_PKCS}
 	b.refused(ck.CKR_TEMPLATE_INCOMPLETE, "C_UnwrapKey", pkcs1, prv, octets(blob), template)
 	if back := b.doHandle("C_UnwrapKey", pkcs1, prv, octets(blob), append(template, number(ck.CKA_VALUE_LEN, 32)...)); !bytes.Equal(b.keys[back].octets, b.keys[k].octets) {
@@ -133,7 +129,7 @@ func TestAttackP7Unwrap(t *testing.T) {
 		blob := message(256)
 		blob[0] = 0
 		if i%3 == 0 { // good padding, the wrong length
-			blob, _ = rsa.EncryptPKCS1v15(rand.Reader, &testRSA().PublicKey, message(i%31))
+			blob = pkcs1Encrypted(&testRSA().PublicKey, message(i%31))
 		}
 		for range 2 {
 			h := b.doHandle("C_UnwrapKey", mech{m: ck.CKM_RSA_PKCS}, prv, octets(blob), template)
