@@ -558,7 +558,7 @@ func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck
 	k := &goKey{values: map[ck.Attribute]uint64{}}
 	for _, a := range template {
 		k.values[a.Type] = a.Number
-		for _, u := range usageAttributes {
+		for _, u := range templateUsages {
 			if a.Type == u.a && a.Number != 0 {
 				k.f.usage |= u.may
 			}
@@ -584,34 +584,34 @@ func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck
 	return b.add(k), ck.CKR_OK
 }
 
-var usageAttributes = []struct {
+var templateUsages = []struct {
 	a   ck.Attribute
 	may usage
 }{{ck.CKA_ENCRYPT, mayEncrypt}, {ck.CKA_DECRYPT, mayDecrypt}, {ck.CKA_SIGN, maySign}, {ck.CKA_VERIFY, mayVerify},
 	{ck.CKA_WRAP, mayWrap}, {ck.CKA_UNWRAP, mayUnwrap}, {ck.CKA_DERIVE, mayDerive}}
 
 // Attributes of templates.
-func yes(types ...ck.Attribute) (t attrs) {
+func withTrue(types ...ck.Attribute) (t attrs) {
 	for _, a := range types {
 		t = append(t, p11rpc.Attribute{Type: a, Value: p11rpc.Value{Kind: p11rpc.Bool, Number: 1}})
 	}
 	return t
 }
 
-func no(types ...ck.Attribute) (t attrs) {
-	t = yes(types...)
+func withFalse(types ...ck.Attribute) (t attrs) {
+	t = withTrue(types...)
 	for i := range t {
 		t[i].Number = 0
 	}
 	return t
 }
 
-func number(a ck.Attribute, n uint64) attrs {
+func withNumber(a ck.Attribute, n uint64) attrs {
 	return attrs{{Type: a, Value: p11rpc.Value{Kind: p11rpc.Ulong, Number: n}}}
 }
 
 func keyTemplate(c ck.Class, t ck.KeyType, more ...attrs) attrs {
-	all := append(number(ck.CKA_CLASS, uint64(c)), number(ck.CKA_KEY_TYPE, uint64(t))...)
+	all := append(withNumber(ck.CKA_CLASS, uint64(c)), withNumber(ck.CKA_KEY_TYPE, uint64(t))...)
 	for _, m := range more {
 		all = append(all, m...)
 	}
