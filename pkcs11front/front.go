@@ -52,7 +52,7 @@ type Front struct {
 	work     sync.WaitGroup // connections, and ends of applications
 	refusing atomic.Int32   // connections over a limit that are being told so
 
-	mu        sync.Mutex // guards what follows, and some of application; held for moments, and no other lock is taken under it
+	mu        sync.Mutex // guards what follows, and some of application and conn
 	draining  bool       // Shutdown has begun
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
