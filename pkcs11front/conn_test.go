@@ -399,15 +399,20 @@ func TestShutdown(t *testing.T) {
 	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
 		e := newEnv(t)
 		release, started := make(chan struct{}), make(chan struct{}, 10)
-		handleWith(t, 43, func(q *request) ck.RV {
+		handleWith(t, 58, func(q *request) ck.RV {
 			started <- struct{}{}
-			<-release
-			return ck.CKR_FUNCTION_FAILED
+			select {
+			case <-release:
+				return ck.CKR_FUNCTION_FAILED
+			case <-q.ctx.Done():
+				t.Error("a call was cancelled")
+				return ck.CKR_FUNCTION_CANCELED
+			}
 		})
 		c := e.client(t, d)
 		s := c.session(softwareID)
 		idle := e.client(t, d)
-		sign := c.request(43, args{}.u(s).octets(nil).room(0))
+		sign := c.request(58, args{}.u(s).octets(nil).room(0))
 		c.send(sign, sign, sign)
 		<-started
 		ended := make(chan error)
@@ -463,21 +468,50 @@ func TestShutdownInTime(t *testing.T) {
 	})
 }
 
-// TestClientGone says that the calls of a client of p11-kit end when it does.
+// TestClientGone says that the calls of a client of p11-kit, and those of keyward's module that take long, end when the client does.
 func TestClientGone(t *testing.T) {
 	e := newEnv(t)
 	started, ended := make(chan struct{}), make(chan struct{})
-	handleWith(t, 43, func(q *request) ck.RV {
-		close(started)
+	wait := func(q *request) ck.RV {
+		started <- struct{}{}
 		<-q.ctx.Done()
-		close(ended)
+		ended <- struct{}{}
+		return ck.CKR_FUNCTION_FAILED
+	}
+	handleWith(t, 43, wait)
+	handleWith(t, 58, wait)
+	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
+		for _, call := range []p11rpc.CallID{43, 58} {
+			if d == p11rpc.Keyward && call == 43 {
+				continue
+			}
+			c := e.client(t, d)
+			c.send(c.request(call, args{}.u(c.session(softwareID)).octets(nil).room(0)))
+			<-started
+			c.net.Close()
+			<-ended
+		}
+	})
+}
+
+// TestLongCalls says that a connection goes on after a call that was watched, and that what comes meanwhile is answered afterwards.
+func TestLongCalls(t *testing.T) {
+	e := newEnv(t)
+	handleWith(t, 58, func(q *request) ck.RV {
+		time.Sleep(5 * time.Millisecond) // it takes its time
 		return ck.CKR_FUNCTION_FAILED
 	})
-	c := e.client(t, p11rpc.Offer0)
-	c.send(c.request(43, args{}.u(c.session(softwareID)).octets(nil).room(0)))
-	<-started
-	c.net.Close()
-	<-ended
+	c := e.client(t, p11rpc.Keyward)
+	s := c.session(softwareID)
+	generate := args{}.u(s).octets(nil).room(0)
+	for range 3 {
+		c.want(ck.CKR_FUNCTION_FAILED, 58, generate)
+		c.ok(3, nil)
+		c.send(c.request(58, generate), c.request(3, nil))
+		if first, second := c.read(), c.read(); first.rv != ck.CKR_FUNCTION_FAILED || second.rv != ck.CKR_OK {
+			t.Errorf("%v %v", first.rv, second.rv)
+		}
+	}
 }
 
 // TestTimeLimit says that a call has its time and no more.

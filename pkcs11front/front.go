@@ -315,6 +315,12 @@ func (f *Front) giveSessions(uid uint32, n int) {
 	f.forget(uid, u)
 }
 
+func (f *Front) isDraining() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.draining
+}
+
 // Shutdown ends the door: nothing new is accepted, requests that have come are answered, then all is closed. When ctx ends first, calls are
 // cancelled; its error is given then. It returns when all goroutines of the door have ended.
 func (f *Front) Shutdown(ctx context.Context) error {
