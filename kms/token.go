@@ -54,86 +54,12 @@ type ObjectNames struct {
 	Label string
 }
 
-// TokenKeys lists versions of keys in an instance that the actor may describe, in order: those after the place after, of at most limit
-// keys that it looks at. It gives where to go on; more is false at the end. Keys that wait for deletion or for their material are none.
-func (s *Service) TokenKeys(ctx context.Context, actor *Actor, instance string, after KeyPlace, limit int) (keys []*TokenKey, next KeyPlace, more bool, err error) {
-	return nil, KeyPlace{}, false, Errorf(UnsupportedOperation, "not yet")
-}
-
-// TokenKey gives the version at a place, KeyNotFound if there is none that the actor may describe in that instance.
-func (s *Service) TokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace) (*TokenKey, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// TokenKeysNamed finds versions by CKA_ID, CKA_LABEL or both (nil: any), in any class. It reads indexes, and costs the same however
-// many keys there are. One of the two must be given.
-func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance string, id []byte, label *string) ([]*TokenKey, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// NameTokenKey sets CKA_ID, CKA_LABEL or both (nil: as it is) of one class of a version. It needs kms:SetTokenNames.
-func (s *Service) NameTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace, class ObjectClass, id []byte, label *string) error {
-	return Errorf(UnsupportedOperation, "not yet")
-}
-
-// TokenObject is an object that a client keeps in a token beside the keys: a certificate, data, or a public key of somebody else's.
-// Values handed out are shared and immutable.
-type TokenObject struct {
-	Number     uint64 // names it in its account; never used again
-	Instance   string
-	Class      ObjectClass
-	Private    bool   // only for the principal that made it, and the root of its account
-	Owner      string // principal that made it
-	Modifiable bool
-	ObjectNames
-	Value   []byte // what else the object is, in the door's encoding; sealed at rest. At most MaxTokenObject octets
-	Created time.Time
-}
-
-// Limits of the objects that clients keep.
-const (
-	MaxTokenObject  = 64 << 10 // octets of Value
-	MaxTokenObjects = 10_000   // of an account in one instance
-	MaxObjectID     = 256      // octets of CKA_ID
-	MaxObjectLabel  = 256      // octets of CKA_LABEL
-)
-
-// TokenObjects lists the objects of an instance that the actor may see, with id, label and class if they are given. It reads memory.
-func (s *Service) TokenObjects(ctx context.Context, actor *Actor, instance string, id []byte, label *string, class *ObjectClass) ([]*TokenObject, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// TokenObject gives one by its number, ResourceNotFound if there is none that the actor may see.
-func (s *Service) TokenObject(ctx context.Context, actor *Actor, instance string, number uint64) (*TokenObject, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// CreateTokenObject keeps an object, whose Number, Owner and Created it sets. It needs kms:CreateTokenObject.
-func (s *Service) CreateTokenObject(ctx context.Context, actor *Actor, o *TokenObject) (*TokenObject, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// UpdateTokenObject replaces names and value of an object that is Modifiable. It needs kms:UpdateTokenObject.
-func (s *Service) UpdateTokenObject(ctx context.Context, actor *Actor, old, o *TokenObject) (*TokenObject, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// DeleteTokenObject removes one. It needs kms:DeleteTokenObject.
-func (s *Service) DeleteTokenObject(ctx context.Context, actor *Actor, instance string, number uint64) error {
-	return Errorf(UnsupportedOperation, "not yet")
-}
-
 // Token is an instance as a token.
 type Token struct {
 	Instance string
 	Type     string // SoftwareInstance or HardwareInstance
 	Name     string // for people
 	PIN      bool   // the principal has a PIN, which C_Login must give before private objects are used
-}
-
-// Tokens lists the instances that the actor's account may see, but external ones, in order of configuration.
-func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
 }
 
 // CheckPIN holds a PIN against that of the actor's principal, in constant time, and counts failures durably before it answers: after
@@ -150,25 +76,20 @@ const (
 	MaxPINFailures = 10
 )
 
-// NewTokenKey is a key that a client makes in a token, or brings along.
-type NewTokenKey struct {
-	Instance string
-	Spec     kmswire.KeySpec
-	Usage    kmswire.KeyUsage
-	Pinned   bool // hardware instances: HsmInternal rather than HsmEncryptedDatabase
-	// Names are CKA_ID and CKA_LABEL, as far as the client gave them. A label that can be an alias and is free becomes one too.
-	Names map[ObjectClass]ObjectNames
-	// Material is that of a key that is brought along: PKCS#8 DER, or the octets of an AES key. The caller wipes it. nil: it is made.
-	Material []byte
-}
-
-// CreateTokenKey makes a key: CreateKey, and with Material its import too, all of it or nothing that stays. It needs what these need.
-func (s *Service) CreateTokenKey(ctx context.Context, actor *Actor, req *NewTokenKey) (*TokenKey, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// DestroyTokenKey schedules the deletion of the key of a version, if it is the only one: as C_DestroyObject does. It needs
-// kms:ScheduleKeyDeletion.
-func (s *Service) DestroyTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace) error {
-	return Errorf(UnsupportedOperation, "not yet")
+// Tokens lists the instances that the actor's account may see, but external ones, in order of configuration.
+func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
+	if _, err := s.looking(ctx, actor); err != nil {
+		return nil, err
+	}
+	who, err := s.store.Principal(ctx, actor.Principal)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	var tokens []Token
+	for _, in := range s.instances.Load().all {
+		if in.Type != ExternalInstance && in.sees(actor.Account) {
+			tokens = append(tokens, Token{Instance: in.ID, Type: in.Type, Name: in.Name, PIN: who.PIN != nil})
+		}
+	}
+	return tokens, nil
 }
