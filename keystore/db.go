@@ -44,6 +44,7 @@ type DB struct {
 	people   *cache[string, Principal]  // by ARN; also those that have no record
 	access   *cache[string, AccessKey]  // by ID
 	oldest   *cache[string, Alias]      // by key; see OldestAlias
+	tokens   tokenIndexes               //
 	closed   atomic.Bool                // Close was called
 	ctx      context.Context            // of the tasks; ended by Close
 	cancel   context.CancelFunc         //
@@ -200,6 +201,7 @@ func (db *DB) purge(off bool) {
 	db.people.purge(off)
 	db.access.purge(off)
 	db.oldest.purge(off)
+	db.tokens.purge(off)
 }
 
 func (db *DB) follow(events <-chan Event) {

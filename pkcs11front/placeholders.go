@@ -1,20 +1,14 @@
 package pkcs11front
 
-import "github.com/keyward/keyward/pkcs11front/ck"
+import (
+	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
+)
 
 // Each of these moves to the file of whoever writes it.
 
 // search is between C_FindObjectsInit and C_FindObjectsFinal.
 type search struct{}
-
-// operations is what a session has between an Init and its end.
-type operations struct{}
-
-// wipe ends all operations. The session's mu is held.
-func (o *operations) wipe() {}
-
-// abandon ends all operations before the session's next call. It may be called without the session's mu.
-func (o *operations) abandon() {}
 
 // sessionObject is an object that lives in its application: see application.addObject.
 type sessionObject struct{}
@@ -26,10 +20,13 @@ func (o *sessionObject) destroy() {}
 // private is CKA_PRIVATE.
 func (o *sessionObject) private() bool { return false }
 
-// mechanismList is C_GetMechanismList.
-func mechanismList(rawRSA bool) []uint64 { return []uint64{} }
+// Of objects.
+var placeholderKey func(q *request, h handle) (key, ck.RV)
 
-// mechanismInfo is C_GetMechanismInfo.
-func mechanismInfo(m ck.Mechanism, hardware, rawRSA bool) (least, most uint64, flags ck.Flags, rv ck.RV) {
-	return 0, 0, 0, ck.CKR_MECHANISM_INVALID
+func (q *request) key(h handle) (key, ck.RV) { return placeholderKey(q, h) }
+
+var placeholderNew func(q *request, octets []byte, template []p11rpc.Attribute) (handle, ck.RV)
+
+func (q *request) newSessionKey(octets []byte, template []p11rpc.Attribute) (handle, ck.RV) {
+	return placeholderNew(q, octets, template)
 }
