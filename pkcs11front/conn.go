@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -63,8 +66,9 @@ type conn struct {
 	callCancel context.CancelFunc // is not called: earlier calls may still use it, and it ends with ctx
 	until      time.Time          // as long as callCtx is good for new calls
 
-	writing  sync.Mutex // held while something is written
-	deadline time.Time  // of writing; guarded by writing
+	writing  sync.Mutex // held while something is written; guards what follows
+	deadline time.Time
+	broken   error // of a write: half an answer may be out, and nothing can follow that
 
 	running sync.WaitGroup // goroutines of lanes
 
@@ -108,10 +112,7 @@ func (c *conn) run(who func(net.Conn) (Peer, error)) {
 // end closes the connection, when calls that are being answered have ended. Unless the door is closing they are cancelled: nobody waits for
 // them any more.
 func (c *conn) end() {
-	c.front.mu.Lock()
-	draining := c.front.draining
-	c.front.mu.Unlock()
-	if !draining {
+	if !c.front.isDraining() {
 		c.cancel()
 	}
 	c.running.Wait()
@@ -275,7 +276,12 @@ func (c *conn) handle(f frame) error {
 	q := &c.inline
 	c.begin(q, f)
 	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) {
+		stop := func() {}
+		if longCalls[q.number] {
+			stop = c.watch()
+		}
 		c.out = q.answer(c.out)
+		stop()
 		clear(f.body) // it may have been a PIN, a key, a plaintext
 		return nil
 	}
@@ -285,6 +291,44 @@ func (c *conn) handle(f frame) error {
 	c.queue(f)
 	clear(f.body)
 	return nil
+}
+
+// longCalls make keys, which can take many seconds in an HSM.
+var longCalls = [numCalls]bool{20: true, 58: true, 59: true, 61: true} // C_CreateObject, C_GenerateKey, C_GenerateKeyPair, C_UnwrapKey
+
+// watch cancels the connection's calls when the client goes away. It is for when the connection's goroutine is in a call and can't see that itself;
+// stop ends it.
+func (c *conn) watch() (stop func()) {
+	raw, err := rawConn(c.net)
+	if err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		gone := false
+		_ = raw.Read(func(fd uintptr) bool { // an error is that of stop
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			gone = n == 0 && err == nil
+			return !errors.Is(err, unix.EAGAIN)
+		})
+		if gone && !c.front.isDraining() { // which looks the same from here
+			c.cancel()
+		}
+	}()
+	return func() {
+		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // if it fails the connection is closed, and so is the watch
+		<-done
+		_ = c.net.SetReadDeadline(time.Time{})
+	}
+}
+
+func rawConn(nc net.Conn) (syscall.RawConn, error) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return sc.SyscallConn()
 }
 
 // quickCalls wait for nothing: no HSM, no disk. Answered at once they keep the other threads of a client waiting for less than a lane costs,
@@ -394,15 +438,18 @@ func (c *conn) flush() error {
 func (c *conn) write(b []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if c.broken != nil {
+		return c.broken
+	}
 	// Setting a deadline costs as much as a small write, so one is good for several writes.
 	if now := time.Now(); c.deadline.Sub(now) < c.front.cfg.times.write {
 		c.deadline = now.Add(2 * c.front.cfg.times.write)
-		if err := c.net.SetWriteDeadline(c.deadline); err != nil {
-			return err
-		}
+		c.broken = c.net.SetWriteDeadline(c.deadline)
 	}
-	_, err := c.net.Write(b)
-	return err
+	if c.broken == nil {
+		_, c.broken = c.net.Write(b)
+	}
+	return c.broken
 }
 
 // initialize gives the connection its application.
