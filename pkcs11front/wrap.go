@@ -1,7 +1,11 @@
 package pkcs11front
 
 import (
+	"bytes"
 	"errors"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
@@ -171,11 +175,24 @@ func (q *request) unwrapKey() ck.RV {
 	if incoming.class == ck.CKO_SECRET_KEY && incoming.length != 0 && incoming.length != uint64(len(octets)) {
 		return ck.CKR_TEMPLATE_INCONSISTENT // never a part of a key (P6)
 	}
+	if incoming.class == ck.CKO_PRIVATE_KEY {
+		octets = withoutZeros(octets)
+	}
 	h, rv := q.newSessionKey(octets, incoming.narrowed(template))
 	if rv == ck.CKR_OK {
 		q.out.Ulong(uint64(h))
 	}
 	return rv
+}
+
+// withoutZeros is a DER element without the zeros behind it, with which some wrap private keys to fill a block. What is not DER stays as it is.
+func withoutZeros(octets []byte) []byte {
+	rest := cryptobyte.String(octets)
+	var element cryptobyte.String
+	if !rest.ReadASN1Element(&element, asn1.SEQUENCE) || len(bytes.TrimLeft(rest, "\x00")) > 0 {
+		return octets
+	}
+	return element
 }
 
 // unwrapped takes the wrapping off. The caller wipes the octets.
@@ -237,9 +254,11 @@ type incomingKey struct {
 	length  uint64 // CKA_VALUE_LEN; 0: not given
 	// sensitive and extractable are what the key will be.
 	sensitive, extractable bool
+	asks                   usage // mayEncrypt for what a data key does, mayWrap for what it does not
 }
 
-// readIncoming reads a template and refuses what a key that comes in by another may never be. The caller's template only narrows what we give (P2).
+// readIncoming reads a template and refuses what a key that comes in by another may never be. The caller's template only narrows what we give (P2): programs that
+// ask for every usage get a data key, and those that want nothing else than to wrap or derive get none.
 func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 	in := &incomingKey{class: ck.CKO_SECRET_KEY, keyType: ck.KeyType(ck.Unavailable), sensitive: true}
 	for i := range template {
@@ -256,16 +275,24 @@ func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 			in.sensitive = yes
 		case ck.CKA_EXTRACTABLE:
 			in.extractable = yes
-		case ck.CKA_TOKEN, ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE, ck.CKA_TRUSTED:
+		case ck.CKA_TOKEN, ck.CKA_TRUSTED:
 			if yes {
 				return nil, ck.CKR_TEMPLATE_INCONSISTENT
+			}
+		case ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE:
+			if yes {
+				in.asks |= mayWrap
+			}
+		case ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SIGN, ck.CKA_VERIFY:
+			if yes {
+				in.asks |= mayEncrypt
 			}
 		case ck.CKA_VALUE, ck.CKA_LOCAL, ck.CKA_ALWAYS_SENSITIVE, ck.CKA_NEVER_EXTRACTABLE, ck.CKA_KEY_GEN_MECHANISM:
 			return nil, ck.CKR_ATTRIBUTE_READ_ONLY
 		}
 	}
 	switch {
-	case (!in.sensitive || in.extractable) && !valueReadable(by):
+	case (!in.sensitive || in.extractable) && !valueReadable(by), in.asks == mayWrap:
 		return nil, ck.CKR_TEMPLATE_INCONSISTENT
 	case in.keyType == ck.KeyType(ck.Unavailable):
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE
@@ -291,7 +318,7 @@ func (in *incomingKey) narrowed(template []p11rpc.Attribute) []p11rpc.Attribute 
 	}
 	for _, a := range template {
 		switch a.Type {
-		case ck.CKA_CLASS, ck.CKA_SENSITIVE, ck.CKA_EXTRACTABLE, ck.CKA_VALUE_LEN:
+		case ck.CKA_CLASS, ck.CKA_SENSITIVE, ck.CKA_EXTRACTABLE, ck.CKA_VALUE_LEN, ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE:
 		default:
 			narrowed = append(narrowed, a)
 		}
