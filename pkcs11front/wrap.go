@@ -108,7 +108,7 @@ func (q *request) wrapped(row *mechanismRow, param any, by, k key, octets []byte
 		return rv
 	}
 	kek := secretOf(by)
-	if kek == nil || param != nil {
+	if kek == nil || !row.wrapIV(param) {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	padded := row.mechanism != ck.CKM_AES_KEY_WRAP
@@ -127,6 +127,19 @@ func (q *request) wrapped(row *mechanismRow, param any, by, k key, octets []byte
 		q.out.Result(room, blob)
 	}
 	return keyError(err)
+}
+
+// wrapIV says whether a parameter of AES key wrap is none, or spells out the default (RFC 3394 §2.2.3.1; the constant half of RFC 5649 §3). With another
+// value the blob's check would be the client's choice.
+func (row *mechanismRow) wrapIV(param any) bool {
+	if param == nil {
+		return true
+	}
+	iv, ok := param.(p11rpc.IV)
+	if row.mechanism == ck.CKM_AES_KEY_WRAP {
+		return ok && string(iv) == "\xa6\xa6\xa6\xa6\xa6\xa6\xa6\xa6"
+	}
+	return ok && string(iv) == "\xa6\x59\x59\xa6"
 }
 
 // inRole gives the return values that C_WrapKey and C_UnwrapKey have for the key that wraps.
@@ -199,7 +212,7 @@ func withoutZeros(octets []byte) []byte {
 func (q *request) unwrapped(row *mechanismRow, param any, by key, blob []byte, incoming *incomingKey) ([]byte, ck.RV) {
 	if row.does == familyKeyWrap {
 		kek := secretOf(by)
-		if kek == nil || param != nil {
+		if kek == nil || !row.wrapIV(param) {
 			return nil, ck.CKR_MECHANISM_PARAM_INVALID
 		}
 		octets, err := kek.Unwrap(row.mechanism != ck.CKM_AES_KEY_WRAP, blob)
