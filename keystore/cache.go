@@ -14,6 +14,7 @@ const (
 	cacheAliases    = 16 << 20
 	cachePrincipals = 16 << 20
 	cacheAccessKeys = 4 << 20
+	cacheOldest     = 16 << 20
 
 	cacheOverhead = 400 // of an entry: struct, strings, map
 	cacheShards   = 32

@@ -85,8 +85,8 @@ func (c *Change) UpdateKey(old, k *Key) *Change {
 	})
 }
 
-// DeleteKey removes old, which DB handed out, with its versions, their counts, its aliases and its places in lists, and
-// leaves a Tombstone that says deleted: the caller has the clocks. Commit gives ErrConflict when old is not the newest.
+// DeleteKey removes old, which DB handed out, with its versions, their counts, its aliases, its names in tokens and its places in lists,
+// and leaves a Tombstone that says deleted: the caller has the clocks. Commit gives ErrConflict when old is not the newest.
 func (c *Change) DeleteKey(old *Key, deleted time.Time) *Change {
 	was := *old
 	return c.note(func(p *plan) error {
@@ -130,6 +130,9 @@ func (c *Change) DeleteKey(old *Key, deleted time.Time) *Change {
 			return err
 		}
 		if err := p.removeAll(nameUse(was.ID, ""), nil); err != nil {
+			return err
+		}
+		if err := p.dropTokenNames(&was); err != nil {
 			return err
 		}
 		for _, name := range []string{all.rows + row, nameKey(was.ID), nameCheck(was.ID)} {

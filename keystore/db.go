@@ -43,6 +43,8 @@ type DB struct {
 	aliases  *cache[aliasOf, Alias]     // by account and name
 	people   *cache[string, Principal]  // by ARN; also those that have no record
 	access   *cache[string, AccessKey]  // by ID
+	oldest   *cache[string, Alias]      // by key; see OldestAlias
+	tokens   tokenIndexes               //
 	closed   atomic.Bool                // Close was called
 	ctx      context.Context            // of the tasks; ended by Close
 	cancel   context.CancelFunc         //
@@ -99,6 +101,7 @@ func open(ctx context.Context, store Store, sealer Sealer, scanNow uint64) (*DB,
 		}),
 		people:     newCache[string, Principal](cachePrincipals, byID),
 		access:     newCache[string, AccessKey](cacheAccessKeys, byID),
+		oldest:     newCache[string, Alias](cacheOldest, byID),
 		committing: make(chan struct{}, 1), looked: make(chan struct{}),
 	}
 	db.committing <- struct{}{}
@@ -197,6 +200,8 @@ func (db *DB) purge(off bool) {
 	db.aliases.purge(off)
 	db.people.purge(off)
 	db.access.purge(off)
+	db.oldest.purge(off)
+	db.tokens.purge(off)
 }
 
 func (db *DB) follow(events <-chan Event) {

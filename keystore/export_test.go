@@ -23,8 +23,12 @@ var RecordKinds = []func() any{
 	func() any { return new(rootRecord) }, func() any { return new(bootstrap) },
 	func() any { return new(roleRow) }, func() any { return new(dueRow) }, func() any { return new(InstanceUse) },
 	func() any { return new(Principal) }, func() any { return new(AccessKey) }, func() any { return new(Usage) },
+	func() any { return new(TokenNames) }, func() any { return new(TokenObject) }, func() any { return new(objectCount) },
 	func() any { return new(AssociationCheck) }, func() any { return new(ClientToken) }, func() any { return new(Clock) },
 }
 
 // Forget evicts a record.
 func (db *DB) Forget(name string) { db.evict(name) }
+
+// Lose forgets all that is in memory, as when the watch has lost events.
+func (db *DB) Lose() { db.purge(false) }

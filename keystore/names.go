@@ -30,6 +30,9 @@ const (
 	prefixToken     = "token/"     // + account/hash: ClientToken
 	prefixUse       = "use/"       // + key/caller: Usage
 	prefixCheck     = "check/"     // + key: AssociationCheck
+	prefixNames     = "names/"     // + account/instance/version: TokenNames
+	prefixObject    = "object/"    // + account/instance/number: TokenObject
+	prefixObjects   = "objects/"   // + account: objectCount
 	nameClock       = "clock"      // Clock
 )
 

@@ -17,6 +17,7 @@ type Principal struct {
 	Description string           `json:",omitempty"`
 	Policies    []IdentityPolicy `json:",omitempty"`
 	AccessKeys  []string         `json:",omitempty"` // IDs
+	PIN         *PIN             `json:",omitempty"` // what C_Login must give; nil: nothing
 	Created     time.Time
 	Absent      bool `json:"-"` // there is no record of it: it is known by its name only, and has nothing
 	record      recordState
@@ -24,6 +25,16 @@ type Principal struct {
 
 // IdentityPolicy is a policy document under a name that is unique for its principal.
 type IdentityPolicy struct{ Name, Document string }
+
+// PIN is a second factor of a principal, for programs that know PKCS #11.
+type PIN struct {
+	Sealed   []byte // its hash, by DB.SealSecret under PINName
+	Set      time.Time
+	Failures int `json:",omitempty"` // wrong ones in a row, counted before they are looked at
+}
+
+// PINName is what the hash of a principal's PIN is sealed under.
+func PINName(arn string) string { return "pin " + arn }
 
 // AccessKey is what a principal signs requests with.
 type AccessKey struct {

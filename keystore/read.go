@@ -155,6 +155,10 @@ func (db *DB) evict(name string) {
 		db.people.evict(arn)
 	} else if id, ok := strings.CutPrefix(name, prefixAccess); ok {
 		db.access.evict(id)
+	} else if token, ok := tokenOf(name); ok {
+		db.tokens.evict(token, name)
+	} else {
+		db.evictOldest(name)
 	}
 }
 

@@ -51,6 +51,7 @@ type Service struct {
 	services  atomic.Pointer[serviceTable]
 	ledger    *ledger
 	checks    associationChecks
+	tokens    *tokenKeys
 
 	stop context.CancelFunc // ends what runs in the background
 	done sync.WaitGroup     // the schedule, and what saves the ledger
@@ -75,8 +76,12 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	tokens, err := newTokenKeys(c.Store)
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
-		store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
+		tokens: tokens, store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
 		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(), clock: clock, schedule: newSchedule(&c),
 	}
 	begin := time.Now()

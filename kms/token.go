@@ -54,23 +54,6 @@ type ObjectNames struct {
 	Label string
 }
 
-// TokenKeys lists versions of keys in an instance that the actor may describe, in order: those after the place after, of at most limit
-// keys that it looks at. It gives where to go on; more is false at the end. Keys that wait for deletion or for their material are none.
-func (s *Service) TokenKeys(ctx context.Context, actor *Actor, instance string, after KeyPlace, limit int) (keys []*TokenKey, next KeyPlace, more bool, err error) {
-	return nil, KeyPlace{}, false, Errorf(UnsupportedOperation, "not yet")
-}
-
-// TokenKey gives the version at a place, KeyNotFound if there is none that the actor may describe in that instance.
-func (s *Service) TokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace) (*TokenKey, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
-// TokenKeysNamed finds versions by CKA_ID, CKA_LABEL or both (nil: any), in any class. It reads indexes, and costs the same however
-// many keys there are. One of the two must be given.
-func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance string, id []byte, label *string) ([]*TokenKey, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
 // NameTokenKey sets CKA_ID, CKA_LABEL or both (nil: as it is) of one class of a version. It needs kms:SetTokenNames.
 func (s *Service) NameTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace, class ObjectClass, id []byte, label *string) error {
 	return Errorf(UnsupportedOperation, "not yet")
@@ -131,11 +114,6 @@ type Token struct {
 	PIN      bool   // the principal has a PIN, which C_Login must give before private objects are used
 }
 
-// Tokens lists the instances that the actor's account may see, but external ones, in order of configuration.
-func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
-	return nil, Errorf(UnsupportedOperation, "not yet")
-}
-
 // CheckPIN holds a PIN against that of the actor's principal, in constant time, and counts failures durably before it answers: after
 // MaxPINFailures in a row it is locked until it is set again. Denied if it is wrong, Throttled if it is locked. Without a PIN set
 // every PIN is right.
@@ -171,4 +149,22 @@ func (s *Service) CreateTokenKey(ctx context.Context, actor *Actor, req *NewToke
 // kms:ScheduleKeyDeletion.
 func (s *Service) DestroyTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace) error {
 	return Errorf(UnsupportedOperation, "not yet")
+}
+
+// Tokens lists the instances that the actor's account may see, but external ones, in order of configuration.
+func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
+	if _, err := s.looking(ctx, actor); err != nil {
+		return nil, err
+	}
+	who, err := s.store.Principal(ctx, actor.Principal)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	var tokens []Token
+	for _, in := range s.instances.Load().all {
+		if in.Type != ExternalInstance && in.sees(actor.Account) {
+			tokens = append(tokens, Token{Instance: in.ID, Type: in.Type, Name: in.Name, PIN: who.PIN != nil})
+		}
+	}
+	return tokens, nil
 }

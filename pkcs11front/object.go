@@ -50,6 +50,8 @@ type keyFacts struct {
 	// extractable: it may be wrapped, by a key that wraps. Never true for a key of the KMS.
 	extractable bool
 	hardware    bool
+	// rawRSA: CKM_RSA_X_509 is offered (Config.RawRSA).
+	rawRSA bool
 }
 
 // usage is what a key may do: the attributes from CKA_ENCRYPT to CKA_DERIVE.

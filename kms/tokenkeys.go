@@ -1,0 +1,405 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// The bounds of a KeyPlace. What lies beyond them has no place, and is no object.
+const (
+	maxSequence = 1<<40 - 1
+	maxOrdinal  = 1<<20 - 1
+)
+
+// maxTokenPlaces bounds the places that are kept; one takes about 1 KiB.
+const maxTokenPlaces = 16384
+
+// tokenKeys is what is kept of keys as objects of tokens.
+type tokenKeys struct {
+	ids    *defaultIDs
+	places *lru.Cache[accountPlace, *tokenPlace]
+}
+
+type accountPlace struct {
+	account string
+	KeyPlace
+}
+
+// tokenPlace says which version is at a place, which never changes, and how it looked last.
+type tokenPlace struct {
+	keyID, versionID string
+	last             atomic.Pointer[tokenView]
+}
+
+// tokenView is a version as an object, and the records that it was made of. The store hands the same records out as long as they are the
+// newest and it keeps them.
+type tokenView struct {
+	key     *keystore.Key
+	version *keystore.Version
+	alias   *keystore.Alias
+	names   *keystore.TokenNames // nil: no client has set any
+	shown   *TokenKey
+}
+
+func newTokenKeys(store *keystore.DB) (*tokenKeys, error) {
+	ids, err := newDefaultIDs(store)
+	if err != nil {
+		return nil, err
+	}
+	t := &tokenKeys{ids: ids}
+	t.places, _ = lru.New[accountPlace, *tokenPlace](maxTokenPlaces) // fails only for sizes below 1
+	return t, nil
+}
+
+// looking begins a look at a token's objects: by whom. It is no call of the audit, as nothing is done.
+func (s *Service) looking(ctx context.Context, actor *Actor) (call, error) {
+	if actor == nil || actor.Principal == "" || actor.Account == "" {
+		return call{}, Errorf(Denied, "the caller is not mapped to a principal")
+	}
+	return call{Service: s, ctx: ctx, actor: actor, action: actDescribeKey}, nil
+}
+
+// notThere is the one answer to a place where the caller sees nothing, whatever the reason.
+func notThere(place KeyPlace) *Error {
+	return Errorf(KeyNotFound, "there is no version %d of a key %d that this caller may know of", place.Ordinal, place.Sequence)
+}
+
+// sees says whether versions of a key are objects of an instance's token for the caller. A key whose policy can't be read is none, so
+// that the others can be used.
+func (c *call) sees(k *keystore.Key, instance string) (bool, error) {
+	if k.Instance != instance || k.Account != c.actor.Account || k.ExternalID != "" || specs[kmswire.KeySpec(k.Spec)] == nil {
+		return false, nil
+	}
+	if state := c.state(k); state != kmswire.Enabled && state != kmswire.Disabled {
+		return false, nil
+	}
+	ok, err := c.permits(k, actDescribeKey)
+	if errors.Is(err, KeyUnavailable) || errors.Is(err, Denied) {
+		if _, err := c.identityOf(c.actor); err != nil {
+			return false, err // it is not about this key
+		}
+		return false, nil
+	}
+	return ok, err
+}
+
+// placed gives what is at a place of the caller's account.
+func (c *call) placed(place KeyPlace) (*tokenPlace, error) {
+	in := accountPlace{c.actor.Account, place}
+	if at, ok := c.tokens.places.Get(in); ok {
+		return at, nil
+	}
+	if place.Sequence < 1 || place.Sequence > maxSequence || place.Ordinal < 1 || place.Ordinal > maxOrdinal {
+		return nil, notThere(place)
+	}
+	keyID, err := c.store.KeyAt(c.ctx, c.actor.Account, place.Sequence)
+	if err == nil {
+		var versionID string
+		if versionID, err = c.store.VersionAt(c.ctx, keyID, uint64(place.Ordinal)); err == nil {
+			return c.place(place, keyID, versionID), nil
+		}
+	}
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, notThere(place)
+	}
+	return nil, storeError(err)
+}
+
+// place keeps what is at a place of the caller's account.
+func (c *call) place(place KeyPlace, keyID, versionID string) *tokenPlace {
+	in := accountPlace{c.actor.Account, place}
+	if at, ok := c.tokens.places.Get(in); ok {
+		return at
+	}
+	at := &tokenPlace{keyID: keyID, versionID: versionID}
+	c.tokens.places.Add(in, at)
+	return at
+}
+
+// TokenKey gives the version at a place, KeyNotFound if there is none that the actor may describe in that instance. The value is
+// shared and immutable.
+func (s *Service) TokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace) (*TokenKey, error) {
+	c, err := s.looking(ctx, actor)
+	if err != nil {
+		return nil, err
+	}
+	return c.tokenKey(instance, place)
+}
+
+func (c *call) tokenKey(instance string, place KeyPlace) (*TokenKey, error) {
+	at, err := c.placed(place)
+	if err != nil {
+		return nil, err
+	}
+	k, err := c.store.Key(c.ctx, at.keyID)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, notThere(place)
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	if ok, err := c.sees(k, instance); err != nil {
+		return nil, err
+	} else if !ok {
+		return nil, notThere(place)
+	}
+	return c.show(k, at, place)
+}
+
+// show makes an object of a version that the caller sees, or gives the one that is made already.
+func (c *call) show(k *keystore.Key, at *tokenPlace, place KeyPlace) (*TokenKey, error) {
+	v, err := c.store.Version(c.ctx, k.ID, at.versionID)
+	if errors.Is(err, keystore.ErrNotFound) {
+		return nil, notThere(place)
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	alias, err := c.store.OldestAlias(c.ctx, k)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	var names *keystore.TokenNames
+	if last := at.last.Load(); last != nil && last.key == k && last.version == v && last.alias == alias && last.names == names {
+		return last.shown, nil
+	}
+	view := &tokenView{k, v, alias, names, c.newTokenKey(k, v, alias, names, place)}
+	at.last.Store(view)
+	return view.shown, nil
+}
+
+func (s *Service) newTokenKey(k *keystore.Key, v *keystore.Version, alias *keystore.Alias, names *keystore.TokenNames, place KeyPlace) *TokenKey {
+	t := &TokenKey{
+		KeyPlace: place, KeyID: k.ID, VersionID: v.ID, Instance: k.Instance, Spec: kmswire.KeySpec(k.Spec),
+		Usage: kmswire.KeyUsage(k.Usage), Secondary: kmswire.KeyUsage(k.SecondaryUsage), State: kmswire.KeyState(k.State), Created: v.Created,
+		Newest:   int(place.Ordinal) == k.Versions,
+		Imported: k.Origin == kmswire.OriginExternal, Hardware: k.Protection == kmswire.ProtectionHSM, PublicKey: v.PublicKey,
+		Names: map[ObjectClass]ObjectNames{},
+	}
+	byDefault := ObjectNames{ID: s.tokens.ids.of(k.Account, place), Label: k.ID}
+	if alias.Name != "" {
+		byDefault.Label = strings.TrimPrefix(alias.Name, aliasPrefix)
+	}
+	if !t.Newest {
+		byDefault.Label = fmt.Sprint(byDefault.Label, "#", place.Ordinal)
+	}
+	for _, class := range keyClasses(t.Spec) {
+		t.Names[class] = byDefault
+	}
+	return t
+}
+
+// keyClasses are the classes of the objects that a key of a spec is.
+func keyClasses(name kmswire.KeySpec) []ObjectClass {
+	if specs[name].symmetric() {
+		return []ObjectClass{ClassSecretKey}
+	}
+	return []ObjectClass{ClassPublicKey, ClassPrivateKey}
+}
+
+// TokenKeys lists versions of keys in an instance that the actor may describe, in order: those after the place after, of at most limit
+// keys that it looks at. It gives where to go on; more is false at the end. Keys that wait for deletion or for their material are none.
+// The values are shared and immutable.
+func (s *Service) TokenKeys(ctx context.Context, actor *Actor, instance string, after KeyPlace, limit int) (keys []*TokenKey, next KeyPlace, more bool, err error) {
+	c, err := s.looking(ctx, actor)
+	if err != nil {
+		return nil, KeyPlace{}, false, err
+	}
+	limit = max(limit, 1)
+	rows, err := s.store.KeyRows(ctx, keystore.AccountKeys(actor.Account), after.Sequence, limit)
+	if err != nil {
+		return nil, KeyPlace{}, false, storeError(err)
+	}
+	if more = len(rows) == limit; more {
+		next = KeyPlace{Sequence: rows[limit-1].Sequence, Ordinal: maxOrdinal}
+	}
+	if after.Sequence > 0 && after.Ordinal < maxOrdinal {
+		id, err := s.store.KeyAt(ctx, actor.Account, after.Sequence)
+		if err == nil {
+			rows = slices.Insert(rows, 0, keystore.KeyRow{Sequence: after.Sequence, ID: id})
+		} else if !errors.Is(err, keystore.ErrNotFound) {
+			return nil, KeyPlace{}, false, storeError(err)
+		}
+	}
+	for _, row := range rows {
+		from := uint64(0)
+		if row.Sequence == after.Sequence {
+			from = uint64(after.Ordinal)
+		}
+		if keys, err = c.showVersions(keys, instance, row, from); err != nil {
+			return nil, KeyPlace{}, false, err
+		}
+	}
+	return keys, next, more, nil
+}
+
+// showVersions adds the versions of a key after an ordinal to keys, as far as the caller sees them. What is damaged is in Health, and is
+// no object; the rest is.
+func (c *call) showVersions(keys []*TokenKey, instance string, row keystore.KeyRow, from uint64) ([]*TokenKey, error) {
+	k, err := c.store.PeekKey(c.ctx, row.ID)
+	if errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrDamaged) {
+		return keys, nil
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	if ok, err := c.sees(k, instance); err != nil || !ok {
+		return keys, err
+	}
+	for {
+		versions, err := c.store.VersionRows(c.ctx, k.ID, from, versionPage)
+		if errors.Is(err, keystore.ErrDamaged) {
+			return keys, nil
+		} else if err != nil {
+			return nil, storeError(err)
+		}
+		for _, v := range versions {
+			from = v.Ordinal
+			if row.Sequence > maxSequence || v.Ordinal > maxOrdinal {
+				continue
+			}
+			place := KeyPlace{row.Sequence, uint32(v.Ordinal)}
+			t, err := c.show(k, c.place(place, k.ID, v.ID), place)
+			if errors.Is(err, KeyNotFound) || errors.Is(err, KeyUnavailable) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			keys = append(keys, t)
+		}
+		if len(versions) < versionPage {
+			return keys, nil
+		}
+	}
+}
+
+// TokenKeysNamed finds versions by CKA_ID, CKA_LABEL or both (nil: any), in any class. It reads indexes, and costs the same however
+// many keys there are. One of the two must be given. The values are shared and immutable.
+func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance string, id []byte, label *string) ([]*TokenKey, error) {
+	c, err := s.looking(ctx, actor)
+	if err != nil {
+		return nil, err
+	}
+	var places []KeyPlace
+	switch {
+	case id != nil:
+		places, err = c.placesByID(instance, id)
+	case label != nil:
+		places, err = c.placesByLabel(instance, *label)
+	default:
+		return nil, Missing("Label")
+	}
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(places, comparePlaces)
+	var keys []*TokenKey
+	for _, place := range slices.Compact(places) {
+		t, err := c.tokenKey(instance, place)
+		if errors.Is(err, KeyNotFound) || errors.Is(err, KeyUnavailable) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		if t.named(id, label) {
+			keys = append(keys, t)
+		}
+	}
+	return keys, nil
+}
+
+// placesByID gives the places that may have a CKA_ID.
+func (c *call) placesByID(instance string, id []byte) ([]KeyPlace, error) {
+	if place, ok := c.tokens.ids.place(c.actor.Account, id); ok {
+		return []KeyPlace{place}, nil
+	}
+	return nil, nil
+}
+
+// placesByLabel gives the places that may have a CKA_LABEL: by default it is an alias without its prefix or a key ID, of the newest
+// version, or with the ordinal of another.
+func (c *call) placesByLabel(instance, label string) ([]KeyPlace, error) {
+	var places []KeyPlace
+	if err := c.placesOf(&places, label, 0); err != nil {
+		return nil, err
+	}
+	if base, end, ok := cutLast(label, '#'); ok {
+		if n, err := strconv.ParseUint(end, 10, 20); err == nil && n > 0 {
+			if err := c.placesOf(&places, base, uint32(n)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return places, nil
+}
+
+// placesOf adds the place of a version, 0 for the newest, of the keys that have a name: an alias without its prefix, or a key ID.
+func (c *call) placesOf(places *[]KeyPlace, name string, ordinal uint32) error {
+	var ids [2]string
+	if len(name) <= maxAliasName {
+		a, err := c.store.Alias(c.ctx, c.actor.Account, aliasPrefix+name)
+		if err == nil {
+			ids[0] = a.KeyID
+		} else if !errors.Is(err, keystore.ErrNotFound) && !errors.Is(err, keystore.ErrDamaged) {
+			return storeError(err)
+		}
+	}
+	if strings.HasPrefix(name, keyIDPrefix) && len(name) == len(keyIDPrefix)+keyIDLen {
+		ids[1] = name
+	}
+	for _, id := range ids {
+		if id == "" {
+			continue
+		}
+		k, err := c.store.Key(c.ctx, id)
+		if errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrDamaged) {
+			continue
+		} else if err != nil {
+			return storeError(err)
+		}
+		n := ordinal
+		if n == 0 {
+			n = uint32(min(k.Versions, maxOrdinal))
+		}
+		if k.Account == c.actor.Account {
+			*places = append(*places, KeyPlace{k.Sequence, n})
+		}
+	}
+	return nil
+}
+
+// named says whether the object has, in one of its classes, the names that are given.
+func (t *TokenKey) named(id []byte, label *string) bool {
+	for _, n := range t.Names {
+		if (id == nil || string(id) == string(n.ID)) && (label == nil || *label == n.Label) {
+			return true
+		}
+	}
+	return false
+}
+
+func comparePlaces(a, b KeyPlace) int {
+	switch {
+	case a == b:
+		return 0
+	case a.Sequence < b.Sequence, a.Sequence == b.Sequence && a.Ordinal < b.Ordinal:
+		return -1
+	}
+	return 1
+}
+
+// cutLast is strings.Cut at the last separator.
+func cutLast(text string, separator byte) (before, after string, found bool) {
+	i := strings.LastIndexByte(text, separator)
+	if i < 0 {
+		return text, "", false
+	}
+	return text[:i], text[i+1:], true
+}
