@@ -41,7 +41,6 @@ CK_RV args_check(struct args args) {
 			break;
 		case ARG_ULONG:
 		case ARG_BYTE:
-		case ARG_RESULT_NOTHING:
 			break;
 		}
 		if (!good)
@@ -99,7 +98,6 @@ void encode_args(struct out *o, struct args args) {
 		case ARG_RESULT:
 		case ARG_RESULT_TEXT:
 		case ARG_RESULT_VERSION:
-		case ARG_RESULT_NOTHING:
 			break;
 		}
 	}
@@ -216,16 +214,6 @@ static CK_RV decode_result(struct in *i, const struct arg *a, bool *fits) {
 		break;
 	case ARG_RESULT_VERSION:
 		decode_version(i, a);
-		break;
-	case ARG_RESULT_NOTHING:
-		in_u8(i);
-		switch (in_u32(i)) {
-		case 0:
-		case WIRE_NULL:
-			break;
-		default:
-			in_fail(i);
-		}
 		break;
 	default: // only in the request
 		break;

@@ -77,8 +77,8 @@
 	CALL(67, SessionCancel, "uu", "", PLAIN, 0, true) \
 	CALL(68, MessageEncryptInit, "uMu", "", INIT, MESSAGE_ENCRYPT, true) \
 	CALL(69, EncryptMessage, "uayayayfy", "ayay", MESSAGE, MESSAGE_ENCRYPT, true) \
-	CALL(70, EncryptMessageBegin, "uayay", "ayay", PART, MESSAGE_ENCRYPT, true) \
-	CALL(71, EncryptMessageNext, "uayayfyu", "ayay", PART, MESSAGE_ENCRYPT, true) \
+	CALL(70, EncryptMessageBegin, "uayay", "", PART, MESSAGE_ENCRYPT, true) \
+	CALL(71, EncryptMessageNext, "uayayfyu", "ay", PART, MESSAGE_ENCRYPT, true) \
 	CALL(72, MessageEncryptFinal, "u", "", LAST, MESSAGE_ENCRYPT, true) \
 	CALL(73, MessageDecryptInit, "uMu", "", INIT, MESSAGE_DECRYPT, true) \
 	CALL(74, DecryptMessage, "uayayayfy", "ay", MESSAGE, MESSAGE_DECRYPT, true) \
@@ -149,11 +149,10 @@ enum arg_kind {
 	ARG_MECHANISM,     // M
 	ARG_PARAMETER,     // ay: the parameter of a message
 	ARG_PARAMETER_TAG, // ay: the same, with the tag to check
-	ARG_PARAMETER_BACK,// ay, and ay in the answer: the same, with the IV and the tag to be made
+	ARG_PARAMETER_BACK, // ay, and ay in the answer: the same, with the IV and the tag to be made
 	ARG_RESULT,        // u in the answer
 	ARG_RESULT_TEXT,   // s in the answer
-	ARG_RESULT_VERSION,// v in the answer
-	ARG_RESULT_NOTHING,// ay in the answer, which must be empty
+	ARG_RESULT_VERSION, // v in the answer
 };
 
 struct arg {
@@ -176,7 +175,6 @@ static inline struct arg arg_mechanism(const CK_MECHANISM *m) { return (struct a
 static inline struct arg arg_result(CK_ULONG *p) { return (struct arg){ .kind = ARG_RESULT, .out = p }; }
 static inline struct arg arg_result_text(CK_BYTE *p, CK_ULONG len) { return (struct arg){ .kind = ARG_RESULT_TEXT, .out = p, .number = len }; }
 static inline struct arg arg_result_version(CK_VERSION *p) { return (struct arg){ .kind = ARG_RESULT_VERSION, .out = p }; }
-static inline struct arg arg_result_nothing(void) { return (struct arg){ .kind = ARG_RESULT_NOTHING }; }
 static inline struct arg arg_parameter(void *p, CK_ULONG len, enum arg_kind kind) { return (struct arg){ .kind = kind, .in = p, .out = p, .number = len }; }
 
 // args is the arguments of a call in the order of its signature, those that are only in the answer after the others.

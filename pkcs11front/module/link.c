@@ -483,7 +483,7 @@ void pool_after_fork_child(void) {
 	pool.n_free = pool.n_used = 0;
 	pool.stopped = true;
 	explicit_bzero(pool.cookie, sizeof pool.cookie);
-	pthread_mutex_init(&descriptors, NULL);
-	pthread_mutex_init(&pool.lock, NULL);
+	pthread_mutex_unlock(&descriptors);
+	pthread_mutex_unlock(&pool.lock);
 	// changed is made anew by pool_start.
 }

@@ -1,5 +1,5 @@
 // Operations on messages (PKCS #11 3.0, 5.9, 5.11, 5.14 and 5.16). The parameter of a message is a structure with pointers, so it is
-// written out, and what an encryption makes of it comes back.
+// written out, and what an encryption of a whole message makes of it comes back. In parts the daemon does none with AES-GCM.
 
 #include "functions.h"
 
@@ -24,13 +24,13 @@ CK_RV C_EncryptMessage(CK_SESSION_HANDLE session, void *parameter, CK_ULONG para
 
 CK_RV C_EncryptMessageBegin(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *aad, CK_ULONG aad_len) {
 	return in_session(session, CALL_EncryptMessageBegin,
-		ARGS(arg_parameter(parameter, parameter_len, ARG_PARAMETER_BACK), arg_in(aad, aad_len), arg_result_nothing()));
+		ARGS(arg_parameter(parameter, parameter_len, ARG_PARAMETER), arg_in(aad, aad_len)));
 }
 
 CK_RV C_EncryptMessageNext(CK_SESSION_HANDLE session, void *parameter, CK_ULONG parameter_len, CK_BYTE *data, CK_ULONG data_len,
 		CK_BYTE *out, CK_ULONG *out_len, CK_FLAGS flags) {
 	return next(session, CALL_EncryptMessageNext, flags & CKF_END_OF_MESSAGE && out != NULL,
-		ARGS(arg_parameter(parameter, parameter_len, ARG_PARAMETER_BACK), arg_in(data, data_len), arg_out(out, out_len), arg_ulong(flags)));
+		ARGS(arg_parameter(parameter, parameter_len, ARG_PARAMETER), arg_in(data, data_len), arg_out(out, out_len), arg_ulong(flags)));
 }
 
 CK_RV C_MessageEncryptFinal(CK_SESSION_HANDLE session) {

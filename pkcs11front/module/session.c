@@ -62,13 +62,24 @@ static void session_free(struct session *s) {
 	free(s);
 }
 
+// give_up ends the operations of a session that was abandoned. The session is locked.
+static void give_up(struct session *s) {
+	pthread_mutex_lock(&table.lock);
+	bool abandoned = s->abandoned;
+	s->abandoned = false;
+	pthread_mutex_unlock(&table.lock);
+	for (size_t k = 0; k < OPERATIONS && abandoned; k++)
+		operation_end(&s->operations[k], false);
+}
+
 CK_RV session_enter(CK_SESSION_HANDLE handle, struct session **session) {
 	pthread_mutex_lock(&table.lock);
 	struct session *s = table.open ? find(handle) : NULL;
-	bool open = table.open;
+	bool open = table.open, abandoned = false;
 	if (s != NULL) {
 		s->users++;
 		table.inside++;
+		abandoned = s->abandoned;
 	}
 	pthread_mutex_unlock(&table.lock);
 	if (!open)
@@ -80,6 +91,8 @@ CK_RV session_enter(CK_SESSION_HANDLE handle, struct session **session) {
 		session_leave(s);
 		return CKR_SESSION_HANDLE_INVALID;
 	}
+	if (abandoned)
+		give_up(s);
 	*session = s;
 	return CKR_OK;
 }
@@ -187,6 +200,14 @@ void sessions_close(CK_SLOT_ID slot) {
 	pthread_mutex_unlock(&table.lock);
 }
 
+void sessions_abandon(CK_SLOT_ID slot) {
+	pthread_mutex_lock(&table.lock);
+	for (size_t k = 1; k < table.n; k++)
+		if (table.places[k].session != NULL && table.places[k].session->slot == slot)
+			table.places[k].session->abandoned = true;
+	pthread_mutex_unlock(&table.lock);
+}
+
 struct operation *session_operation(struct session *s, unsigned operations) {
 	size_t k = 0;
 	while ((operations >> k & 1) == 0)
@@ -247,6 +268,6 @@ void sessions_after_fork_child(void) {
 	table.open = false;
 	table.inside = 0;
 	clear();
-	pthread_mutex_init(&table.lock, NULL);
 	pthread_cond_init(&table.left, NULL);
+	pthread_mutex_unlock(&table.lock);
 }

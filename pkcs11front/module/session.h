@@ -34,7 +34,9 @@ struct session {
 	struct operation operations[OPERATIONS];
 	struct search search;
 
-	unsigned users; // guarded by the table's lock: calls that have it, and the table itself
+	// The table's lock guards what follows.
+	unsigned users; // calls that have it, and the table itself
+	bool abandoned; // its operations are over: someone logged out
 };
 
 // enter and leave are for functions without a session. CKR_CRYPTOKI_NOT_INITIALIZED.
@@ -52,6 +54,9 @@ CK_RV session_add(CK_SLOT_ID slot, CK_FLAGS flags, uint64_t server, uint64_t epo
 void session_close(struct session *session, bool *last);
 // sessions_close closes all of a slot, when the calls in them have ended.
 void sessions_close(CK_SLOT_ID slot);
+
+// sessions_abandon ends the operations of all sessions with a slot, each before its next call.
+void sessions_abandon(CK_SLOT_ID slot);
 
 // session_operation is the operation of the first bit of operations.
 struct operation *session_operation(struct session *session, unsigned operations);

@@ -234,6 +234,7 @@ CK_RV C_Logout(CK_SESSION_HANDLE session) {
 		return rv;
 	rv = session_call(s, CALL_Logout, NO_ARGS);
 	login_forget(s->slot); // whatever came of it
+	sessions_abandon(s->slot);
 	cache_clear();
 	session_leave(s);
 	return rv;
