@@ -165,6 +165,11 @@ func (t keyTags) Tag(name string) (string, bool) {
 // root and for whom an identity policy lets. Looking at the lists is for every principal of the account, as the default key policy
 // shows each of them every key, unless an identity policy denies it.
 func (c *call) authorizeContainer(kind policy.ResourceKind) error {
+	return c.authorizeInstance(kind, "")
+}
+
+// authorizeInstance is authorizeContainer for what is in one instance, whose ID policies can name; empty: the container.
+func (c *call) authorizeInstance(kind policy.ResourceKind, id string) error {
 	docs, err := c.identityOf(c.actor)
 	if err != nil {
 		return err
@@ -173,7 +178,7 @@ func (c *call) authorizeContainer(kind policy.ResourceKind) error {
 	if err != nil {
 		return err
 	}
-	r.Resource.Account, r.Resource.Kind = c.actor.Account, kind
+	r.Resource.Account, r.Resource.Kind, r.Resource.ID = c.actor.Account, kind, id
 	if policy.Decide(policy.KeyOwner{Account: c.actor.Account}, &policy.Document{}, docs, r) {
 		return nil
 	}

@@ -114,6 +114,13 @@ var (
 	actStartKeyAssociationCheck = row("StartKeyAssociationCheck", kindRead, anyState)
 	actListKeyAssociations      = row("ListKeyAssociations", kindRead, anyState)
 
+	// What clients keep in tokens. They are no actions of the API; the door for PKCS #11 has them.
+	actSetTokenNames       = row("SetTokenNames", kindManage, editRecord)
+	actDescribeTokenObject = row("DescribeTokenObject", kindRead, anyState)
+	actCreateTokenObject   = row("CreateTokenObject", kindContainer, anyState)
+	actUpdateTokenObject   = row("UpdateTokenObject", kindContainer, anyState)
+	actDeleteTokenObject   = row("DeleteTokenObject", kindContainer, anyState)
+
 	actGetRandomPassword = row("GetRandomPassword", kindRead, anyState)
 
 	actListKmsInstances         = row("ListKmsInstances", kindRead, anyState)

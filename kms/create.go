@@ -18,6 +18,7 @@ type draft struct {
 	instance Instance              // where; zero for keys that are in none, which have a role
 	alias    *keystore.Alias       // or nil
 	token    *keystore.ClientToken // or nil
+	names    []keystore.ClassNames // of the first version; see CreateTokenKey
 }
 
 // draftSteps check the parameters of CreateKey, each its own, and add to the draft what they mean. A step may rely on what
@@ -72,26 +73,40 @@ func (c *call) draft(role string, req *kmswire.CreateKeyRequest) (*draft, error)
 
 // create makes the key of a draft.
 func (c *call) create(d *draft) error {
-	records := func(ch *keystore.Change) {
-		ch.At(c.now()).CreateKey(d.key)
-		if d.alias != nil {
-			ch.CreateAlias(d.alias)
-		}
-		if d.token != nil {
-			ch.CreateClientToken(d.token)
-		}
-		if len(d.key.OtherAccounts) > 0 {
-			ch.Quota(d.key.Instance, -1, c.accessQuota(d.key.Instance))
-		}
-	}
 	var err error
 	if d.key.Origin == kmswire.OriginExternal {
 		ch := c.store.Change()
-		records(ch)
+		c.putDraft(ch, d, d.key, nil)
 		err = c.commitError(d.key, ch.Commit(c.ctx)) // the first import makes the version
 	} else {
-		err = c.createVersion(d, records)
+		err = c.createVersion(d)
 	}
+	return c.createError(d, err)
+}
+
+// putDraft puts the records of a draft into ch, with the key as it is to be, and its first version if there is one.
+func (c *call) putDraft(ch *keystore.Change, d *draft, k *keystore.Key, v *keystore.Version) {
+	ch.At(c.now()).CreateKey(k)
+	if d.alias != nil {
+		ch.CreateAlias(d.alias)
+	}
+	if d.token != nil {
+		ch.CreateClientToken(d.token)
+	}
+	if len(k.OtherAccounts) > 0 {
+		ch.Quota(k.Instance, -1, c.accessQuota(k.Instance))
+	}
+	if v == nil {
+		return
+	}
+	ch.CreateVersion(v)
+	if len(d.names) > 0 {
+		ch.SetTokenNames(nil, &keystore.TokenNames{Account: k.Account, Instance: k.Instance, KeyID: k.ID, Version: v.ID, Ordinal: 1, Names: d.names})
+	}
+}
+
+// createError words the error of the commit that makes the key of a draft.
+func (c *call) createError(d *draft, err error) error {
 	if !errors.Is(err, keystore.ErrConflict) {
 		return err
 	}
@@ -102,15 +117,14 @@ func (c *call) create(d *draft) error {
 	return aliasExists(d.alias.Name)
 }
 
-// createVersion makes the first version, and commits it with records.
-func (c *call) createVersion(d *draft, records func(*keystore.Change)) error {
+// createVersion makes the first version, and commits it with the key.
+func (c *call) createVersion(d *draft) error {
 	d.key.Versions = 1
 	v, err := c.makeVersion(d.key, d.spec, intentCreateKey, func(ch *keystore.Change, v *keystore.Version) {
 		if d.spec.symmetric() {
 			d.key.Primary = v.ID
 		}
-		records(ch)
-		ch.CreateVersion(v)
+		c.putDraft(ch, d, d.key, v)
 	})
 	if err != nil {
 		return err

@@ -216,6 +216,7 @@ type importedMaterial struct {
 	grant
 	token   *importToken
 	wrapped []byte
+	draft   *draft            // nil unless the key is made with its material; see CreateTokenKey
 	old     *keystore.Version // nil at the first import
 	key     keystore.Key      // as it is to be
 	version keystore.Version  // as it is to be; its material comes last
@@ -239,6 +240,9 @@ func (s *Service) bind(m *importedMaterial, parts ...[]byte) (same int, err erro
 // the disk is full or somebody else changed the key, that is the answer to any: it would tell good padding from bad as often
 // as anybody likes, without the key being bound.
 func (c *call) refuse(m *importedMaterial) error {
+	if m.draft != nil { // who brings a key along has it in the clear
+		return errOwnMaterial(m.grant)
+	}
 	err := c.store.Change().At(c.now()).UpdateKey(m.grant.key, m.grant.key).Commit(c.ctx)
 	if err != nil {
 		return c.commitError(m.grant.key, err)
@@ -246,8 +250,12 @@ func (c *call) refuse(m *importedMaterial) error {
 	return errMaterial(m.grant)
 }
 
-// record puts what an import changes into ch.
-func (m *importedMaterial) record(ch *keystore.Change) {
+// recordImport puts what an import changes into ch.
+func (c *call) recordImport(ch *keystore.Change, m *importedMaterial) {
+	if m.draft != nil {
+		c.putDraft(ch, m.draft, &m.key, &m.version)
+		return
+	}
 	ch.UpdateKey(m.grant.key, &m.key)
 	if m.old == nil {
 		ch.CreateVersion(&m.version)
@@ -277,8 +285,13 @@ func (c *call) importSoftware(m *importedMaterial) error {
 	if good != 1 {
 		return c.refuse(m)
 	}
+	return c.keepImported(m)
+}
+
+// keepImported commits the import of a software key's material.
+func (c *call) keepImported(m *importedMaterial) error {
 	ch := c.store.Change().At(c.now())
-	m.record(ch)
+	c.recordImport(ch, m)
 	return c.commitError(&m.key, c.limitKeys(ch, &m.key).Commit(c.ctx))
 }
 
@@ -288,14 +301,19 @@ func (c *call) importSecret(m *importedMaterial) (good int, err error) {
 		return 0, err
 	}
 	defer clear(secret)
-	same, err := c.bind(m, secret)
-	if err != nil {
+	same, err := c.bindSecret(m, secret)
+	return good & same, err
+}
+
+// bindSecret seals the material of a symmetric key, and says whether it is the key's own.
+func (c *call) bindSecret(m *importedMaterial, secret []byte) (same int, err error) {
+	if same, err = c.bind(m, secret); err != nil {
 		return 0, err
 	}
 	if m.version.Sealed, err = c.store.Seal(m.version.ID, secret); err != nil {
 		return 0, storeError(err)
 	}
-	return good & same, nil
+	return same, nil
 }
 
 // importPrivate imports a private key. One key has many encodings, and what it is its public half tells: so that is what the
@@ -306,6 +324,11 @@ func (c *call) importPrivate(m *importedMaterial) (good int, err error) {
 		return 0, err
 	}
 	defer clear(der)
+	return c.bindPrivate(m, der)
+}
+
+// bindPrivate seals a private key, PKCS#8 DER, if it is good and the key's own.
+func (c *call) bindPrivate(m *importedMaterial, der []byte) (good int, err error) {
 	private, public, ok, err := parseImported(m.spec.name, der)
 	if err != nil || !ok {
 		return 0, err
@@ -399,7 +422,7 @@ func (c *call) importHardware(m *importedMaterial) error {
 		m.version.Wrapped, m.version.Member, m.version.ObjectID, m.version.PublicKey = made.Wrapped, made.Member, made.ObjectID, made.PublicKey
 		return nil
 	}, func(ch *keystore.Change) {
-		m.record(ch.At(c.now()))
+		c.recordImport(ch.At(c.now()), m)
 		if m.old != nil && m.old.Member != "" {
 			dropped = c.dropObject(m.old)
 			ch.PutIntent(dropped)

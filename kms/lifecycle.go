@@ -27,23 +27,31 @@ func (s *Service) ScheduleKeyDeletion(ctx context.Context, actor *Actor, req *km
 		if days < minWindowDays || days > maxWindowDays {
 			return nil, Invalid("PendingWindowInDays", "%d; a deletion waits %d to %d days", days, minWindowDays, maxWindowDays)
 		}
-		window := time.Duration(days) * day
-		asked := s.now().UTC().Round(0) // the window begins with the request, not with the commit
-		at, after := asked.Add(window), s.clock.after(window)
-		k, err := c.changeKey(req.KeyID, func(_ grant, k *keystore.Key) error {
-			if k.Protected {
-				return Errorf(KeyProtected, "%s is protected%s; switch that off with SetDeletionProtection first", k.ID, because(k.ProtectedReason))
-			}
-			k.State, k.DeleteAt, k.DeleteAfter, k.ScheduledBy = string(kmswire.PendingDeletion), &at, after, c.actor.Principal
-			c.event.Detail = "to be destroyed at " + formatTime(at)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-		s.dropMaterials(ctx, k.ID)
-		return &kmswire.EmptyResponse{}, nil
+		return &kmswire.EmptyResponse{}, c.scheduleDeletion(req.KeyID, days, func(*keystore.Key) error { return nil })
 	})
+}
+
+// scheduleDeletion takes a key out of use, unless check refuses it as it is.
+func (c *call) scheduleDeletion(keyID string, days int, check func(*keystore.Key) error) error {
+	window := time.Duration(days) * day
+	asked := c.now().UTC().Round(0) // the window begins with the request, not with the commit
+	at, after := asked.Add(window), c.clock.after(window)
+	k, err := c.changeKey(keyID, func(_ grant, k *keystore.Key) error {
+		if err := check(k); err != nil {
+			return err
+		}
+		if k.Protected {
+			return Errorf(KeyProtected, "%s is protected%s; switch that off with SetDeletionProtection first", k.ID, because(k.ProtectedReason))
+		}
+		k.State, k.DeleteAt, k.DeleteAfter, k.ScheduledBy = string(kmswire.PendingDeletion), &at, after, c.actor.Principal
+		c.event.Detail = "to be destroyed at " + formatTime(at)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.dropMaterials(c.ctx, k.ID)
+	return nil
 }
 
 func because(reason string) string {

@@ -67,6 +67,8 @@ var roleRules = map[string]roleRule{
 	actGetPublicKey.name:      {byNobody, byNobody},
 	actGenerateCsr.name:       {byNobody, byNobody},
 
+	actSetTokenNames.name: {byNobody, byNobody}, // keys without an instance are in no token
+
 	actStartKeyAssociationCheck.name: {byUsers, byAnybody},
 	actListKeyAssociations.name:      {byUsers, byAnybody},
 }

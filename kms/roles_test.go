@@ -25,6 +25,7 @@ const roleTable = `
 	GetParametersForImport ImportKeyMaterial DeleteKeyMaterial                                             yes no  no
 	CreateKeyVersion UpdateRotationPolicy                                                                  yes no  no
 	AsymmetricEncrypt AsymmetricDecrypt AsymmetricSign AsymmetricVerify GetPublicKey GenerateCsr           no  no  no
+	SetTokenNames                                                                                          no  no  no
 	Encrypt Decrypt GenerateDataKey GenerateDataKeyWithoutPlaintext ReEncrypt ReEncryptFrom ReEncryptTo    yes no  yes
 	GenerateAndExportDataKey ExportDataKey                                                                 yes no  no`
 

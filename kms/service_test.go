@@ -99,6 +99,7 @@ func TestService(t *testing.T) {
 		{"UnfinishedWork", testUnfinishedWork},
 		{"CallCounter", testCallCounter},
 		{"Passwords", testPasswords},
+		{"CreateTokenKeyInHSM", testCreateTokenKeyInHSM},
 	}...)
 }
 

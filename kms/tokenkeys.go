@@ -167,7 +167,10 @@ func (c *call) show(k *keystore.Key, at *tokenPlace, place KeyPlace) (*TokenKey,
 	if err != nil {
 		return nil, storeError(err)
 	}
-	var names *keystore.TokenNames
+	names, err := c.store.TokenNames(c.ctx, k.Account, k.Instance, v.ID)
+	if err != nil {
+		return nil, storeError(err)
+	}
 	if last := at.last.Load(); last != nil && last.key == k && last.version == v && last.alias == alias && last.names == names {
 		return last.shown, nil
 	}
@@ -193,6 +196,22 @@ func (s *Service) newTokenKey(k *keystore.Key, v *keystore.Version, alias *keyst
 	}
 	for _, class := range keyClasses(t.Spec) {
 		t.Names[class] = byDefault
+	}
+	if names == nil {
+		return t
+	}
+	for _, set := range names.Names {
+		n, ok := t.Names[ObjectClass(set.Class)]
+		if !ok {
+			continue
+		}
+		if set.ID != nil {
+			n.ID = *set.ID
+		}
+		if set.Label != nil {
+			n.Label = *set.Label
+		}
+		t.Names[ObjectClass(set.Class)] = n
 	}
 	return t
 }
@@ -287,6 +306,9 @@ func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance str
 	if err != nil {
 		return nil, err
 	}
+	if s.instances.Load().byID[instance] == nil {
+		return nil, nil // nor is an index made for whatever name comes
+	}
 	var places []KeyPlace
 	switch {
 	case id != nil:
@@ -317,16 +339,43 @@ func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance str
 
 // placesByID gives the places that may have a CKA_ID.
 func (c *call) placesByID(instance string, id []byte) ([]KeyPlace, error) {
-	if place, ok := c.tokens.ids.place(c.actor.Account, id); ok {
-		return []KeyPlace{place}, nil
+	named, err := c.store.TokenNamesByID(c.ctx, c.actor.Account, instance, id)
+	if err != nil {
+		return nil, storeError(err)
 	}
-	return nil, nil
+	places, err := c.placesNamed(named)
+	if place, ok := c.tokens.ids.place(c.actor.Account, id); ok && err == nil {
+		places = append(places, place)
+	}
+	return places, err
+}
+
+// placesNamed gives the places of versions that clients have named.
+func (c *call) placesNamed(named []*keystore.TokenNames) ([]KeyPlace, error) {
+	var places []KeyPlace
+	for _, n := range named {
+		k, err := c.store.Key(c.ctx, n.KeyID)
+		if errors.Is(err, keystore.ErrNotFound) || errors.Is(err, keystore.ErrDamaged) {
+			continue
+		} else if err != nil {
+			return nil, storeError(err)
+		}
+		places = append(places, KeyPlace{k.Sequence, uint32(min(n.Ordinal, maxOrdinal))})
+	}
+	return places, nil
 }
 
 // placesByLabel gives the places that may have a CKA_LABEL: by default it is an alias without its prefix or a key ID, of the newest
 // version, or with the ordinal of another.
 func (c *call) placesByLabel(instance, label string) ([]KeyPlace, error) {
-	var places []KeyPlace
+	named, err := c.store.TokenNamesByLabel(c.ctx, c.actor.Account, instance, label)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	places, err := c.placesNamed(named)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.placesOf(&places, label, 0); err != nil {
 		return nil, err
 	}

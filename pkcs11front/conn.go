@@ -63,8 +63,9 @@ type conn struct {
 	callCancel context.CancelFunc // is not called: earlier calls may still use it, and it ends with ctx
 	until      time.Time          // as long as callCtx is good for new calls
 
-	writing  sync.Mutex // held while something is written
-	deadline time.Time  // of writing; guarded by writing
+	writing  sync.Mutex // held while something is written; guards what follows
+	deadline time.Time
+	broken   error // of a write: half an answer may be out, and nothing can follow that
 
 	running sync.WaitGroup // goroutines of lanes
 
@@ -394,15 +395,18 @@ func (c *conn) flush() error {
 func (c *conn) write(b []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
+	if c.broken != nil {
+		return c.broken
+	}
 	// Setting a deadline costs as much as a small write, so one is good for several writes.
 	if now := time.Now(); c.deadline.Sub(now) < c.front.cfg.times.write {
 		c.deadline = now.Add(2 * c.front.cfg.times.write)
-		if err := c.net.SetWriteDeadline(c.deadline); err != nil {
-			return err
-		}
+		c.broken = c.net.SetWriteDeadline(c.deadline)
 	}
-	_, err := c.net.Write(b)
-	return err
+	if c.broken == nil {
+		_, c.broken = c.net.Write(b)
+	}
+	return c.broken
 }
 
 // initialize gives the connection its application.

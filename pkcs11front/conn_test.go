@@ -150,7 +150,7 @@ func TestMalformedCalls(t *testing.T) {
 func TestFloodWithoutReading(t *testing.T) {
 	e := newEnv(t, func(c *Config) {
 		c.times = standardTimes
-		c.times.write = 250 * time.Millisecond
+		c.times.write = 100 * time.Millisecond
 	})
 	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
 		flood := e.client(t, d)

@@ -2,10 +2,11 @@ package pkcs11front
 
 import (
 	"crypto"
-	"encoding/asn1"
+	"errors"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // minDerived is how short a derived key may be, in octets: with shorter ones, a secret could be found part by part (P6).
@@ -60,81 +61,49 @@ func (q *request) derived() (handle, ck.RV) {
 	if rv = row.allows(k.facts(), ck.CKF_DERIVE); rv != ck.CKR_OK {
 		return 0, rv
 	}
-	local, ok := k.(localKey)
-	if !ok || k.class() != ck.CKO_PRIVATE_KEY {
+	private := privateOf(k)
+	if private == nil {
 		return 0, ck.CKR_KEY_FUNCTION_NOT_PERMITTED
 	}
 	p, ok := m.Param.(*p11rpc.ECDH1)
 	if !ok {
 		return 0, ck.CKR_MECHANISM_PARAM_INVALID
 	}
-	incoming, rv := readIncoming(template)
+	// What comes from a key is as secret as the key: a second derivation must not read out what the first one made (P4).
+	incoming, rv := readIncoming(template, k)
 	if rv != ck.CKR_OK {
 		return 0, rv
 	}
 	if incoming.class != ck.CKO_SECRET_KEY {
 		return 0, ck.CKR_TEMPLATE_INCONSISTENT
 	}
-	// What comes from a key is as secret as the key: a second derivation must not read out what the first one made (P4).
-	_, unread := k.attribute(ck.CKA_VALUE)
-	readable := unread == ck.CKR_OK
-	if !readable && incoming.widens() {
-		return 0, ck.CKR_TEMPLATE_INCONSISTENT
-	}
-	octets, rv := agreed(local, p, incoming)
+	octets, rv := agreed(private, p, incoming)
 	if rv != ck.CKR_OK {
 		return 0, rv
 	}
 	defer clear(octets)
-	return q.newSessionKey(octets, incoming.narrowed(template, readable))
+	return q.newSessionKey(octets, incoming.narrowed(template))
 }
 
 // agreed is the octets of the derived key. The caller wipes them.
-func agreed(k localKey, p *p11rpc.ECDH1, incoming *incomingKey) ([]byte, ck.RV) {
+func agreed(k *sessionkey.Private, p *p11rpc.ECDH1, incoming *incomingKey) ([]byte, ck.RV) {
 	hash, ok := derivations[p.KDF]
-	if !ok || hash == 0 && len(p.Shared) > 0 || len(p.Shared) > maxShared || len(p.Public) == 0 || len(p.Public) > maxPoint {
+	if !ok || hash == 0 && len(p.Shared) > 0 || len(p.Shared) > maxShared {
 		return nil, ck.CKR_MECHANISM_PARAM_INVALID
 	}
-	field := (k.facts().bits + 7) / 8
-	length := incoming.length
-	if length == 0 {
-		if hash != 0 || incoming.keyType != ck.CKK_GENERIC_SECRET {
-			return nil, ck.CKR_TEMPLATE_INCOMPLETE
-		}
-		length = uint64(field)
+	if incoming.length == 0 && (hash != 0 || incoming.keyType != ck.CKK_GENERIC_SECRET) {
+		return nil, ck.CKR_TEMPLATE_INCOMPLETE
 	}
-	if length < minDerived || length > maxSecret || hash == 0 && length > uint64(field) ||
-		incoming.keyType == ck.CKK_AES && length != 16 && length != 24 && length != 32 {
+	length := incoming.length
+	if length != 0 && (length < minDerived || length > maxSecret) || incoming.keyType == ck.CKK_AES && length != 16 && length != 24 && length != 32 {
 		return nil, ck.CKR_ATTRIBUTE_VALUE_INVALID
 	}
-	z, rv := agreement(k, p.Public)
-	if rv != ck.CKR_OK {
-		return nil, rv
+	octets, err := k.ECDH(p.Public, hash, p.Shared, int(length))
+	switch {
+	case errors.Is(err, sessionkey.ErrMalformed):
+		return nil, ck.CKR_MECHANISM_PARAM_INVALID // no point of the curve
+	case errors.Is(err, sessionkey.ErrSize):
+		return nil, ck.CKR_ATTRIBUTE_VALUE_INVALID
 	}
-	defer clear(z)
-	if hash == 0 {
-		// Octets are taken away from the beginning (2.40 §2.3.8).
-		return append([]byte(nil), z[uint64(len(z))-length:]...), ck.CKR_OK
-	}
-	return x963(hash, z, p.Shared, int(length)), ck.CKR_OK
-}
-
-// maxPoint is the longest point that is looked at, in octets: a DER octet string of an uncompressed one of the largest curve.
-const maxPoint = 256
-
-// agreement computes the shared secret with a public point, raw or as a DER octet string: PKCS #11 has had both. An uncompressed point begins as an octet string
-// does, so the length tells them apart.
-func agreement(k localKey, public []byte) ([]byte, ck.RV) {
-	facts := k.facts()
-	if field := (facts.bits + 7) / 8; len(public) != 1+2*field && len(public) != 1+field {
-		var point []byte
-		if rest, err := asn1.Unmarshal(public, &point); err == nil && len(rest) == 0 {
-			public = point
-		}
-	}
-	z, err := ecdhAgree(facts.curve, k.material(), public)
-	if err != nil {
-		return nil, ck.CKR_MECHANISM_PARAM_INVALID
-	}
-	return z, ck.CKR_OK
+	return octets, keyError(err)
 }

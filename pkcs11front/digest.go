@@ -100,16 +100,24 @@ func (q *request) digestKey() ck.RV {
 	if rv != ck.CKR_OK {
 		return q.done(op, rv)
 	}
-	local, ok := k.(localKey)
-	if !ok || k.class() != ck.CKO_SECRET_KEY {
+	secret := secretOf(k)
+	if secret == nil || !valueReadable(k) {
 		return q.done(op, ck.CKR_KEY_INDIGESTIBLE)
 	}
-	if _, rv := k.attribute(ck.CKA_VALUE); rv != ck.CKR_OK {
-		return q.done(op, ck.CKR_KEY_INDIGESTIBLE)
+	octets, err := secret.Marshal()
+	if err != nil {
+		return q.done(op, keyError(err))
 	}
 	op.parts = true
-	op.hash.Write(local.material())
+	op.hash.Write(octets)
+	clear(octets)
 	return ck.CKR_OK
+}
+
+// valueReadable says whether CKA_VALUE of a key is given out: the key is neither sensitive nor unextractable.
+func valueReadable(k key) bool {
+	_, rv := k.attribute(ck.CKA_VALUE)
+	return rv == ck.CKR_OK
 }
 
 // digestFinal is C_DigestFinal.

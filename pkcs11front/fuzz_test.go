@@ -69,7 +69,7 @@ func FuzzOperations(f *testing.F) {
 			if with > 250 {
 				r = -1
 			}
-			keep := func(a answer) {
+			keep := func(a reply) {
 				if a.rv == ck.CKR_OK {
 					if out, n := a.result(t); len(out) == n && n > 0 {
 						last = append(last[:0], out...)

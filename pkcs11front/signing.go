@@ -2,12 +2,13 @@ package pkcs11front
 
 import (
 	"crypto"
-	"crypto/hmac"
 	"crypto/subtle"
+	"errors"
 
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // maxECDSAInput is the longest digest that is signed bare, in octets.
@@ -85,12 +86,12 @@ func (op *operation) forSignature(k key, param any) ck.RV {
 		if rv != ck.CKR_OK {
 			return rv
 		}
-		local, ok := k.(localKey)
-		if !ok {
+		secret := secretOf(k)
+		if secret == nil {
 			return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
 		}
 		op.size = size
-		return op.startMAC(local)
+		return op.startMAC(secret)
 	case familyHashed, familyBare:
 		use, rv := op.row.use(param, facts)
 		if rv != ck.CKR_OK {
@@ -105,6 +106,21 @@ func (op *operation) forSignature(k key, param any) ck.RV {
 		return ck.CKR_OK
 	}
 	return ck.CKR_MECHANISM_INVALID
+}
+
+// secretOf and privateOf give what a session key is, nil if it is something else.
+func secretOf(k key) *sessionkey.Secret {
+	if local, ok := k.(localKey); ok {
+		return local.secretKey()
+	}
+	return nil
+}
+
+func privateOf(k key) *sessionkey.Private {
+	if local, ok := k.(localKey); ok {
+		return local.privateKey()
+	}
+	return nil
 }
 
 // signatureSize is how long signatures of an asymmetric key are, in octets.
@@ -155,13 +171,26 @@ func leftPadded(in []byte, size int) []byte {
 	return b
 }
 
-// startMAC begins a MAC with the octets of a session key.
-func (op *operation) startMAC(k localKey) ck.RV {
+// startMAC begins a MAC with a session key.
+func (op *operation) startMAC(k *sessionkey.Secret) ck.RV {
+	var err error
 	if op.row.does == familyHMAC {
-		op.hash = hmac.New(op.row.hash.New, k.material())
-		return ck.CKR_OK
+		op.hash, err = k.HMAC(op.row.hash)
+	} else {
+		op.hash, err = k.CMAC()
 	}
-	return op.startCMAC(k)
+	return keyError(err)
+}
+
+// keyError is the return value for an error of a session key that nothing in the call explains: it was closed meanwhile.
+func keyError(err error) ck.RV {
+	switch {
+	case err == nil:
+		return ck.CKR_OK
+	case errors.Is(err, sessionkey.ErrClosed):
+		return ck.CKR_KEY_HANDLE_INVALID
+	}
+	return ck.CKR_FUNCTION_FAILED
 }
 
 // sign is C_Sign.

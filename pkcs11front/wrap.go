@@ -1,8 +1,11 @@
 package pkcs11front
 
 import (
+	"errors"
+
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // Keys that leave and come back. The rules stand against the attacks P1, P2, P3, P5 and P6 on tokens (reliability.md, section 2.2):
@@ -14,7 +17,8 @@ import (
 //
 // A standard wrapping has no place for a key's attributes, so it can't bind them (P3). The last two rules do in their place: a copy of a key that comes back with
 // other attributes is never one that wraps, so the two halves of a wrap/decrypt or an encrypt/unwrap can't be put together with a Trojan copy, not even in
-// several steps. And what comes back is sensitive and never extractable, so no copy is weaker than its original (P4).
+// several steps. And what comes in is sensitive and not extractable, so no copy is weaker than its original (P4); the client may ask for something else only if it
+// can read the key by which it came in, and so could do the same without us.
 
 // dataUsage is what a data key may do.
 const dataUsage = mayEncrypt | mayDecrypt | maySign | mayVerify
@@ -46,26 +50,35 @@ func (q *request) wrapKey() ck.RV {
 	if rv != ck.CKR_OK {
 		return rv
 	}
-	octets, rv := q.wrappable(k)
+	octets, rv := wrappable(k)
 	if rv != ck.CKR_OK {
 		return rv
 	}
+	defer clear(octets)
 	return q.wrapped(row, m.Param, by, k, octets, room)
 }
 
-// wrappable gives the octets of a key that may leave.
-func (q *request) wrappable(k key) ([]byte, ck.RV) {
-	local, ok := k.(localKey)
-	if !ok || !k.facts().extractable || k.facts().token {
+// wrappable gives the octets of a key that may leave. The caller wipes them.
+func wrappable(k key) (octets []byte, rv ck.RV) {
+	facts := k.facts()
+	if facts.token || !facts.extractable {
 		return nil, ck.CKR_KEY_UNEXTRACTABLE
 	}
-	if k.class() != ck.CKO_SECRET_KEY && k.class() != ck.CKO_PRIVATE_KEY || k.facts().usage&^dataUsage != 0 {
+	if facts.usage&^dataUsage != 0 {
 		return nil, ck.CKR_KEY_NOT_WRAPPABLE
 	}
 	if v, rv := k.attribute(ck.CKA_WRAP_WITH_TRUSTED); rv == ck.CKR_OK && v.Number != 0 {
 		return nil, ck.CKR_KEY_NOT_WRAPPABLE
 	}
-	return local.material(), ck.CKR_OK
+	var err error
+	if secret, private := secretOf(k), privateOf(k); secret != nil {
+		octets, err = secret.Marshal()
+	} else if private != nil {
+		octets, err = private.Marshal()
+	} else {
+		return nil, ck.CKR_KEY_NOT_WRAPPABLE
+	}
+	return octets, keyError(err)
 }
 
 // wrapped wraps octets of a key and writes the result. Its size is known before.
@@ -90,8 +103,8 @@ func (q *request) wrapped(row *mechanismRow, param any, by, k key, octets []byte
 		}
 		return rv
 	}
-	kek, ok := by.(localKey)
-	if !ok || param != nil {
+	kek := secretOf(by)
+	if kek == nil || param != nil {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	padded := row.mechanism != ck.CKM_AES_KEY_WRAP
@@ -102,16 +115,14 @@ func (q *request) wrapped(row *mechanismRow, param any, by, k key, octets []byte
 		q.out.Needed(size)
 		return ck.CKR_OK
 	}
-	wrap := wrapKW
-	if padded {
-		wrap = wrapKWP
-	}
-	blob, err := wrap(kek.material(), octets)
-	if err != nil {
+	blob, err := kek.Wrap(padded, octets)
+	if errors.Is(err, sessionkey.ErrSize) {
 		return ck.CKR_KEY_SIZE_RANGE
 	}
-	q.out.Result(room, blob)
-	return ck.CKR_OK
+	if err == nil {
+		q.out.Result(room, blob)
+	}
+	return keyError(err)
 }
 
 // inRole gives the return values that C_WrapKey and C_UnwrapKey have for the key that wraps.
@@ -148,7 +159,7 @@ func (q *request) unwrapKey() ck.RV {
 	if by.facts().usage&^(mayWrap|mayUnwrap) != 0 || by.facts().token {
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
 	}
-	incoming, rv := readIncoming(template)
+	incoming, rv := readIncoming(template, by)
 	if rv != ck.CKR_OK {
 		return rv
 	}
@@ -160,7 +171,7 @@ func (q *request) unwrapKey() ck.RV {
 	if incoming.class == ck.CKO_SECRET_KEY && incoming.length != 0 && incoming.length != uint64(len(octets)) {
 		return ck.CKR_TEMPLATE_INCONSISTENT // never a part of a key (P6)
 	}
-	h, rv := q.newSessionKey(octets, incoming.narrowed(template, false))
+	h, rv := q.newSessionKey(octets, incoming.narrowed(template))
 	if rv == ck.CKR_OK {
 		q.out.Ulong(uint64(h))
 	}
@@ -170,19 +181,15 @@ func (q *request) unwrapKey() ck.RV {
 // unwrapped takes the wrapping off. The caller wipes the octets.
 func (q *request) unwrapped(row *mechanismRow, param any, by key, blob []byte, incoming *incomingKey) ([]byte, ck.RV) {
 	if row.does == familyKeyWrap {
-		kek, ok := by.(localKey)
-		if !ok || param != nil {
+		kek := secretOf(by)
+		if kek == nil || param != nil {
 			return nil, ck.CKR_MECHANISM_PARAM_INVALID
 		}
-		unwrap := unwrapKWP
-		if row.mechanism == ck.CKM_AES_KEY_WRAP {
-			unwrap = unwrapKW
-		}
-		octets, err := unwrap(kek.material(), blob)
-		if err != nil {
+		octets, err := kek.Unwrap(row.mechanism != ck.CKM_AES_KEY_WRAP, blob)
+		if errors.Is(err, sessionkey.ErrDecrypt) {
 			return nil, ck.CKR_WRAPPED_KEY_INVALID
 		}
-		return octets, ck.CKR_OK
+		return octets, keyError(err)
 	}
 	use, rv := row.use(param, by.facts())
 	if rv != ck.CKR_OK {
@@ -207,20 +214,20 @@ func (q *request) unwrapped(row *mechanismRow, param any, by key, blob []byte, i
 // unwrappedPKCS1 gives a key of the length that the template says whatever the ciphertext holds: the one in it, or a wrong one, always the same for the same
 // ciphertext. Which it is shows only in what the key does (P7).
 func (q *request) unwrappedPKCS1(by key, blob []byte, incoming *incomingKey) ([]byte, ck.RV) {
-	private, ok := by.(localKey)
+	private := privateOf(by)
 	switch {
-	case !ok:
+	case private == nil:
 		return nil, ck.CKR_KEY_FUNCTION_NOT_PERMITTED
 	case incoming.length == 0:
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE
 	case incoming.length > uint64(len(blob)-pkcs1Overhead):
 		return nil, ck.CKR_TEMPLATE_INCONSISTENT
 	}
-	octets, err := unwrapPKCS1(private.material(), blob, int(incoming.length))
-	if err != nil {
+	octets, err := private.DecryptKey(blob, int(incoming.length))
+	if errors.Is(err, sessionkey.ErrDecrypt) {
 		return nil, ck.CKR_WRAPPED_KEY_INVALID // it is no number below the modulus, as anybody can see
 	}
-	return octets, ck.CKR_OK
+	return octets, keyError(err)
 }
 
 // incomingKey is what a template says of a key that is unwrapped or derived.
@@ -228,13 +235,13 @@ type incomingKey struct {
 	class   ck.Class
 	keyType ck.KeyType
 	length  uint64 // CKA_VALUE_LEN; 0: not given
-	// What the template says of the two; nil: nothing.
-	sensitive, extractable *bool
+	// sensitive and extractable are what the key will be.
+	sensitive, extractable bool
 }
 
-// readIncoming reads a template and refuses what a key that comes in may never be. The caller's template only narrows what we give (P2).
-func readIncoming(template []p11rpc.Attribute) (*incomingKey, ck.RV) {
-	in := &incomingKey{class: ck.CKO_SECRET_KEY, keyType: ck.KeyType(ck.Unavailable)}
+// readIncoming reads a template and refuses what a key that comes in by another may never be. The caller's template only narrows what we give (P2).
+func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
+	in := &incomingKey{class: ck.CKO_SECRET_KEY, keyType: ck.KeyType(ck.Unavailable), sensitive: true}
 	for i := range template {
 		a := &template[i]
 		yes := a.Number != 0
@@ -246,9 +253,9 @@ func readIncoming(template []p11rpc.Attribute) (*incomingKey, ck.RV) {
 		case ck.CKA_VALUE_LEN:
 			in.length = a.Number
 		case ck.CKA_SENSITIVE:
-			in.sensitive = &yes
+			in.sensitive = yes
 		case ck.CKA_EXTRACTABLE:
-			in.extractable = &yes
+			in.extractable = yes
 		case ck.CKA_TOKEN, ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE, ck.CKA_TRUSTED:
 			if yes {
 				return nil, ck.CKR_TEMPLATE_INCONSISTENT
@@ -258,6 +265,8 @@ func readIncoming(template []p11rpc.Attribute) (*incomingKey, ck.RV) {
 		}
 	}
 	switch {
+	case (!in.sensitive || in.extractable) && !valueReadable(by):
+		return nil, ck.CKR_TEMPLATE_INCONSISTENT
 	case in.keyType == ck.KeyType(ck.Unavailable):
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE
 	case in.class == ck.CKO_SECRET_KEY && (in.keyType == ck.CKK_AES || in.keyType == ck.CKK_GENERIC_SECRET),
@@ -267,19 +276,17 @@ func readIncoming(template []p11rpc.Attribute) (*incomingKey, ck.RV) {
 	return nil, ck.CKR_TEMPLATE_INCONSISTENT
 }
 
-// narrowed is the template of the key: the caller's, and that it is sensitive and not extractable. readable: it may be otherwise, if the template asks for it.
-func (in *incomingKey) narrowed(template []p11rpc.Attribute, readable bool) []p11rpc.Attribute {
-	sensitive := !readable || in.sensitive == nil || *in.sensitive
-	extractable := readable && in.extractable != nil && *in.extractable
+// narrowed is the template that the key gets: the caller's, but for what was decided here.
+func (in *incomingKey) narrowed(template []p11rpc.Attribute) []p11rpc.Attribute {
 	narrowed := []p11rpc.Attribute{
 		{Type: ck.CKA_CLASS, Value: p11rpc.Value{Kind: p11rpc.Ulong, Number: uint64(in.class)}},
 		{Type: ck.CKA_SENSITIVE, Value: p11rpc.Value{Kind: p11rpc.Bool}},
 		{Type: ck.CKA_EXTRACTABLE, Value: p11rpc.Value{Kind: p11rpc.Bool}},
 	}
-	if sensitive {
+	if in.sensitive {
 		narrowed[1].Number = 1
 	}
-	if extractable {
+	if in.extractable {
 		narrowed[2].Number = 1
 	}
 	for _, a := range template {
@@ -290,9 +297,4 @@ func (in *incomingKey) narrowed(template []p11rpc.Attribute, readable bool) []p1
 		}
 	}
 	return narrowed
-}
-
-// widens says whether the template asks for a key that is less secret than it may be.
-func (in *incomingKey) widens() bool {
-	return in.sensitive != nil && !*in.sensitive || in.extractable != nil && *in.extractable
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
+// notHere are methods of the service that are the PKCS #11 door's.
+var notHere = []string{"CreateTokenKey", "CreateTokenObject", "SignWith", "VerifyWith", "EncryptWith", "DecryptWith"}
+
 // Every action of the service has a row that takes its request, and every row is an action of the service.
 func TestTableIsComplete(t *testing.T) {
 	rows := make(map[string]operation)
@@ -22,7 +25,7 @@ func TestTableIsComplete(t *testing.T) {
 	for i := range service.NumMethod() {
 		m := service.Method(i)
 		if m.Type.NumIn() != 4 || m.Type.In(1) != reflect.TypeFor[context.Context]() || m.Type.In(2) != reflect.TypeFor[*kms.Actor]() ||
-			m.Type.NumOut() != 2 || m.Type.In(3).Kind() != reflect.Pointer {
+			m.Type.NumOut() != 2 || m.Type.In(3).Kind() != reflect.Pointer || slices.Contains(notHere, m.Name) {
 			continue // not an action
 		}
 		action := strings.Replace(m.Name, "KeyID", "KeyId", 1)

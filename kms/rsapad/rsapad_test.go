@@ -191,10 +191,7 @@ func TestRealKey(t *testing.T) {
 	secret := random(SecretSize)
 	for _, n := range []int{0, 1, 32, 245} {
 		message := random(n)
-		c, err := rsa.EncryptPKCS1v15(rand.Reader, &key.PublicKey, message)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := new(big.Int).Exp(new(big.Int).SetBytes(padded(256, message)), big.NewInt(int64(key.E)), key.N).FillBytes(make([]byte, 256))
 		em := new(big.Int).Exp(new(big.Int).SetBytes(c), key.D, key.N).FillBytes(make([]byte, 256))
 		if got := unpad(t, "real", em, c, secret); !bytes.Equal(got, message) {
 			t.Errorf("%d: %x, want %x", n, got, message)
@@ -217,7 +214,7 @@ func FuzzUnpad(f *testing.F) {
 	f.Add([]byte("\x00\x0212345678\x00"), []byte{1}, []byte{2})
 	f.Add([]byte("\x00\x021234567\x00\x00"), []byte{1}, []byte{2})
 	f.Fuzz(func(t *testing.T, em, ciphertext, secret []byte) {
-		if len(em) > 4096 {
+		if len(em) > 600 {
 			return
 		}
 		unpad(t, "fuzzed", slices.Clone(em), ciphertext, secret)

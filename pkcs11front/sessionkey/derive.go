@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// MinDerived is how much of a coordinate has to be taken without a KDF, in octets. Less would tell the secret piece by piece: a key of
-// a few octets can be tried out (reliability of PKCS #11 against truncation).
+// MinDerived is how much of a coordinate has to be taken without a KDF, in octets. Less would give the secret away piece by piece: a key
+// of a few octets can be found by trying.
 const MinDerived = 16
 
 // kdfHashes are those of the KDFs of PKCS #11 2.40 §2.3.8.

@@ -1,6 +1,7 @@
 package pkcs11front
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -22,6 +23,7 @@ import (
 	"github.com/keyward/keyward/kms/rsapad"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // bench is a session without a connection, for tests of operations: calls go in as the octets that keyward's module would send, and answers come out so.
@@ -41,6 +43,9 @@ func newBench(t testing.TB) *bench {
 	b := &bench{t: t, front: &Front{}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
 	b.app = newApplication(b.front, Peer{}, "", "")
 	b.open()
+	placeholderNew = func(_ *request, material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
+		return b.newKey(material, template)
+	}
 	placeholderKey = func(q *request, h handle) (key, ck.RV) {
 		if k := b.keys[h]; k != nil {
 			return k.look(), ck.CKR_OK
@@ -135,8 +140,8 @@ func (b *bench) encode(args []any) []byte {
 	return out
 }
 
-// answer is what a call gave: the octets of the answer behind its return value.
-type answer struct {
+// reply is what a call gave: the octets of the answer behind its return value.
+type reply struct {
 	rv ck.RV
 	b  []byte
 }
@@ -151,7 +156,7 @@ var callNamed = func() map[string]p11rpc.CallID {
 }()
 
 // call makes a call of the session, as a request does.
-func (b *bench) call(name string, args ...any) answer {
+func (b *bench) call(name string, args ...any) reply {
 	b.t.Helper()
 	id, ok := callNamed[name]
 	if !ok {
@@ -165,7 +170,7 @@ func (b *bench) call(name string, args ...any) answer {
 	defer b.session.mu.Unlock()
 	rv := calls[id].handle(q)
 	b.invariants()
-	return answer{rv, q.writer.Bytes()}
+	return reply{rv, q.writer.Bytes()}
 }
 
 // invariants hold after every call.
@@ -188,7 +193,7 @@ func (b *bench) invariants() {
 }
 
 // result reads an "ay" of the answer: the octets, or how many there would be.
-func (a *answer) result(t testing.TB) (out []byte, needed int) {
+func (a *reply) result(t testing.TB) (out []byte, needed int) {
 	t.Helper()
 	if a.rv != ck.CKR_OK {
 		t.Fatalf("%v", a.rv)
@@ -255,17 +260,19 @@ func gcmParam(iv, aad []byte, tagBits uint64) []byte {
 
 // goKey is a key made of Go's cryptography: the other opinion on what keys of the KMS and session keys do.
 type goKey struct {
-	h      handle
-	cls    ck.Class
-	f      keyFacts
-	octets []byte // of a secret
-	rsa    *rsa.PrivateKey
-	ec     *ecdsa.PrivateKey
-	refuse ck.RV // by may
-	values map[ck.Attribute]uint64
-	open   bool   // CKA_VALUE is given out
-	canned []byte // what sign gives, for benchmarks
-	b      *bench
+	h       handle
+	cls     ck.Class
+	f       keyFacts
+	octets  []byte // of a secret
+	rsa     *rsa.PrivateKey
+	ec      *ecdsa.PrivateKey
+	refuse  ck.RV // by may
+	values  map[ck.Attribute]uint64
+	open    bool // CKA_VALUE is given out
+	secret  *sessionkey.Secret
+	private *sessionkey.Private
+	canned  []byte // what sign gives, for benchmarks
+	b       *bench
 }
 
 // localGoKey is a goKey as a session key.
@@ -295,19 +302,42 @@ func (k *goKey) attribute(a ck.Attribute) (p11rpc.Value, ck.RV) {
 	return p11rpc.Value{}, ck.CKR_ATTRIBUTE_TYPE_INVALID
 }
 
-func (k localGoKey) material() []byte {
-	if k.octets != nil {
-		return k.octets
+// secretKey and privateKey are keyward's own idea of the key: what wraps, derives and makes MACs.
+func (k localGoKey) secretKey() *sessionkey.Secret {
+	kind := sessionkey.Generic
+	if k.f.keyType == ck.CKK_AES {
+		kind = sessionkey.AES
 	}
-	var private any = k.rsa
-	if k.ec != nil {
-		private = k.ec
+	if k.cls != ck.CKO_SECRET_KEY {
+		return nil
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		k.b.t.Fatal(err)
+	if k.secret == nil {
+		var err error
+		if k.secret, err = sessionkey.NewSecret(kind, k.octets); err != nil {
+			k.b.t.Fatal(err)
+		}
 	}
-	return der
+	return k.secret
+}
+
+func (k localGoKey) privateKey() *sessionkey.Private {
+	if k.cls != ck.CKO_PRIVATE_KEY {
+		return nil
+	}
+	if k.private == nil {
+		var private any = k.rsa
+		if k.ec != nil {
+			private = k.ec
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			k.b.t.Fatal(err)
+		}
+		if k.private, err = sessionkey.ParsePrivate(der); err != nil {
+			k.b.t.Fatal(err)
+		}
+	}
+	return k.private
 }
 
 func (k *goKey) may(_ context.Context, _ kms.Verb, _ *mechanism.Mechanism) ck.RV { return k.refuse }
@@ -509,4 +539,79 @@ func hashOf(h crypto.Hash, in []byte) []byte {
 	d := h.New()
 	d.Write(in)
 	return d.Sum(nil)
+}
+
+// newKey is a session key by its template.
+func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
+	k := &goKey{values: map[ck.Attribute]uint64{}}
+	for _, a := range template {
+		k.values[a.Type] = a.Number
+		for _, u := range usageAttributes {
+			if a.Type == u.a && a.Number != 0 {
+				k.f.usage |= u.may
+			}
+		}
+	}
+	k.cls, k.f.keyType = ck.Class(k.values[ck.CKA_CLASS]), ck.KeyType(k.values[ck.CKA_KEY_TYPE])
+	k.f.extractable = k.values[ck.CKA_EXTRACTABLE] != 0
+	k.open = k.f.extractable && k.values[ck.CKA_SENSITIVE] == 0
+	if k.cls == ck.CKO_SECRET_KEY {
+		k.octets, k.f.bits = bytes.Clone(material), 8*len(material)
+		return b.add(k), ck.CKR_OK
+	}
+	private, err := x509.ParsePKCS8PrivateKey(bytes.TrimRight(material, "\x00"))
+	if err != nil {
+		return 0, ck.CKR_WRAPPED_KEY_INVALID
+	}
+	switch p := private.(type) {
+	case *rsa.PrivateKey:
+		k.rsa, k.f.bits = p, p.N.BitLen()
+	case *ecdsa.PrivateKey:
+		k.ec, k.f.bits, k.f.curve = p, p.Curve.Params().BitSize, p.Curve.Params().Name
+	}
+	return b.add(k), ck.CKR_OK
+}
+
+var usageAttributes = []struct {
+	a   ck.Attribute
+	may usage
+}{{ck.CKA_ENCRYPT, mayEncrypt}, {ck.CKA_DECRYPT, mayDecrypt}, {ck.CKA_SIGN, maySign}, {ck.CKA_VERIFY, mayVerify},
+	{ck.CKA_WRAP, mayWrap}, {ck.CKA_UNWRAP, mayUnwrap}, {ck.CKA_DERIVE, mayDerive}}
+
+// Attributes of templates.
+func yes(types ...ck.Attribute) (t attrs) {
+	for _, a := range types {
+		t = append(t, p11rpc.Attribute{Type: a, Value: p11rpc.Value{Kind: p11rpc.Bool, Number: 1}})
+	}
+	return t
+}
+
+func no(types ...ck.Attribute) (t attrs) {
+	t = yes(types...)
+	for i := range t {
+		t[i].Number = 0
+	}
+	return t
+}
+
+func number(a ck.Attribute, n uint64) attrs {
+	return attrs{{Type: a, Value: p11rpc.Value{Kind: p11rpc.Ulong, Number: n}}}
+}
+
+func keyTemplate(c ck.Class, t ck.KeyType, more ...attrs) attrs {
+	all := append(number(ck.CKA_CLASS, uint64(c)), number(ck.CKA_KEY_TYPE, uint64(t))...)
+	for _, m := range more {
+		all = append(all, m...)
+	}
+	return all
+}
+
+// doHandle is call for one that must succeed with a handle.
+func (b *bench) doHandle(name string, args ...any) handle {
+	b.t.Helper()
+	a := b.call(name, args...)
+	if a.rv != ck.CKR_OK || len(a.b) != 8 {
+		b.t.Fatalf("%s: %v %x", name, a.rv, a.b)
+	}
+	return handle(binary.BigEndian.Uint64(a.b))
 }
