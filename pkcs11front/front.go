@@ -1,9 +1,18 @@
 package pkcs11front
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/pkcs11front/ck"
 )
 
 // Config is what a Front is made of.
@@ -12,9 +21,340 @@ type Config struct {
 	Log     zerolog.Logger
 	Version string // of keyward, for C_GetInfo
 	RawRSA  bool   // CKM_RSA_X_509 is offered: a signing oracle for whatever the caller likes
+
+	// Limits; 0 is the default. Those of a user (uid) keep it from taking what others need.
+	Connections            int // in all; 4,096
+	ConnectionsPerUser     int // 256
+	ApplicationsPerUser    int // 256
+	SessionsPerApplication int // 1,024
+	SessionsPerUser        int // 16,384
+
+	times times // of tests
+}
+
+// Peer is the process at the other end of a connection, as the kernel named it.
+type Peer struct {
+	UID, GID uint32
+	PID      int32
+	// Identify says who that is now: a reload may change it. nil: nobody that keyward knows, and why. It is called for each request.
+	Identify func() (actor *kms.Actor, why string)
 }
 
 // Front is the door. All its methods may be called at the same time.
 type Front struct {
-	cfg Config
+	cfg          Config
+	major, minor byte     // of keyward
+	mechanisms   []uint64 // C_GetMechanismList
+	counters     counters
+
+	ctx      context.Context // of all calls
+	cancel   context.CancelFunc
+	work     sync.WaitGroup // connections, and ends of applications
+	refusing atomic.Int32   // connections over a limit that are being told so
+
+	mu        sync.Mutex // guards what follows, and some of application and conn
+	draining  bool       // Shutdown has begun
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+	users     map[uint32]*user
+	all       map[*application]struct{}
+	byCookie  map[string]*application
+	sessions  int
+}
+
+// user is what a uid has.
+type user struct{ conns, applications, sessions int }
+
+// New makes a Front. Shutdown ends it.
+func New(c Config) *Front {
+	for _, limit := range []struct {
+		n        *int
+		standard int
+	}{{&c.Connections, 4096}, {&c.ConnectionsPerUser, 256}, {&c.ApplicationsPerUser, 256}, {&c.SessionsPerApplication, 1024}, {&c.SessionsPerUser, 16384}} {
+		if *limit.n == 0 {
+			*limit.n = limit.standard
+		}
+	}
+	if c.times == (times{}) {
+		c.times = standardTimes
+	}
+	f := &Front{cfg: c, mechanisms: mechanismList(c.RawRSA), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
+		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	// A version that is no release has no numbers, and is 0.0.
+	var major, minor byte
+	if n, _ := fmt.Sscanf(c.Version, "v%d.%d", &major, &minor); n == 2 {
+		f.major, f.minor = major, minor
+	} else if n, _ := fmt.Sscanf(c.Version, "%d.%d", &major, &minor); n == 2 {
+		f.major, f.minor = major, minor
+	}
+	return f
+}
+
+// Serve accepts connections from l until ctx or Shutdown ends that, or l fails. It closes l. Connections that are there go on until Shutdown.
+// who asks the kernel who is at the other end.
+func (f *Front) Serve(ctx context.Context, l net.Listener, who func(net.Conn) (Peer, error)) error {
+	f.mu.Lock()
+	draining := f.draining
+	f.listeners[l] = struct{}{}
+	f.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer func() {
+		stop()
+		l.Close()
+		f.mu.Lock()
+		delete(f.listeners, l)
+		f.mu.Unlock()
+	}()
+	if draining {
+		return nil
+	}
+	for pause := time.Duration(0); ; {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			f.accept(nc, who)
+			continue
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return nil
+		}
+		// Such as too many open files: it passes when others close theirs.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		f.cfg.Log.Error().Err(err).Msg("the PKCS #11 socket can't accept a connection now")
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		case <-f.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// accept serves a connection in a goroutine of its own.
+func (f *Front) accept(nc net.Conn, who func(net.Conn) (Peer, error)) {
+	c := newConn(f, nc)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.draining || len(f.conns) >= 2*f.cfg.Connections {
+		nc.Close()
+		return
+	}
+	c.refused = len(f.conns) >= f.cfg.Connections
+	f.conns[c] = struct{}{}
+	f.work.Go(func() {
+		c.run(who)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.conns, c)
+		if u := f.users[c.peer.UID]; c.counted {
+			u.conns--
+			f.forget(c.peer.UID, u)
+		}
+	})
+}
+
+// identified counts a connection for its user.
+func (f *Front) identified(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.user(c.peer.UID)
+	u.conns++
+	c.counted = true
+	c.refused = c.refused || u.conns > f.cfg.ConnectionsPerUser
+}
+
+// user gives the figures of a uid. f.mu is held.
+func (f *Front) user(uid uint32) *user {
+	u := f.users[uid]
+	if u == nil {
+		u = &user{}
+		f.users[uid] = u
+	}
+	return u
+}
+
+// forget drops the figures of a uid that has nothing. f.mu is held.
+func (f *Front) forget(uid uint32, u *user) {
+	if *u == (user{}) {
+		delete(f.users, uid)
+	}
+}
+
+// join gives a connection its application: the one of its cookie, if there is one, or a new one.
+func (f *Front) join(c *conn, cookie string, actor *kms.Actor) (*application, ck.RV) {
+	principal := ""
+	if actor != nil {
+		principal = actor.Principal
+	}
+	for {
+		f.mu.Lock()
+		if a := f.byCookie[cookie]; a != nil {
+			defer f.mu.Unlock()
+			if !a.samePeer(c.peer) {
+				return nil, ck.CKR_ARGUMENTS_BAD
+			}
+			a.conns++
+			if a.linger != nil {
+				a.linger.Stop()
+				a.linger = nil
+			}
+			return a, ck.CKR_OK
+		}
+		u := f.user(c.peer.UID)
+		if u.applications < f.cfg.ApplicationsPerUser {
+			defer f.mu.Unlock()
+			u.applications++
+			a := newApplication(f, c.peer, cookie, principal)
+			a.conns = 1
+			f.all[a] = struct{}{}
+			if cookie != "" {
+				f.byCookie[cookie] = a
+			}
+			return a, ck.CKR_OK
+		}
+		old := f.lingering(c.peer.UID)
+		f.mu.Unlock()
+		if old == nil {
+			return nil, ck.CKR_HOST_MEMORY
+		}
+		f.endApplication(old)
+	}
+}
+
+// lingering gives an application of the user that only waits for its client to come back, the one that waits longest. f.mu is held.
+func (f *Front) lingering(uid uint32) (oldest *application) {
+	for a := range f.all {
+		if a.peer.UID == uid && a.linger != nil && (oldest == nil || a.left.Before(oldest.left)) {
+			oldest = a
+		}
+	}
+	return oldest
+}
+
+// leave takes a connection from its application, which ends with the last one: at once, or a while later if its client can come back.
+func (f *Front) leave(a *application) {
+	f.mu.Lock()
+	a.conns--
+	last := a.conns == 0
+	if last && a.cookie != "" && !a.gone && !f.draining {
+		a.left = time.Now()
+		a.linger = time.AfterFunc(f.cfg.times.linger, func() { f.expire(a) })
+		last = false
+	}
+	f.mu.Unlock()
+	if last {
+		f.endApplication(a)
+	}
+}
+
+// expire ends an application whose client did not come back.
+func (f *Front) expire(a *application) {
+	f.mu.Lock()
+	if a.linger == nil || f.draining { // it did, or Shutdown ends it
+		f.mu.Unlock()
+		return
+	}
+	f.work.Add(1)
+	f.mu.Unlock()
+	defer f.work.Done()
+	f.endApplication(a)
+}
+
+// endApplication ends an application, if nobody else does. It waits for calls that are being answered.
+func (f *Front) endApplication(a *application) {
+	f.mu.Lock()
+	if a.gone {
+		f.mu.Unlock()
+		return
+	}
+	a.gone = true
+	if a.linger != nil {
+		a.linger.Stop()
+		a.linger = nil
+	}
+	delete(f.all, a)
+	if a.cookie != "" {
+		delete(f.byCookie, a.cookie)
+	}
+	u := f.users[a.peer.UID]
+	u.applications--
+	f.forget(a.peer.UID, u)
+	f.mu.Unlock()
+	a.end()
+}
+
+// takeSession counts a session of the user, if it may have one more.
+func (f *Front) takeSession(uid uint32) bool {
+	for {
+		f.mu.Lock()
+		u := f.user(uid)
+		if u.sessions < f.cfg.SessionsPerUser {
+			u.sessions++
+			f.sessions++
+			f.mu.Unlock()
+			return true
+		}
+		old := f.lingering(uid)
+		f.mu.Unlock()
+		if old == nil {
+			return false
+		}
+		f.endApplication(old)
+	}
+}
+
+// giveSessions counts n sessions of the user less.
+func (f *Front) giveSessions(uid uint32, n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.user(uid)
+	u.sessions -= n
+	f.sessions -= n
+	f.forget(uid, u)
+}
+
+func (f *Front) isDraining() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.draining
+}
+
+// Shutdown ends the door: nothing new is accepted, requests that have come are answered, then all is closed. When ctx ends first, calls are
+// cancelled; its error is given then. It returns when all goroutines of the door have ended.
+func (f *Front) Shutdown(ctx context.Context) error {
+	f.mu.Lock()
+	f.draining = true
+	for l := range f.listeners {
+		l.Close()
+	}
+	for c := range f.conns {
+		c.drain()
+	}
+	f.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() {
+		f.cancel()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for c := range f.conns {
+			c.net.Close()
+		}
+	})
+	f.work.Wait()
+	inTime := stop()
+	f.cancel()
+	f.mu.Lock()
+	rest := make([]*application, 0, len(f.all))
+	for a := range f.all {
+		rest = append(rest, a)
+	}
+	f.mu.Unlock()
+	for _, a := range rest {
+		f.endApplication(a)
+	}
+	if !inTime {
+		return ctx.Err()
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // object is what a handle names. An object is found anew for each call: it is a look at something at that moment, belongs to the
@@ -33,11 +34,11 @@ type key interface {
 	decrypt(ctx context.Context, m *mechanism.Mechanism, in []byte, continued bool) ([]byte, ck.RV)
 }
 
-// localKey is a key whose material is in the daemon's memory as a session object: what KMS keys can't do is done with its octets.
+// localKey is a session key: what KMS keys can't do is done with it as it is in the daemon's memory.
 type localKey interface {
 	key
-	// material gives the octets of a secret key, or the PKCS#8 DER of a private one. They belong to the key and are not changed.
-	material() []byte
+	secretKey() *sessionkey.Secret   // nil if it is none
+	privateKey() *sessionkey.Private // nil if it is none
 }
 
 // keyFacts is what operations need to know of a key.
@@ -50,6 +51,8 @@ type keyFacts struct {
 	// extractable: it may be wrapped, by a key that wraps. Never true for a key of the KMS.
 	extractable bool
 	hardware    bool
+	// rawRSA: CKM_RSA_X_509 is offered (Config.RawRSA).
+	rawRSA bool
 }
 
 // usage is what a key may do: the attributes from CKA_ENCRYPT to CKA_DERIVE.

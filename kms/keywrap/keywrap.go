@@ -1,5 +1,6 @@
 // Package keywrap is AES key wrap with padding, RFC 5649 (SP 800-38F calls it KWP): the second half of the layout of
-// CKM_RSA_AES_KEY_WRAP, in which private keys are imported. Standard library only.
+// CKM_RSA_AES_KEY_WRAP, in which private keys are imported. And it is key wrap without padding, RFC 3394 (KW), for PKCS #11 programs
+// that know that only. Standard library only.
 package keywrap
 
 import (
@@ -22,6 +23,9 @@ var (
 // semiblock is what the algorithm counts in, in octets.
 const semiblock = 8
 
+// icvWhole is the initial value of RFC 3394 section 2.2.3.1.
+const icvWhole = 0xa6a6a6a6a6a6a6a6
+
 // icv is the constant half of the alternative initial value; the other half is the length.
 var icv = []byte{0xa6, 0x59, 0x59, 0xa6}
 
@@ -40,20 +44,48 @@ func Wrap(key, plaintext []byte) ([]byte, error) {
 	copy(out, icv)
 	binary.BigEndian.PutUint32(out[len(icv):], uint32(len(plaintext)))
 	copy(out[semiblock:], plaintext)
-	if n == 1 {
-		b.Encrypt(out, out)
-		return out, nil
-	}
-	var block [aes.BlockSize]byte
-	for t := 1; t <= 6*n; t++ {
-		r := out[semiblock*(1+(t-1)%n):][:semiblock]
-		copy(block[:semiblock], out)
-		copy(block[semiblock:], r)
-		b.Encrypt(block[:], block[:])
-		binary.BigEndian.PutUint64(out, binary.BigEndian.Uint64(block[:])^uint64(t))
-		copy(r, block[semiblock:])
-	}
+	encrypt(b, out, n)
 	return out, nil
+}
+
+// WrapWhole encrypts 16 to MaxPlaintext octets, in multiples of eight, under an AES key of 16, 24 or 32 octets, without padding (RFC
+// 3394). The result has eight octets more. The same input gives the same result.
+func WrapWhole(key, plaintext []byte) ([]byte, error) {
+	n := len(plaintext) / semiblock
+	if len(plaintext)%semiblock != 0 || n < 2 || len(plaintext) > MaxPlaintext {
+		return nil, ErrSize
+	}
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, ErrSize
+	}
+	out := make([]byte, semiblock*(1+n))
+	binary.BigEndian.PutUint64(out, icvWhole)
+	copy(out[semiblock:], plaintext)
+	encrypt(b, out, n)
+	return out, nil
+}
+
+// UnwrapWhole undoes WrapWhole. The caller wipes the result. ErrSize tells only what anybody can see of wrapped.
+func UnwrapWhole(key, wrapped []byte) ([]byte, error) {
+	n := len(wrapped)/semiblock - 1
+	if len(wrapped)%semiblock != 0 || n < 2 || n > MaxPlaintext/semiblock {
+		return nil, ErrSize
+	}
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, ErrSize
+	}
+	all := make([]byte, len(wrapped))
+	copy(all, wrapped)
+	decrypt(b, all, n)
+	var want [semiblock]byte
+	binary.BigEndian.PutUint64(want[:], icvWhole)
+	if subtle.ConstantTimeCompare(all[:semiblock], want[:]) != 1 {
+		clear(all)
+		return nil, ErrIntegrity
+	}
+	return all[semiblock:], nil
 }
 
 // Unwrap undoes Wrap. The caller wipes the result. ErrSize tells only what anybody can see of wrapped; whatever else is wrong is
@@ -90,6 +122,25 @@ func Unwrap(key, wrapped []byte) ([]byte, error) {
 	return data[:size:size], nil
 }
 
+// encrypt is W of SP 800-38F over n semiblocks and the initial value before them, in place; or one block of AES if there is one.
+func encrypt(b cipher.Block, all []byte, n int) {
+	if n == 1 {
+		b.Encrypt(all, all)
+		return
+	}
+	var block [aes.BlockSize]byte
+	defer clear(block[:])
+	for t := 1; t <= 6*n; t++ {
+		r := all[semiblock*(1+(t-1)%n):][:semiblock]
+		copy(block[:semiblock], all)
+		copy(block[semiblock:], r)
+		b.Encrypt(block[:], block[:])
+		binary.BigEndian.PutUint64(all, binary.BigEndian.Uint64(block[:])^uint64(t))
+		copy(r, block[semiblock:])
+	}
+}
+
+// decrypt undoes encrypt.
 func decrypt(b cipher.Block, all []byte, n int) {
 	if n == 1 {
 		b.Decrypt(all, all)

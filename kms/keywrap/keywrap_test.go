@@ -37,6 +37,55 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// The examples of RFC 3394 sections 4.1, 4.5 and 4.6.
+func TestWholeVectors(t *testing.T) {
+	for _, v := range []struct{ key, plaintext, wrapped string }{
+		{"000102030405060708090a0b0c0d0e0f", "00112233445566778899aabbccddeeff", "1fa68b0a8112b447aef34bd8fb5a7b829d3e862371d2cfe5"},
+		{"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "00112233445566778899aabbccddeeff0001020304050607",
+			"a8f9bc1612c68b3ff6e6f4fbe30e71e4769c8b80a32cb8958cd5d17d6b254da1"},
+		{"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f",
+			"28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21"},
+	} {
+		key := unhex(t, v.key)
+		got, err := WrapWhole(key, unhex(t, v.plaintext))
+		if err != nil || hex.EncodeToString(got) != v.wrapped {
+			t.Errorf("WrapWhole: %x %v, want %s", got, err, v.wrapped)
+		}
+		back, err := UnwrapWhole(key, unhex(t, v.wrapped))
+		if err != nil || hex.EncodeToString(back) != v.plaintext {
+			t.Errorf("UnwrapWhole: %x %v, want %s", back, err, v.plaintext)
+		}
+		for bit := range len(got) * 8 {
+			got[bit/8] ^= 1 << (bit % 8)
+			if back, err := UnwrapWhole(key, got); !errors.Is(err, ErrIntegrity) || back != nil {
+				t.Fatalf("bit %d: %x %v", bit, back, err)
+			}
+			got[bit/8] ^= 1 << (bit % 8)
+		}
+		// What one way wrapped the other does not take.
+		if back, err := Unwrap(key, got); !errors.Is(err, ErrIntegrity) {
+			t.Errorf("Unwrap: %x %v", back, err)
+		}
+	}
+	key := make([]byte, 32)
+	for _, n := range []int{0, 1, 7, 8, 15, 17, MaxPlaintext + 8} {
+		if _, err := WrapWhole(key, make([]byte, n)); !errors.Is(err, ErrSize) {
+			t.Errorf("wrap %d octets: %v", n, err)
+		}
+	}
+	for _, n := range []int{0, 8, 16, 23, 25, MaxPlaintext + 16} {
+		if _, err := UnwrapWhole(key, make([]byte, n)); !errors.Is(err, ErrSize) {
+			t.Errorf("unwrap %d octets: %v", n, err)
+		}
+	}
+	if _, err := WrapWhole(key[:31], key); !errors.Is(err, ErrSize) {
+		t.Errorf("a bad key: %v", err)
+	}
+	if _, err := UnwrapWhole(key[:31], key); !errors.Is(err, ErrSize) {
+		t.Errorf("a bad key: %v", err)
+	}
+}
+
 func TestAnyLengthAndNoChange(t *testing.T) {
 	key := make([]byte, 32)
 	for n := 1; n <= 70; n++ {

@@ -10,6 +10,9 @@ import (
 	"hash"
 	"slices"
 	"sync"
+	"sync/atomic"
+
+	"github.com/keyward/keyward/kms/mechanism"
 )
 
 // AES is a symmetric software key: AES-256-GCM under a key derived afresh for each message, with a commitment to the
@@ -17,7 +20,10 @@ import (
 type AES struct {
 	mu     sync.RWMutex
 	prk    [sha256.Size]byte // of HKDF-Extract; changed only by Close
+	key    [aesKeySize]byte  // for bare modes; changed only by Close
 	closed bool
+	// bare is made by the first use of a bare mode: most keys have none.
+	bare atomic.Pointer[BareAES]
 	// derivers keeps HMACs that have absorbed prk: hkdf.Expand absorbs it twice per message, which is a third of the time
 	// of sealing 1 KiB. Close can't wipe what is in here; it leaves it to the garbage collector.
 	derivers sync.Pool
@@ -73,6 +79,7 @@ func NewAES(key []byte) (*AES, error) {
 	k := &AES{}
 	copy(k.prk[:], prk)
 	clear(prk)
+	copy(k.key[:], key)
 	return k, nil
 }
 
@@ -149,5 +156,41 @@ func (k *AES) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.prk[:])
+	clear(k.key[:])
+	k.bare.Store(nil)
 	k.closed = true
+}
+
+// EncryptBy is a bare mode of AES under the key itself, see BareAES. It shares nothing with what Seal makes, whose keys are derived.
+func (k *AES) EncryptBy(m *mechanism.Mechanism, in []byte) ([]byte, error) {
+	bare, err := k.bareAES()
+	if err != nil {
+		return nil, err
+	}
+	return bare.EncryptBy(m, in)
+}
+
+// DecryptBy undoes EncryptBy. ErrDecrypt whatever is wrong with the ciphertext. The caller wipes the plaintext.
+func (k *AES) DecryptBy(m *mechanism.Mechanism, in []byte) ([]byte, error) {
+	bare, err := k.bareAES()
+	if err != nil {
+		return nil, err
+	}
+	return bare.DecryptBy(m, in)
+}
+
+func (k *AES) bareAES() (*BareAES, error) {
+	if bare := k.bare.Load(); bare != nil {
+		return bare, nil
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock() // so Close comes before or after, and nothing is stored behind it
+	if k.closed {
+		return nil, ErrClosed
+	}
+	bare, err := NewBareAES(k.key[:])
+	if err == nil {
+		k.bare.Store(bare)
+	}
+	return bare, err
 }

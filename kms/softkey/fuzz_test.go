@@ -76,8 +76,8 @@ func FuzzKoblitz(f *testing.F) {
 	f.Fuzz(func(t *testing.T, signature, digest []byte) {
 		public := testKey(t, kmswire.ECP256K).Public()
 		got, gotErr := public.Verify(kmswire.ECDSASHA256, digest, signature)
-		want, wantErr := public.key.Verify(schemes[kmswire.ECDSASHA256], digest, signature)
-		if got != want || gotErr != translate(wantErr) {
+		want, wantErr := public.key.VerifyDER(digest, signature)
+		if got != want || gotErr != Translate(wantErr) {
 			t.Fatalf("decred: %v, %v; OpenSSL: %v, %v", got, gotErr, want, wantErr)
 		}
 	})

@@ -2,6 +2,7 @@ package softkey
 
 import (
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
@@ -25,7 +26,7 @@ func GenerateKey(spec kmswire.KeySpec) (*PrivateKey, error) {
 		key, err = libcrypto.GenerateEC(row.kind)
 	}
 	if err != nil {
-		return nil, translate(err)
+		return nil, Translate(err)
 	}
 	return newPrivateKey(spec, key)
 }
@@ -35,7 +36,7 @@ func GenerateKey(spec kmswire.KeySpec) (*PrivateKey, error) {
 func ParsePrivateKey(spec kmswire.KeySpec, der []byte) (*PrivateKey, error) {
 	key, err := libcrypto.ParsePKCS8(der)
 	if err != nil {
-		return nil, translate(err)
+		return nil, Translate(err)
 	}
 	return newPrivateKey(spec, key)
 }
@@ -56,19 +57,19 @@ func newPrivateKey(spec kmswire.KeySpec, key *libcrypto.Key) (*PrivateKey, error
 	}
 	if err != nil {
 		key.Close()
-		return nil, translate(err)
+		return nil, Translate(err)
 	}
 	return &PrivateKey{key: key, public: public}, nil
 }
 
 // Check tests the key as thoroughly as OpenSSL can, and that the primes of an RSA key are prime. It is for imported
 // keys: RSA takes 36 ms at 2048 bits and 250 ms at 4096. ErrMalformed when the key is bad.
-func (k *PrivateKey) Check() error { return translate(k.key.Check()) }
+func (k *PrivateKey) Check() error { return Translate(k.key.Check()) }
 
 // Marshal gives the key as PKCS#8 DER. The caller wipes it.
 func (k *PrivateKey) Marshal() ([]byte, error) {
 	der, err := k.key.MarshalPKCS8()
-	return der, translate(err)
+	return der, Translate(err)
 }
 
 // Public returns the public half. It lives on when the private key is closed.
@@ -76,15 +77,30 @@ func (k *PrivateKey) Public() *PublicKey { return k.public }
 
 // Sign signs a 32-octet SHA-256 digest. RSA signatures are the bare block, ECDSA ones ASN.1 DER.
 func (k *PrivateKey) Sign(alg kmswire.Algorithm, digest []byte) ([]byte, error) {
-	s, err := k.key.Sign(schemes[alg], digest)
-	return s, translate(err)
+	s := schemes[alg]
+	if s == nil {
+		return nil, ErrAlgorithm
+	}
+	if s.mechanism.Kind == mechanism.ECDSA {
+		signature, err := k.key.SignDER(digest)
+		return signature, Translate(err)
+	}
+	if err := k.public.fits(s, digest); err != nil {
+		return nil, err
+	}
+	var buf [len(digestInfoSHA256) + kmswire.DigestSize]byte
+	signature, err := k.key.Sign(&s.mechanism, s.input(&buf, digest))
+	return signature, Translate(err)
 }
 
 // Decrypt undoes RSA-OAEP with an empty label, in constant time. The caller wipes the plaintext. A ciphertext of a wrong
 // length is ErrDecrypt like any other that can't be decrypted.
 func (k *PrivateKey) Decrypt(alg kmswire.Algorithm, ciphertext []byte) ([]byte, error) {
-	p, err := k.key.Decrypt(schemes[alg], ciphertext)
-	return p, translate(err)
+	s := schemes[alg]
+	if s == nil {
+		return nil, ErrAlgorithm
+	}
+	return k.decrypt(&s.mechanism, ciphertext)
 }
 
 // Close wipes the key and frees its memory, with the end of the last call that is using it. Later calls give ErrClosed.

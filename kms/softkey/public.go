@@ -7,6 +7,7 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
@@ -28,10 +29,11 @@ const pointSize = 65
 func ParsePublicKey(der []byte) (*PublicKey, error) {
 	key, err := libcrypto.ParseSPKI(der)
 	if err != nil {
-		return nil, translate(err)
+		return nil, Translate(err)
 	}
 	p := &PublicKey{key: key, der: slices.Clone(der)} // there is one encoding only
 	if p.spec, err = specOf(key); err != nil {
+		key.Close()
 		return nil, err
 	}
 	if p.spec == kmswire.ECP256K {
@@ -59,19 +61,54 @@ func (k *PublicKey) Verify(alg kmswire.Algorithm, digest, signature []byte) (boo
 	if k.koblitz != nil {
 		return verifyKoblitz(k.koblitz, alg, digest, signature)
 	}
-	ok, err := k.key.Verify(schemes[alg], digest, signature)
-	return ok, translate(err)
+	s := schemes[alg]
+	if s == nil {
+		return false, ErrAlgorithm
+	}
+	if s.mechanism.Kind == mechanism.ECDSA {
+		ok, err := k.key.VerifyDER(digest, signature)
+		return ok, Translate(err)
+	}
+	if err := k.fits(s, digest); err != nil {
+		return false, err
+	}
+	var buf [len(digestInfoSHA256) + kmswire.DigestSize]byte
+	ok, err := k.key.Verify(&s.mechanism, s.input(&buf, digest), signature)
+	return ok, Translate(err)
+}
+
+// fits says whether an RSA key can sign a digest of the API; the size of the digest comes second.
+func (k *PublicKey) fits(s *scheme, digest []byte) error {
+	switch {
+	case k.key.Kind() != libcrypto.RSA || s.mechanism.Kind == mechanism.RSAOAEP:
+		return ErrAlgorithm
+	case len(digest) != kmswire.DigestSize:
+		return ErrSize
+	}
+	return nil
 }
 
 // Encrypt is RSA-OAEP with an empty label. ErrSize when the plaintext is too long: MaxPlaintext says how long it may be.
 func (k *PublicKey) Encrypt(alg kmswire.Algorithm, plaintext []byte) ([]byte, error) {
-	c, err := k.key.Encrypt(schemes[alg], plaintext)
-	return c, translate(err)
+	if !encryption(alg) {
+		return nil, ErrAlgorithm
+	}
+	c, err := k.key.Encrypt(&schemes[alg].mechanism, plaintext)
+	return c, Translate(err)
 }
 
 // MaxPlaintext is the most that Encrypt takes with alg, in octets; 0 when the algorithm does not fit.
 func (k *PublicKey) MaxPlaintext(alg kmswire.Algorithm) int {
-	return k.key.MaxPlaintext(schemes[alg])
+	if !encryption(alg) {
+		return 0
+	}
+	return k.key.MaxPlaintext(&schemes[alg].mechanism)
+}
+
+// encryption says whether an algorithm of the API encrypts. PKCS #1 v1.5 could, as a mechanism, but is none of the API.
+func encryption(alg kmswire.Algorithm) bool {
+	s := schemes[alg]
+	return s != nil && s.mechanism.Kind == mechanism.RSAOAEP
 }
 
 // Close frees the key's memory, with the end of the last call that is using it. Nobody has to: it is also freed when the

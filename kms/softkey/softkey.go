@@ -6,9 +6,11 @@
 package softkey
 
 import (
+	"crypto"
 	"errors"
 
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/softkey/libcrypto"
 )
 
@@ -33,13 +35,30 @@ var specs = map[kmswire.KeySpec]struct {
 	kmswire.ECP256K: {libcrypto.Secp256k1, 256},
 }
 
-// schemes gives what libcrypto calls an algorithm.
-var schemes = map[kmswire.Algorithm]libcrypto.Scheme{
-	kmswire.RSAPKCS1SHA256: libcrypto.PKCS1SHA256,
-	kmswire.RSAPSSSHA256:   libcrypto.PSSSHA256,
-	kmswire.ECDSASHA256:    libcrypto.ECDSASHA256,
-	kmswire.RSAOAEPSHA1:    libcrypto.OAEPSHA1,
-	kmswire.RSAOAEPSHA256:  libcrypto.OAEPSHA256,
+// scheme is an algorithm of the API: a mechanism with a SHA-256 digest as its input. ECDSA signatures of the API are DER.
+type scheme struct {
+	mechanism  mechanism.Mechanism
+	digestInfo bool // the digest is wrapped in a DigestInfo first
+}
+
+var schemes = map[kmswire.Algorithm]*scheme{
+	kmswire.RSAPKCS1SHA256: {mechanism: mechanism.Mechanism{Kind: mechanism.RSAPKCS1}, digestInfo: true},
+	kmswire.RSAPSSSHA256:   {mechanism: mechanism.Mechanism{Kind: mechanism.RSAPSS, Hash: crypto.SHA256, MGF: crypto.SHA256, Salt: 32}},
+	kmswire.ECDSASHA256:    {mechanism: mechanism.Mechanism{Kind: mechanism.ECDSA}},
+	kmswire.RSAOAEPSHA1:    {mechanism: mechanism.Mechanism{Kind: mechanism.RSAOAEP, Hash: crypto.SHA1, MGF: crypto.SHA1}},
+	kmswire.RSAOAEPSHA256:  {mechanism: mechanism.Mechanism{Kind: mechanism.RSAOAEP, Hash: crypto.SHA256, MGF: crypto.SHA256}},
+}
+
+// digestInfoSHA256 is the DER of a DigestInfo up to its digest (RFC 8017 section 9.2, note 1).
+const digestInfoSHA256 = "\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+
+// input is what the mechanism takes for a digest of the API. buf is room for it.
+func (s *scheme) input(buf *[len(digestInfoSHA256) + kmswire.DigestSize]byte, digest []byte) []byte {
+	if !s.digestInfo {
+		return digest
+	}
+	copy(buf[copy(buf[:], digestInfoSHA256):], digest)
+	return buf[:]
 }
 
 // specOf is the spec of a key, or ErrMalformed when it is none of ours.
@@ -52,9 +71,12 @@ func specOf(k *libcrypto.Key) (kmswire.KeySpec, error) {
 	return "", ErrMalformed
 }
 
-// translate gives a libcrypto error its name in this package. Others pass with their text: they are OpenSSL failing.
-func translate(err error) error {
+// Translate gives a libcrypto error its name in this package. Others pass with their text: they are OpenSSL failing. It is exported for
+// who uses keys of libcrypto that are none of the API's.
+func Translate(err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, libcrypto.ErrKey):
 		return ErrMalformed
 	case errors.Is(err, libcrypto.ErrScheme):

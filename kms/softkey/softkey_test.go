@@ -66,7 +66,7 @@ func TestTablesComplete(t *testing.T) {
 		}
 	}
 	for _, alg := range algorithms {
-		if schemes[alg] == 0 {
+		if schemes[alg] == nil {
 			t.Errorf("%s has no row", alg)
 		}
 	}

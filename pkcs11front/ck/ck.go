@@ -101,12 +101,16 @@ const (
 	CKM_SHA512_HMAC_GENERAL       Mechanism = 0x272
 	CKM_SHA3_256                  Mechanism = 0x2b0
 	CKM_SHA3_256_HMAC             Mechanism = 0x2b1
+	CKM_SHA3_256_HMAC_GENERAL     Mechanism = 0x2b2
 	CKM_SHA3_224                  Mechanism = 0x2b5
 	CKM_SHA3_224_HMAC             Mechanism = 0x2b6
+	CKM_SHA3_224_HMAC_GENERAL     Mechanism = 0x2b7
 	CKM_SHA3_384                  Mechanism = 0x2c0
 	CKM_SHA3_384_HMAC             Mechanism = 0x2c1
+	CKM_SHA3_384_HMAC_GENERAL     Mechanism = 0x2c2
 	CKM_SHA3_512                  Mechanism = 0x2d0
 	CKM_SHA3_512_HMAC             Mechanism = 0x2d1
+	CKM_SHA3_512_HMAC_GENERAL     Mechanism = 0x2d2
 	CKM_GENERIC_SECRET_KEY_GEN    Mechanism = 0x350
 	CKM_CONCATENATE_BASE_AND_KEY  Mechanism = 0x360
 	CKM_CONCATENATE_BASE_AND_DATA Mechanism = 0x362
@@ -253,12 +257,16 @@ var mechanismNames = map[Mechanism]string{
 	CKM_SHA512_HMAC_GENERAL:       "CKM_SHA512_HMAC_GENERAL",
 	CKM_SHA3_256:                  "CKM_SHA3_256",
 	CKM_SHA3_256_HMAC:             "CKM_SHA3_256_HMAC",
+	CKM_SHA3_256_HMAC_GENERAL:     "CKM_SHA3_256_HMAC_GENERAL",
 	CKM_SHA3_224:                  "CKM_SHA3_224",
 	CKM_SHA3_224_HMAC:             "CKM_SHA3_224_HMAC",
+	CKM_SHA3_224_HMAC_GENERAL:     "CKM_SHA3_224_HMAC_GENERAL",
 	CKM_SHA3_384:                  "CKM_SHA3_384",
 	CKM_SHA3_384_HMAC:             "CKM_SHA3_384_HMAC",
+	CKM_SHA3_384_HMAC_GENERAL:     "CKM_SHA3_384_HMAC_GENERAL",
 	CKM_SHA3_512:                  "CKM_SHA3_512",
 	CKM_SHA3_512_HMAC:             "CKM_SHA3_512_HMAC",
+	CKM_SHA3_512_HMAC_GENERAL:     "CKM_SHA3_512_HMAC_GENERAL",
 	CKM_GENERIC_SECRET_KEY_GEN:    "CKM_GENERIC_SECRET_KEY_GEN",
 	CKM_CONCATENATE_BASE_AND_KEY:  "CKM_CONCATENATE_BASE_AND_KEY",
 	CKM_CONCATENATE_BASE_AND_DATA: "CKM_CONCATENATE_BASE_AND_DATA",

@@ -38,6 +38,23 @@ unsigned long kw_pending_error(void) { return ERR_peek_error(); }
 
 void kw_error_text(unsigned long err, char *buf, size_t len) { ERR_error_string_n(err, buf, len); }
 
+// curves by kind; size is that of a scalar and of a coordinate, in octets.
+enum { CURVES = KW_P521 + 1, MAX_SCALAR = 66, MAX_POINT = 1 + 2 * MAX_SCALAR };
+
+static const struct {
+	const char *name;
+	int nid, size;
+} curves[CURVES] = {
+	[KW_P256] = {SN_X9_62_prime256v1, NID_X9_62_prime256v1, 32},
+	[KW_SECP256K1] = {SN_secp256k1, NID_secp256k1, 32},
+	[KW_P384] = {SN_secp384r1, NID_secp384r1, 48},
+	[KW_P521] = {SN_secp521r1, NID_secp521r1, 66},
+};
+
+static int is_curve(int kind) { return kind >= 0 && kind < CURVES && curves[kind].name != NULL; }
+
+static size_t point_size(int kind) { return 1 + 2 * (size_t)curves[kind].size; }
+
 // describe finds kind and size. Go refuses what is not ours.
 static void describe(kw_key *k) {
 	char group[32];
@@ -45,8 +62,9 @@ static void describe(kw_key *k) {
 	if (EVP_PKEY_is_a(k->key, "RSA")) {
 		k->kind = KW_RSA;
 	} else if (EVP_PKEY_is_a(k->key, "EC") && EVP_PKEY_get_group_name(k->key, group, sizeof group, NULL)) {
-		if (strcmp(group, SN_X9_62_prime256v1) == 0) k->kind = KW_P256;
-		if (strcmp(group, SN_secp256k1) == 0) k->kind = KW_SECP256K1;
+		for (int kind = 0; kind < CURVES; kind++) {
+			if (curves[kind].name != NULL && strcmp(group, curves[kind].name) == 0) k->kind = kind;
+		}
 	}
 }
 
@@ -65,11 +83,8 @@ static kw_key finish(EVP_PKEY *key, int ok) {
 
 kw_key kw_generate(int kind, int bits) {
 	EVP_PKEY *key = NULL;
-	switch (kind) {
-	case KW_RSA: key = EVP_PKEY_Q_keygen(lib, NULL, "RSA", (size_t)bits); break;
-	case KW_P256: key = EVP_PKEY_Q_keygen(lib, NULL, "EC", "P-256"); break;
-	case KW_SECP256K1: key = EVP_PKEY_Q_keygen(lib, NULL, "EC", "secp256k1"); break;
-	}
+	if (kind == KW_RSA) key = EVP_PKEY_Q_keygen(lib, NULL, "RSA", (size_t)bits);
+	else if (is_curve(kind)) key = EVP_PKEY_Q_keygen(lib, NULL, "EC", curves[kind].name);
 	return finish(key, key != NULL);
 }
 
@@ -142,20 +157,17 @@ kw_key kw_rsa(unsigned char *buf, const size_t *sizes, int count) {
 	return finish(key, key != NULL);
 }
 
-// An uncompressed point on a curve of 256 bits, and a scalar.
-enum { POINT = 65, SCALAR = 32 };
-
 // point_of gives the point of the private number d, or 0 when d is not from 1 to n-1. It takes the same time for all d.
-static int point_of(int nid, const unsigned char *d, unsigned char *out) {
-	EC_GROUP *group = EC_GROUP_new_by_curve_name_ex(lib, NULL, nid);
+static int point_of(int kind, const unsigned char *d, unsigned char *out) {
+	EC_GROUP *group = EC_GROUP_new_by_curve_name_ex(lib, NULL, curves[kind].nid);
 	EC_POINT *point = group != NULL ? EC_POINT_new(group) : NULL;
 	BIGNUM *scalar = BN_secure_new();
 	BN_CTX *ctx = BN_CTX_secure_new_ex(lib);
-	int ok = point != NULL && scalar != NULL && ctx != NULL && BN_lebin2bn(d, SCALAR, scalar) != NULL;
+	int ok = point != NULL && scalar != NULL && ctx != NULL && BN_lebin2bn(d, curves[kind].size, scalar) != NULL;
 	if (ok) BN_set_flags(scalar, BN_FLG_CONSTTIME);
 	ok = ok && !BN_is_zero(scalar) && BN_cmp(scalar, EC_GROUP_get0_order(group)) < 0;
 	ok = ok && EC_POINT_mul(group, point, scalar, NULL, NULL, ctx);
-	ok = ok && EC_POINT_point2oct(group, point, POINT_CONVERSION_UNCOMPRESSED, out, POINT, ctx) == POINT;
+	ok = ok && EC_POINT_point2oct(group, point, POINT_CONVERSION_UNCOMPRESSED, out, point_size(kind), ctx) == point_size(kind);
 	BN_CTX_free(ctx);
 	BN_clear_free(scalar);
 	EC_POINT_free(point);
@@ -165,20 +177,34 @@ static int point_of(int nid, const unsigned char *d, unsigned char *out) {
 
 kw_key kw_curve(int kind, unsigned char *d, unsigned char *point) {
 	OSSL_PARAM params[4], *next = params;
-	unsigned char made[POINT];
-	int nid = kind == KW_P256 ? NID_X9_62_prime256v1 : NID_secp256k1;
-	int ok = 1;
-	if (d != NULL) {
-		ok = point_of(nid, d, made) && (point == NULL || CRYPTO_memcmp(made, point, POINT) == 0);
+	unsigned char made[MAX_POINT];
+	int ok = is_curve(kind);
+	if (ok && d != NULL) {
+		ok = point_of(kind, d, made) && (point == NULL || CRYPTO_memcmp(made, point, point_size(kind)) == 0);
 		point = made;
-		*next++ = OSSL_PARAM_construct_BN(OSSL_PKEY_PARAM_PRIV_KEY, d, SCALAR);
+		*next++ = OSSL_PARAM_construct_BN(OSSL_PKEY_PARAM_PRIV_KEY, d, (size_t)curves[kind].size);
 	}
-	*next++ = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)OBJ_nid2sn(nid), 0);
-	*next++ = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, POINT);
+	if (ok) {
+		*next++ = OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)curves[kind].name, 0);
+		*next++ = OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, point_size(kind));
+	}
 	*next = OSSL_PARAM_construct_end();
 	// OpenSSL refuses a point that is not on the curve, and the cofactor is 1.
 	EVP_PKEY *key = ok ? from_params("EC", d == NULL ? EVP_PKEY_PUBLIC_KEY : EVP_PKEY_KEYPAIR, params) : NULL;
 	return finish(key, key != NULL);
+}
+
+kw_result kw_ecdh(EVP_PKEY *key, int kind, const unsigned char *point, unsigned char *out, size_t cap) {
+	kw_result r = {.len = cap};
+	kw_key peer = kw_curve(kind, NULL, (unsigned char *)point);
+	EVP_PKEY_CTX *ctx = peer.key != NULL ? EVP_PKEY_CTX_new_from_pkey(lib, key, NULL) : NULL;
+	r.ok = ctx != NULL && EVP_PKEY_derive_init(ctx) > 0 && EVP_PKEY_derive_set_peer(ctx, peer.key) > 0 &&
+		EVP_PKEY_derive(ctx, out, &r.len) > 0;
+	EVP_PKEY_CTX_free(ctx);
+	EVP_PKEY_free(peer.key);
+	if (!r.ok) r.err = take_error();
+	ERR_clear_error();
+	return r;
 }
 
 kw_result kw_check(EVP_PKEY *key) {
@@ -216,60 +242,82 @@ void kw_key_free(EVP_PKEY *key) { EVP_PKEY_free(key); }
 
 void kw_ctx_free(EVP_PKEY_CTX *ctx) { EVP_PKEY_CTX_free(ctx); }
 
-// init_signature sets what signing and verifying have in common.
-static int init_signature(EVP_PKEY_CTX *ctx, int padding) {
-	if (EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) <= 0) return 0;
-	if (padding == 0) return 1;
-	if (EVP_PKEY_CTX_set_rsa_padding(ctx, padding) <= 0) return 0;
-	if (padding != RSA_PKCS1_PSS_PADDING) return 1;
-	return EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, EVP_sha256()) > 0 && EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, 32) > 0;
+static const EVP_MD *digest(int md) {
+	switch (md) {
+	case KW_SHA1: return EVP_sha1();
+	case KW_SHA224: return EVP_sha224();
+	case KW_SHA256: return EVP_sha256();
+	case KW_SHA384: return EVP_sha384();
+	case KW_SHA512: return EVP_sha512();
+	case KW_SHA512_224: return EVP_sha512_224();
+	case KW_SHA512_256: return EVP_sha512_256();
+	case KW_SHA3_224: return EVP_sha3_224();
+	case KW_SHA3_256: return EVP_sha3_256();
+	case KW_SHA3_384: return EVP_sha3_384();
+	case KW_SHA3_512: return EVP_sha3_512();
+	}
+	return NULL;
 }
 
-static int init_oaep(EVP_PKEY_CTX *ctx, const EVP_MD *md) {
-	return EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_OAEP_PADDING) > 0 && EVP_PKEY_CTX_set_rsa_oaep_md(ctx, md) > 0 &&
-		EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, md) > 0;
-}
-
-static int init_ctx(EVP_PKEY_CTX *c, int op) {
+static int init_op(EVP_PKEY_CTX *c, int op) {
 	switch (op) {
-	case KW_SIGN_PKCS1: return EVP_PKEY_sign_init(c) > 0 && init_signature(c, RSA_PKCS1_PADDING);
-	case KW_SIGN_PSS: return EVP_PKEY_sign_init(c) > 0 && init_signature(c, RSA_PKCS1_PSS_PADDING);
-	case KW_SIGN_ECDSA: return EVP_PKEY_sign_init(c) > 0 && init_signature(c, 0);
-	case KW_VERIFY_PKCS1: return EVP_PKEY_verify_init(c) > 0 && init_signature(c, RSA_PKCS1_PADDING);
-	case KW_VERIFY_PSS: return EVP_PKEY_verify_init(c) > 0 && init_signature(c, RSA_PKCS1_PSS_PADDING);
-	case KW_VERIFY_ECDSA: return EVP_PKEY_verify_init(c) > 0 && init_signature(c, 0);
-	case KW_ENCRYPT_OAEP_SHA1: return EVP_PKEY_encrypt_init(c) > 0 && init_oaep(c, EVP_sha1());
-	case KW_ENCRYPT_OAEP_SHA256: return EVP_PKEY_encrypt_init(c) > 0 && init_oaep(c, EVP_sha256());
-	case KW_DECRYPT_OAEP_SHA1: return EVP_PKEY_decrypt_init(c) > 0 && init_oaep(c, EVP_sha1());
-	case KW_DECRYPT_OAEP_SHA256: return EVP_PKEY_decrypt_init(c) > 0 && init_oaep(c, EVP_sha256());
+	case KW_SIGN: return EVP_PKEY_sign_init(c);
+	case KW_VERIFY: return EVP_PKEY_verify_init(c);
+	case KW_ENCRYPT: return EVP_PKEY_encrypt_init(c);
+	case KW_DECRYPT: return EVP_PKEY_decrypt_init(c);
 	}
 	return 0;
 }
 
-kw_ctx kw_ctx_new(EVP_PKEY *key, int op) {
+// init_padding sets the padding and what belongs to it. PKCS #1 v1.5 and ECDSA get no digest: what is signed is the caller's, as it is.
+// PKCS #1 v1.5 is never decrypted: whether the padding was good would show.
+static int init_padding(EVP_PKEY_CTX *c, const kw_setup *s, const unsigned char *label, size_t label_len) {
+	const EVP_MD *md = digest(s->md), *mgf = digest(s->mgf);
+	switch (s->padding) {
+	case KW_NO_PADDING: return 1;
+	case KW_RAW: return EVP_PKEY_CTX_set_rsa_padding(c, RSA_NO_PADDING) > 0;
+	case KW_PKCS1: return s->op != KW_DECRYPT && EVP_PKEY_CTX_set_rsa_padding(c, RSA_PKCS1_PADDING) > 0;
+	case KW_PSS:
+		return md != NULL && mgf != NULL && s->salt >= 0 && EVP_PKEY_CTX_set_rsa_padding(c, RSA_PKCS1_PSS_PADDING) > 0 &&
+			EVP_PKEY_CTX_set_signature_md(c, md) > 0 && EVP_PKEY_CTX_set_rsa_mgf1_md(c, mgf) > 0 &&
+			EVP_PKEY_CTX_set_rsa_pss_saltlen(c, s->salt) > 0;
+	case KW_OAEP:
+		if (md == NULL || mgf == NULL || EVP_PKEY_CTX_set_rsa_padding(c, RSA_PKCS1_OAEP_PADDING) <= 0 ||
+			EVP_PKEY_CTX_set_rsa_oaep_md(c, md) <= 0 || EVP_PKEY_CTX_set_rsa_mgf1_md(c, mgf) <= 0) return 0;
+		if (label_len == 0) return 1;
+		OSSL_PARAM params[] = {
+			OSSL_PARAM_construct_octet_string(OSSL_ASYM_CIPHER_PARAM_OAEP_LABEL, (void *)label, label_len),
+			OSSL_PARAM_construct_end(),
+		};
+		return EVP_PKEY_CTX_set_params(c, params) > 0;
+	}
+	return 0;
+}
+
+kw_ctx kw_ctx_new(EVP_PKEY *key, kw_setup setup, const unsigned char *label, size_t label_len) {
 	kw_ctx c = {0};
 	c.ctx = EVP_PKEY_CTX_new_from_pkey(lib, key, NULL);
-	if (c.ctx == NULL || !init_ctx(c.ctx, op)) {
+	if (c.ctx == NULL || init_op(c.ctx, setup.op) <= 0 || !init_padding(c.ctx, &setup, label, label_len)) {
 		EVP_PKEY_CTX_free(c.ctx);
 		c.ctx = NULL;
 		c.err = take_error();
 	}
+	ERR_clear_error();
 	return c;
 }
 
 kw_result kw_run(EVP_PKEY_CTX *ctx, int op, unsigned char *out, size_t cap, const unsigned char *in, size_t len) {
+	static const unsigned char nothing[1];
 	kw_result r = {.len = cap};
+	if (in == NULL) in = nothing;
 	switch (op) {
-	case KW_SIGN_PKCS1:
-	case KW_SIGN_PSS:
-	case KW_SIGN_ECDSA: r.ok = EVP_PKEY_sign(ctx, out, &r.len, in, len) == 1; break;
-	case KW_ENCRYPT_OAEP_SHA1:
-	case KW_ENCRYPT_OAEP_SHA256: r.ok = EVP_PKEY_encrypt(ctx, out, &r.len, in, len) == 1; break;
-	case KW_DECRYPT_OAEP_SHA1:
-	case KW_DECRYPT_OAEP_SHA256: r.ok = EVP_PKEY_decrypt(ctx, out, &r.len, in, len) == 1; break;
+	case KW_SIGN: r.ok = EVP_PKEY_sign(ctx, out, &r.len, in, len) == 1; break;
+	case KW_ENCRYPT: r.ok = EVP_PKEY_encrypt(ctx, out, &r.len, in, len) == 1; break;
+	case KW_DECRYPT: r.ok = EVP_PKEY_decrypt(ctx, out, &r.len, in, len) == 1; break;
 	}
 	if (r.ok && r.len > cap) r.ok = 0; // can't be; out would not hold it
 	if (!r.ok) r.err = take_error();
+	r.large = ERR_GET_LIB(r.err) == ERR_LIB_RSA && ERR_GET_REASON(r.err) == RSA_R_DATA_TOO_LARGE_FOR_MODULUS;
 	return r;
 }
 

@@ -9,9 +9,12 @@ import (
 	"unsafe"
 )
 
-// maxIdle bounds the contexts that a key keeps for one operation. More goroutines than this may use a key at once; they
-// make contexts and free them after.
-const maxIdle = 16
+// maxIdle bounds the contexts that a key keeps for one setup. More goroutines than this may use a key at once; they make contexts and
+// free them after. maxShelves bounds the setups: a program uses few, and one who tries them all gets slower calls and no more memory.
+const (
+	maxIdle    = 16
+	maxShelves = 8
+)
 
 // Key is a private or public key. It is freed by Close, or when it becomes unreachable.
 type Key struct {
@@ -23,24 +26,25 @@ type Key struct {
 
 // handle owns the C memory of a key. It is apart from Key so that Key's cleanup can hold it.
 type handle struct {
-	mu     sync.Mutex
-	key    *C.EVP_PKEY // nil once freed
-	idle   [numOps][]*C.EVP_PKEY_CTX
-	users  int // contexts or keys that are borrowed now
-	closed bool
+	mu      sync.Mutex
+	key     *C.EVP_PKEY // nil once freed
+	shelves []shelf
+	turn    uint64 // counts uses of shelves
+	users   int    // contexts or keys that are borrowed now
+	closed  bool
+}
+
+// shelf has the idle contexts of one setup.
+type shelf struct {
+	setup setup
+	idle  []*C.EVP_PKEY_CTX
+	used  uint64 // the turn of the last use
 }
 
 // newKey takes ownership of c.
 func newKey(c C.kw_key, private bool) (*Key, error) {
 	k := &Key{kind: Kind(c.kind), bits: int(c.bits), private: private, handle: &handle{key: c.key}}
-	switch k.kind {
-	case P256, Secp256k1:
-	case RSA:
-		if sizeOK(k.bits) {
-			break
-		}
-		fallthrough
-	default:
+	if k.kind.ScalarSize() == 0 && (k.kind != RSA || !sizeOK(k.bits)) {
 		k.handle.close()
 		return nil, ErrKey
 	}
@@ -72,50 +76,96 @@ func (h *handle) close() {
 
 // free gives everything back to C. The caller holds mu, and nothing is borrowed.
 func (h *handle) free() {
-	for i, list := range h.idle {
-		for _, ctx := range list {
-			C.kw_ctx_free(ctx)
-		}
-		h.idle[i] = nil
+	for _, s := range h.shelves {
+		s.free()
 	}
+	h.shelves = nil
 	if h.key != nil {
 		C.kw_key_free(h.key)
 		h.key = nil
 	}
 }
 
-// borrow takes an initialised context from the key's list, or makes one. Each needs one giveBack.
-func (h *handle) borrow(o op) (*C.EVP_PKEY_CTX, error) {
+func (s *shelf) free() {
+	for _, ctx := range s.idle {
+		C.kw_ctx_free(ctx)
+	}
+	s.idle = nil
+}
+
+// shelf finds that of a setup, or gives nil. The caller holds mu.
+func (h *handle) shelf(s *setup) *shelf {
+	for i := range h.shelves {
+		if h.shelves[i].setup == *s {
+			h.turn++
+			h.shelves[i].used = h.turn
+			return &h.shelves[i]
+		}
+	}
+	return nil
+}
+
+// newShelf makes room for a setup, at the cost of the one whose last use is longest ago. The caller holds mu.
+func (h *handle) newShelf(s *setup) *shelf {
+	h.turn++
+	if len(h.shelves) < maxShelves {
+		h.shelves = append(h.shelves, shelf{setup: *s, used: h.turn})
+		return &h.shelves[len(h.shelves)-1]
+	}
+	oldest := &h.shelves[0]
+	for i := range h.shelves {
+		if h.shelves[i].used < oldest.used {
+			oldest = &h.shelves[i]
+		}
+	}
+	oldest.free()
+	*oldest = shelf{setup: *s, used: h.turn}
+	return oldest
+}
+
+// borrow takes an initialised context from the key's shelf, or makes one; one with a label is always made. Each needs one giveBack.
+func (h *handle) borrow(s *setup, label []byte) (*C.EVP_PKEY_CTX, error) {
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
 		return nil, ErrClosed
 	}
 	h.users++
-	if list := h.idle[o]; len(list) > 0 {
-		ctx := list[len(list)-1]
-		h.idle[o] = list[:len(list)-1]
-		h.mu.Unlock()
-		return ctx, nil
+	if len(label) == 0 {
+		if shelf := h.shelf(s); shelf != nil && len(shelf.idle) > 0 {
+			last := len(shelf.idle) - 1
+			ctx := shelf.idle[last]
+			shelf.idle = shelf.idle[:last]
+			h.mu.Unlock()
+			return ctx, nil
+		}
 	}
 	key := h.key // stays while users > 0
 	h.mu.Unlock()
-	c := C.kw_ctx_new(key, C.int(o))
+	c := C.kw_ctx_new(key, C.kw_setup{op: C.int(s.op), padding: C.int(s.padding), md: C.int(s.hash), mgf: C.int(s.mgf), salt: C.int(s.salt)},
+		first(label), C.size_t(len(label)))
 	if c.ctx == nil {
-		h.giveBack(o, nil, false)
+		h.giveBack(nil, nil)
 		return nil, failure("preparing an operation", c.err)
 	}
 	return c.ctx, nil
 }
 
-// giveBack ends a borrow. A context whose operation failed is not used again.
-func (h *handle) giveBack(o op, ctx *C.EVP_PKEY_CTX, good bool) {
+// giveBack ends a borrow. With a setup the context is kept for the next one; a context whose operation failed, or that has a label, is
+// not used again.
+func (h *handle) giveBack(s *setup, ctx *C.EVP_PKEY_CTX) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.users--
 	if ctx != nil {
-		if good && !h.closed && len(h.idle[o]) < maxIdle {
-			h.idle[o] = append(h.idle[o], ctx)
+		var home *shelf
+		if s != nil && !h.closed {
+			if home = h.shelf(s); home == nil {
+				home = h.newShelf(s)
+			}
+		}
+		if home != nil && len(home.idle) < maxIdle {
+			home.idle = append(home.idle, ctx)
 		} else {
 			C.kw_ctx_free(ctx)
 		}
@@ -133,7 +183,7 @@ func (h *handle) hold() (*C.EVP_PKEY, func(), error) {
 		return nil, nil, ErrClosed
 	}
 	h.users++
-	return h.key, func() { h.giveBack(0, nil, false) }, nil
+	return h.key, func() { h.giveBack(nil, nil) }, nil
 }
 
 // Check tests a private key fully, primes included. It is for keys from outside: it takes 36 ms for RSA-2048 and 250 ms

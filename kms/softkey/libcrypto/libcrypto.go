@@ -1,8 +1,10 @@
-// Package libcrypto is RSA, P-256 and secp256k1 on OpenSSL 3's libcrypto, through its EVP interface: just the operations
-// that software keys need. A key is parsed once and then used from any number of goroutines; each use borrows a context
+// Package libcrypto is RSA, and ECDSA and ECDH on four curves, on OpenSSL 3's libcrypto, through its EVP interface: just the
+// operations that software keys need. A key is parsed once and then used from any number of goroutines; each use borrows a context
 // that OpenSSL has already initialised, so that nothing is looked up or parsed per call.
 //
-// All digests are SHA-256 and have 32 octets. There is no decryption of PKCS #1 v1.5, on purpose.
+// There is no decryption of PKCS #1 v1.5, on purpose: who needs it does the raw operation and gives it to kms/rsapad. An RSA operation
+// that a fault in the CRT spoiled never comes out: OpenSSL (rsa_ossl_mod_exp) holds each result against the public exponent, and
+// computes it once more without the CRT if it is wrong.
 package libcrypto
 
 /*
@@ -11,12 +13,16 @@ package libcrypto
 
 #cgo noescape kw_rsa
 #cgo noescape kw_curve
+#cgo noescape kw_ctx_new
 #cgo noescape kw_run
+#cgo noescape kw_ecdh
 #cgo noescape kw_verify
 #cgo noescape kw_error_text
 #cgo nocallback kw_rsa
 #cgo nocallback kw_curve
+#cgo nocallback kw_ctx_new
 #cgo nocallback kw_run
+#cgo nocallback kw_ecdh
 #cgo nocallback kw_verify
 #cgo nocallback kw_error_text
 
@@ -50,52 +56,12 @@ const (
 	RSA       Kind = C.KW_RSA
 	P256      Kind = C.KW_P256
 	Secp256k1 Kind = C.KW_SECP256K1
+	P384      Kind = C.KW_P384
+	P521      Kind = C.KW_P521
 )
 
-// Scheme is a way of signing or encrypting.
-type Scheme uint8
-
-// The schemes.
-const (
-	PKCS1SHA256 Scheme = iota + 1 // RSASSA-PKCS1-v1_5
-	PSSSHA256                     // RSASSA-PSS, salt 32, MGF1 with SHA-256
-	ECDSASHA256                   // signature is ASN.1 DER
-	OAEPSHA1                      // RSAES-OAEP, empty label, MGF1 with SHA-1
-	OAEPSHA256                    // RSAES-OAEP, empty label, MGF1 with SHA-256
-)
-
-// DigestSize is the size of what is signed, in octets.
+// DigestSize is the size of what SignDER and VerifyDER take, in octets: a SHA-256 digest.
 const DigestSize = 32
-
-// op is an operation with its scheme, the index of a key's context lists. It matches enum kw_op.
-type op int
-
-const (
-	signPKCS1         op = C.KW_SIGN_PKCS1
-	signPSS           op = C.KW_SIGN_PSS
-	signECDSA         op = C.KW_SIGN_ECDSA
-	verifyPKCS1       op = C.KW_VERIFY_PKCS1
-	verifyPSS         op = C.KW_VERIFY_PSS
-	verifyECDSA       op = C.KW_VERIFY_ECDSA
-	encryptOAEPSHA1   op = C.KW_ENCRYPT_OAEP_SHA1
-	encryptOAEPSHA256 op = C.KW_ENCRYPT_OAEP_SHA256
-	decryptOAEPSHA1   op = C.KW_DECRYPT_OAEP_SHA1
-	decryptOAEPSHA256 op = C.KW_DECRYPT_OAEP_SHA256
-	numOps               = decryptOAEPSHA256 + 1
-)
-
-// schemes says which operations a scheme has (-1: none) and what it needs.
-var schemes = map[Scheme]struct {
-	rsa                            bool
-	sign, verify, encrypt, decrypt op
-	overhead                       int // OAEP: what padding takes of the modulus, RFC 8017 section 7.1.1: 2 hLen + 2
-}{
-	PKCS1SHA256: {rsa: true, sign: signPKCS1, verify: verifyPKCS1, encrypt: -1, decrypt: -1},
-	PSSSHA256:   {rsa: true, sign: signPSS, verify: verifyPSS, encrypt: -1, decrypt: -1},
-	ECDSASHA256: {rsa: false, sign: signECDSA, verify: verifyECDSA, encrypt: -1, decrypt: -1},
-	OAEPSHA1:    {rsa: true, sign: -1, verify: -1, encrypt: encryptOAEPSHA1, decrypt: decryptOAEPSHA1, overhead: 42},
-	OAEPSHA256:  {rsa: true, sign: -1, verify: -1, encrypt: encryptOAEPSHA256, decrypt: decryptOAEPSHA256, overhead: 66},
-}
 
 // start makes the library context, once. Its error is given by every function that makes a key.
 var start = sync.OnceValue(func() error {
@@ -108,7 +74,7 @@ var start = sync.OnceValue(func() error {
 	return nil
 })
 
-// GenerateRSA makes a key pair of 2048, 3072 or 4096 bits, with the exponent 65537.
+// GenerateRSA makes a key pair of 2048 to 4096 bits in steps of 64, with the exponent 65537.
 func GenerateRSA(bits int) (*Key, error) {
 	if !sizeOK(bits) {
 		return nil, ErrSize
@@ -116,9 +82,9 @@ func GenerateRSA(bits int) (*Key, error) {
 	return generate(RSA, bits)
 }
 
-// GenerateEC makes a key pair on P-256 or secp256k1.
+// GenerateEC makes a key pair on a curve.
 func GenerateEC(kind Kind) (*Key, error) {
-	if kind != P256 && kind != Secp256k1 {
+	if kind.ScalarSize() == 0 {
 		return nil, ErrKey
 	}
 	return generate(kind, 0)
@@ -135,7 +101,35 @@ func generate(kind Kind, bits int) (*Key, error) {
 	return newKey(c, true)
 }
 
-func sizeOK(bits int) bool { return bits == 2048 || bits == 3072 || bits == 4096 }
+func sizeOK(bits int) bool { return bits >= MinRSA && bits <= MaxRSA && bits%64 == 0 }
+
+// Bounds of RSA moduli, in bits.
+const (
+	MinRSA = 2048
+	MaxRSA = 4096
+)
+
+// curve is what is known of a kind; nothing of RSA.
+func (k Kind) curve() curve {
+	if k < 0 || int(k) >= len(curves) {
+		return curve{}
+	}
+	return curves[k]
+}
+
+// ScalarSize is the size of a private number of a curve, of a coordinate, and of r and s, in octets; 0 for RSA.
+func (k Kind) ScalarSize() int { return k.curve().size }
+
+// PointSize is the size of an uncompressed point of a curve, in octets; 0 for RSA.
+func (k Kind) PointSize() int {
+	if k.curve().size == 0 {
+		return 0
+	}
+	return 1 + 2*k.curve().size
+}
+
+// OID is the object identifier of a curve as a DER element, which is its ECParameters too; "" for RSA.
+func (k Kind) OID() string { return k.curve().oid }
 
 // first is a pointer to the first octet, or NULL. The slice must not be empty where C reads it.
 func first(b []byte) *C.uchar { return (*C.uchar)(unsafe.SliceData(b)) }

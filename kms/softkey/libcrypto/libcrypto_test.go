@@ -2,6 +2,7 @@ package libcrypto
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -15,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/kms/mechanism"
 )
 
 var testRSA = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
@@ -271,14 +274,14 @@ func allKeys(t testing.TB) []*Key {
 		t.Fatal(err)
 	}
 	keys := []*Key{rsaKey}
-	for _, kind := range []Kind{P256, Secp256k1} {
+	for _, kind := range []Kind{P256, Secp256k1, P384, P521} {
 		k, err := GenerateEC(kind)
 		if err != nil {
 			t.Fatal(err)
 		}
 		keys = append(keys, k)
 	}
-	for _, k := range keys[:3] {
+	for _, k := range keys[:5] {
 		der, err := k.MarshalSPKI()
 		if err != nil {
 			t.Fatal(err)
@@ -292,50 +295,97 @@ func allKeys(t testing.TB) []*Key {
 	return keys
 }
 
+// mechanisms is one of each kind, and those with more choices.
+var mechanisms = []*mechanism.Mechanism{
+	{},
+	{Kind: mechanism.RSAPKCS1},
+	{Kind: mechanism.RSARaw},
+	pss,
+	{Kind: mechanism.RSAPSS, Hash: crypto.SHA256, MGF: crypto.SHA3_512, Salt: 222},
+	{Kind: mechanism.RSAOAEP, Hash: crypto.SHA1, MGF: crypto.SHA256},
+	{Kind: mechanism.RSAOAEP, Hash: crypto.SHA512, MGF: crypto.SHA512, Label: []byte("label")},
+	{Kind: mechanism.ECDSA},
+	{Kind: mechanism.AESECB},
+}
+
+var pss = &mechanism.Mechanism{Kind: mechanism.RSAPSS, Hash: crypto.SHA256, MGF: crypto.SHA256, Salt: 32}
+
 // Every key with every scheme and every operation, good input and bad, leaves the error queue empty and gives one of the
 // errors of this package.
 func TestEveryCombination(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	digest := make([]byte, DigestSize)
 	for _, k := range allKeys(t) {
-		for s := Scheme(0); s <= OAEPSHA256+1; s++ {
-			row := schemes[s]
-			fits := row.rsa == (k.Kind() == RSA) && (s >= PKCS1SHA256 && s <= OAEPSHA256)
-			canSign, canEncrypt := fits && row.sign >= 0, fits && row.encrypt >= 0
+		for _, m := range mechanisms {
+			in := make([]byte, 32)
+			if m.Kind == mechanism.RSARaw {
+				in = bytes.Repeat([]byte{1}, 256)
+			}
+			isRSA := k.Kind() == RSA
+			canSign := isRSA == (m.Kind != mechanism.ECDSA) && m.Kind != mechanism.RSAOAEP && m.Kind != mechanism.AESECB && m.Kind != 0
+			canEncrypt := isRSA && (m.Kind == mechanism.RSAOAEP || m.Kind == mechanism.RSAPKCS1 || m.Kind == mechanism.RSARaw)
 
-			signature, err := k.Sign(s, digest)
+			signature, err := k.Sign(m, in)
 			wantErr(t, err, canSign && k.Private(), ErrScheme)
 			if err == nil {
-				if ok, err := k.Verify(s, digest, signature); !ok || err != nil {
-					t.Errorf("kind %d scheme %d: %v, %v", k.Kind(), s, ok, err)
+				if ok, err := k.Verify(m, in, signature); !ok || err != nil {
+					t.Errorf("kind %d %+v: %v, %v", k.Kind(), m, ok, err)
 				}
 			}
-			for _, n := range []int{0, 1, 70, 72, 73, 255, 256, 257, 512} {
-				ok, err := k.Verify(s, digest, bytes.Repeat([]byte{0x30}, n))
-				wantErr(t, err, canSign, ErrScheme)
-				if ok {
-					t.Errorf("kind %d scheme %d: %d octets of nonsense verify", k.Kind(), s, n)
+			for _, n := range []int{0, 1, 63, 64, 65, 96, 132, 255, 256, 257, 512} {
+				for _, fill := range []byte{0, 0x30, 0xff} {
+					ok, err := k.Verify(m, in, bytes.Repeat([]byte{fill}, n))
+					wantErr(t, err, canSign, ErrScheme)
+					if ok {
+						t.Errorf("kind %d %+v: %d octets of nonsense verify", k.Kind(), m, n)
+					}
+					quiet(t, "verify")
 				}
-				quiet(t, "verify")
 			}
-			c, err := k.Encrypt(s, nil)
+			if m.Kind != mechanism.RSARaw {
+				in = nil
+			}
+			c, err := k.Encrypt(m, in)
 			wantErr(t, err, canEncrypt, ErrScheme)
-			if err == nil && k.Private() {
-				if p, err := k.Decrypt(s, c); err != nil || len(p) != 0 {
-					t.Errorf("kind %d scheme %d: %x, %v", k.Kind(), s, p, err)
+			canDecrypt := canEncrypt && m.Kind != mechanism.RSAPKCS1 && k.Private()
+			if err == nil && canDecrypt {
+				if p, err := k.Decrypt(m, c); err != nil || !bytes.Equal(p, in) {
+					t.Errorf("kind %d %+v: %x, %v", k.Kind(), m, p, err)
 				}
 			}
-			if canEncrypt && k.Private() {
-				_, err = k.Decrypt(s, make([]byte, 256))
+			_, err = k.Decrypt(m, bytes.Repeat([]byte{0xff}, 256))
+			if canDecrypt {
 				wantErr(t, err, false, ErrDecrypt)
 			} else {
-				_, err = k.Decrypt(s, make([]byte, 256))
 				wantErr(t, err, false, ErrScheme)
 			}
 			quiet(t, "decrypt")
 		}
-		_, err := k.MarshalPKCS8()
+		digest := make([]byte, DigestSize)
+		signature, err := k.SignDER(digest)
+		wantErr(t, err, k.Kind() != RSA && k.Private(), ErrScheme)
+		for _, n := range []int{0, 1, 70, 72, 73, 104, 140, 256} {
+			ok, err := k.VerifyDER(digest, bytes.Repeat([]byte{0x30}, n))
+			wantErr(t, err, k.Kind() != RSA, ErrScheme)
+			if ok {
+				t.Errorf("kind %d: %d octets of nonsense verify", k.Kind(), n)
+			}
+		}
+		if err == nil {
+			if ok, err := k.VerifyDER(digest, signature); !ok || err != nil {
+				t.Errorf("kind %d: %v, %v", k.Kind(), ok, err)
+			}
+		}
+		for _, n := range []int{0, 1, 33, 65, 97, 133} {
+			_, err := k.ECDH(make([]byte, n))
+			if k.Kind() != RSA && k.Private() {
+				wantErr(t, err, false, ErrKey)
+			} else {
+				wantErr(t, err, false, ErrScheme)
+			}
+		}
+		quiet(t, "curves")
+		_, err = k.MarshalPKCS8()
 		wantErr(t, err, k.Private(), ErrScheme)
 		wantErr(t, k.Check(), k.Private(), ErrScheme)
 		quiet(t, "marshal")
@@ -352,12 +402,12 @@ func wantErr(t *testing.T, err error, ok bool, want error) {
 func TestClose(t *testing.T) {
 	digest := make([]byte, DigestSize)
 	for _, k := range allKeys(t) {
-		s := ECDSASHA256
+		m := &ecdsa
 		if k.Kind() == RSA {
-			s = PSSSHA256
+			m = pss
 		}
 		if k.Private() {
-			if _, err := k.Sign(s, digest); err != nil {
+			if _, err := k.Sign(m, digest); err != nil {
 				t.Error(err)
 			}
 		}
@@ -366,16 +416,14 @@ func TestClose(t *testing.T) {
 		if k.handle.key != nil {
 			t.Error("the key is not freed")
 		}
-		for _, list := range k.handle.idle {
-			if len(list) != 0 {
-				t.Error("contexts are left")
-			}
+		if len(k.handle.shelves) != 0 {
+			t.Error("contexts are left")
 		}
-		size := 70
+		size := 2 * k.Kind().ScalarSize()
 		if k.Kind() == RSA {
 			size = 256
 		}
-		_, err := k.Verify(s, digest, make([]byte, size))
+		_, err := k.Verify(m, digest, make([]byte, size))
 		wantErr(t, err, false, ErrClosed)
 		_, err = k.MarshalSPKI()
 		wantErr(t, err, false, ErrClosed)
@@ -389,7 +437,7 @@ func TestUnreachableKeyIsFreed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := k.Sign(ECDSASHA256, make([]byte, DigestSize)); err != nil {
+		if _, err := k.SignDER(make([]byte, DigestSize)); err != nil {
 			t.Fatal(err)
 		}
 		return k.handle
@@ -414,19 +462,67 @@ func TestIdleContextsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
+	s, ok := k.plan(opSign, &ecdsa)
+	if !ok {
+		t.Fatal("no plan")
+	}
 	var contexts []func()
 	for range maxIdle + 5 {
-		ctx, err := k.handle.borrow(signECDSA)
+		ctx, err := k.handle.borrow(&s, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		contexts = append(contexts, func() { k.handle.giveBack(signECDSA, ctx, true) })
+		contexts = append(contexts, func() { k.handle.giveBack(&s, ctx) })
 	}
 	for _, done := range contexts {
 		done()
 	}
-	if n := len(k.handle.idle[signECDSA]); n != maxIdle || k.handle.users != 0 {
+	if n := len(k.handle.shelf(&s).idle); n != maxIdle || k.handle.users != 0 {
 		t.Errorf("%d contexts are kept, %d users", n, k.handle.users)
+	}
+}
+
+// At most maxShelves setups stay, and those in use stay longest; labels never do.
+func TestShelvesBounded(t *testing.T) {
+	k, err := ParsePKCS8(pkcs8(t, parts(goRSA(t))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	digest := make([]byte, 32)
+	for salt := range 40 {
+		for _, n := range []int{32, salt} {
+			m := *pss
+			m.Salt = n
+			if _, err := k.Sign(&m, digest); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s, _ := k.plan(opSign, pss); k.handle.shelf(&s) == nil {
+			t.Fatal("the setup that is used all the time is gone")
+		}
+	}
+	if n := len(k.handle.shelves); n != maxShelves {
+		t.Errorf("%d setups are kept", n)
+	}
+	for _, label := range []string{"a", "b", ""} {
+		m := &mechanism.Mechanism{Kind: mechanism.RSAOAEP, Hash: crypto.SHA256, MGF: crypto.SHA256, Label: []byte(label)}
+		c, err := k.Encrypt(m, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := *m
+		other.Label = []byte("c")
+		if _, err := k.Decrypt(&other, c); err != ErrDecrypt {
+			t.Errorf("%q: decrypted with another label: %v", label, err)
+		}
+		if p, err := k.Decrypt(m, c); err != nil || !bytes.Equal(p, digest) {
+			t.Errorf("%q: %v", label, err)
+		}
+		s, _ := k.plan(opDecrypt, m)
+		if kept := k.handle.shelf(&s) != nil; kept != (label == "") {
+			t.Errorf("%q: kept %v", label, kept)
+		}
 	}
 }
 
@@ -449,14 +545,28 @@ func TestAllocations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signature, err := k.Sign(ECDSASHA256, digest)
+	der, err := k.SignDER(digest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := testing.AllocsPerRun(50, func() { _, _ = k.Sign(ECDSASHA256, digest) }); n > 1 {
-		t.Errorf("Sign: %v allocations", n)
+	signature, err := k.Sign(&ecdsa, digest)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := testing.AllocsPerRun(50, func() { _, _ = k.Verify(ECDSASHA256, digest, signature) }); n > 0 {
-		t.Errorf("Verify: %v allocations", n)
+	for name, f := range map[string]func(){
+		"SignDER": func() { _, _ = k.SignDER(digest) },
+		"Sign":    func() { _, _ = k.Sign(&ecdsa, digest) },
+	} {
+		if n := testing.AllocsPerRun(50, f); n > 1 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+	for name, f := range map[string]func(){
+		"VerifyDER": func() { _, _ = k.VerifyDER(digest, der) },
+		"Verify":    func() { _, _ = k.Verify(&ecdsa, digest, signature) },
+	} {
+		if n := testing.AllocsPerRun(50, f); n > 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
 	}
 }

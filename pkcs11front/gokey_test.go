@@ -1,0 +1,629 @@
+package pkcs11front
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/binary"
+	"fmt"
+	"math/big"
+	"sync"
+	"testing"
+
+	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/mechanism"
+	"github.com/keyward/keyward/kms/rsapad"
+	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
+)
+
+// bench is a session without a connection, for tests of operations: calls go in as the octets that keyward's module would send, and answers come out so.
+type bench struct {
+	t       testing.TB
+	front   *Front
+	app     *application
+	session *session
+	all     []*session
+	dialect p11rpc.Dialect
+	keys    map[handle]*goKey
+	uses    int // of keys
+}
+
+func newBench(t testing.TB) *bench {
+	b := &bench{t: t, front: &Front{}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
+	b.app = newApplication(b.front, Peer{}, "", "")
+	b.open()
+	placeholderNew = func(_ *request, material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
+		return b.newKey(material, template)
+	}
+	placeholderKey = func(q *request, h handle) (key, ck.RV) {
+		if k := b.keys[h]; k != nil {
+			return k.look(), ck.CKR_OK
+		}
+		return nil, ck.CKR_KEY_HANDLE_INVALID
+	}
+	return b
+}
+
+// open opens another session, which the calls are of from then on.
+func (b *bench) open() {
+	b.session = &session{app: b.app, instance: "kst-software", rw: true}
+	b.all = append(b.all, b.session)
+}
+
+// octets and null are arguments of calls, and so are uint64 (u), byte (y) and what follows.
+type (
+	octets []byte     // ay
+	room   int        // fy; -1: NULL
+	mech   mechanismM // M
+	attrs  []p11rpc.Attribute
+)
+
+type mechanismM struct {
+	m     ck.Mechanism
+	param []byte // nil: none
+	null  bool
+}
+
+func (b *bench) encode(args []any) []byte {
+	var out []byte
+	u32 := func(n int) { out = binary.BigEndian.AppendUint32(out, uint32(n)) }
+	for _, a := range args {
+		switch a := a.(type) {
+		case uint64:
+			out = binary.BigEndian.AppendUint64(out, a)
+		case handle:
+			out = binary.BigEndian.AppendUint64(out, uint64(a))
+		case byte:
+			out = append(out, a)
+		case octets:
+			out = append(out, 1)
+			if a == nil {
+				u32(1<<32 - 1)
+			} else {
+				u32(len(a))
+				out = append(out, a...)
+			}
+		case room:
+			switch {
+			case a < 0:
+				u32(0)
+			case a == 0:
+				u32(1<<32 - 1)
+			default:
+				u32(int(a))
+			}
+		case mech:
+			if a.null {
+				u32(1<<32 - 1)
+				break
+			}
+			u32(int(a.m))
+			if a.param == nil {
+				u32(1<<32 - 1)
+			} else {
+				u32(len(a.param))
+				out = append(out, a.param...)
+			}
+		case attrs:
+			u32(len(a))
+			for _, at := range a {
+				u32(int(at.Type))
+				out = append(out, 1, byte(at.Kind))
+				switch at.Kind {
+				case p11rpc.Bool:
+					u32(1)
+					out = append(out, byte(at.Number))
+				case p11rpc.Ulong:
+					u32(8)
+					out = binary.BigEndian.AppendUint64(out, at.Number)
+				default:
+					u32(len(at.Octets))
+					u32(len(at.Octets))
+					out = append(out, at.Octets...)
+				}
+			}
+		default:
+			b.t.Fatalf("argument %T", a)
+		}
+	}
+	return out
+}
+
+// reply is what a call gave: the octets of the answer behind its return value.
+type reply struct {
+	rv ck.RV
+	b  []byte
+}
+
+// callNamed gives the number of a call.
+var callNamed = func() map[string]p11rpc.CallID {
+	named := map[string]p11rpc.CallID{}
+	for _, c := range p11rpc.Calls {
+		named[c.Name] = c.ID
+	}
+	return named
+}()
+
+// call makes a call of the session, as a request does.
+func (b *bench) call(name string, args ...any) reply {
+	b.t.Helper()
+	id, ok := callNamed[name]
+	if !ok {
+		b.t.Fatalf("no call %s", name)
+	}
+	q := &request{ctx: context.Background(), front: b.front, app: b.app, session: b.session, dialect: b.dialect}
+	q.in, q.out = &q.reader, &q.writer
+	q.reader.Reset(b.dialect, b.encode(args))
+	q.writer.Reset(b.dialect, nil)
+	b.session.mu.Lock()
+	defer b.session.mu.Unlock()
+	rv := calls[id].handle(q)
+	b.invariants()
+	return reply{rv, q.writer.Bytes()}
+}
+
+// invariants hold after every call.
+func (b *bench) invariants() {
+	held := int64(0)
+	for _, s := range b.all {
+		for kind, op := range s.ops.active {
+			if op == nil {
+				continue
+			}
+			held += int64(op.held)
+			holds := cap(op.data) + len(op.kept)
+			if op.use != nil && kind < int(messageEncrypting) {
+				holds += len(op.use.AAD)
+			}
+			if op.kind != operationKind(kind) || op.row == nil || op.held != holds || len(op.data) > op.limit && op.kind != digesting {
+				b.t.Fatalf("operation %d is %+v", kind, op)
+			}
+		}
+	}
+	if n := b.app.gathered.Load(); n != held {
+		b.t.Fatalf("the application holds %d octets, and counts %d", held, n)
+	}
+}
+
+// result reads an "ay" of the answer: the octets, or how many there would be.
+func (a *reply) result(t testing.TB) (out []byte, needed int) {
+	t.Helper()
+	if a.rv != ck.CKR_OK {
+		t.Fatalf("%v", a.rv)
+	}
+	p, n := a.b[0], binary.BigEndian.Uint32(a.b[1:])
+	a.b = a.b[5:]
+	if p == 0 {
+		return nil, int(n)
+	}
+	out, a.b = a.b[:n:n], a.b[n:]
+	return out, int(n)
+}
+
+// do is call for one that must succeed with octets.
+func (b *bench) do(name string, args ...any) []byte {
+	b.t.Helper()
+	a := b.call(name, args...)
+	if a.rv != ck.CKR_OK {
+		b.t.Fatalf("%s: %v", name, a.rv)
+	}
+	out, n := a.result(b.t)
+	if len(out) != n {
+		b.t.Fatalf("%s wants room for %d octets", name, n)
+	}
+	return out
+}
+
+// ok is call for one that must succeed.
+func (b *bench) ok(name string, args ...any) {
+	b.t.Helper()
+	if a := b.call(name, args...); a.rv != ck.CKR_OK {
+		b.t.Fatalf("%s: %v", name, a.rv)
+	}
+}
+
+// refused is call for one that must fail so.
+func (b *bench) refused(want ck.RV, name string, args ...any) {
+	b.t.Helper()
+	if a := b.call(name, args...); a.rv != want {
+		b.t.Fatalf("%s: %v, want %v", name, a.rv, want)
+	}
+}
+
+// Parameters as they are sent.
+func numbers(n ...uint64) (b []byte) {
+	for _, v := range n {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+func sized(v []byte) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(len(v))), v...) }
+
+func join(parts ...[]byte) (b []byte) {
+	for _, p := range parts {
+		b = append(b, p...)
+	}
+	return b
+}
+
+func gcmParam(iv, aad []byte, tagBits uint64) []byte {
+	return join(sized(iv), numbers(uint64(8*len(iv))), sized(aad), numbers(tagBits))
+}
+
+// goKey is a key made of Go's cryptography: the other opinion on what keys of the KMS and session keys do.
+type goKey struct {
+	h       handle
+	cls     ck.Class
+	f       keyFacts
+	octets  []byte // of a secret
+	rsa     *rsa.PrivateKey
+	ec      *ecdsa.PrivateKey
+	refuse  ck.RV // by may
+	values  map[ck.Attribute]uint64
+	open    bool // CKA_VALUE is given out
+	secret  *sessionkey.Secret
+	private *sessionkey.Private
+	canned  []byte // what sign gives, for benchmarks
+	b       *bench
+}
+
+// localGoKey is a goKey as a session key.
+type localGoKey struct{ *goKey }
+
+// look is what q.key gives.
+func (k *goKey) look() key {
+	if k.f.token {
+		return k
+	}
+	return localGoKey{k}
+}
+
+func (k *goKey) handle() handle   { return k.h }
+func (k *goKey) class() ck.Class  { return k.cls }
+func (k *goKey) facts() *keyFacts { return &k.f }
+func (k *goKey) attribute(a ck.Attribute) (p11rpc.Value, ck.RV) {
+	if a == ck.CKA_VALUE {
+		if k.open {
+			return p11rpc.Value{Octets: k.octets}, ck.CKR_OK
+		}
+		return p11rpc.Value{}, ck.CKR_ATTRIBUTE_SENSITIVE
+	}
+	if v, ok := k.values[a]; ok {
+		return p11rpc.Value{Kind: p11rpc.Bool, Number: v}, ck.CKR_OK
+	}
+	return p11rpc.Value{}, ck.CKR_ATTRIBUTE_TYPE_INVALID
+}
+
+// secretKey and privateKey are keyward's own idea of the key: what wraps, derives and makes MACs.
+func (k localGoKey) secretKey() *sessionkey.Secret {
+	kind := sessionkey.Generic
+	if k.f.keyType == ck.CKK_AES {
+		kind = sessionkey.AES
+	}
+	if k.cls != ck.CKO_SECRET_KEY {
+		return nil
+	}
+	if k.secret == nil {
+		var err error
+		if k.secret, err = sessionkey.NewSecret(kind, k.octets); err != nil {
+			k.b.t.Fatal(err)
+		}
+	}
+	return k.secret
+}
+
+func (k localGoKey) privateKey() *sessionkey.Private {
+	if k.cls != ck.CKO_PRIVATE_KEY {
+		return nil
+	}
+	if k.private == nil {
+		var private any = k.rsa
+		if k.ec != nil {
+			private = k.ec
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(private)
+		if err != nil {
+			k.b.t.Fatal(err)
+		}
+		if k.private, err = sessionkey.ParsePrivate(der); err != nil {
+			k.b.t.Fatal(err)
+		}
+	}
+	return k.private
+}
+
+func (k *goKey) may(_ context.Context, _ kms.Verb, _ *mechanism.Mechanism) ck.RV { return k.refuse }
+
+func (k *goKey) sign(_ context.Context, m *mechanism.Mechanism, in []byte) ([]byte, ck.RV) {
+	k.b.uses++
+	if k.canned != nil {
+		return k.canned, ck.CKR_OK
+	}
+	var s []byte
+	var err error
+	switch m.Kind {
+	case mechanism.RSAPKCS1:
+		s, err = rsa.SignPKCS1v15(nil, k.rsa, 0, in)
+	case mechanism.RSARaw:
+		return k.raw(in, k.rsa.D)
+	case mechanism.RSAPSS:
+		if m.MGF != m.Hash {
+			return nil, ck.CKR_MECHANISM_PARAM_INVALID // Go has no other
+		}
+		s, err = rsa.SignPSS(rand.Reader, k.rsa, m.Hash, in, &rsa.PSSOptions{SaltLength: m.Salt})
+		if m.Salt == 0 {
+			err = fmt.Errorf("Go draws another length for 0")
+		}
+	case mechanism.ECDSA:
+		r, v, e := ecdsa.Sign(rand.Reader, k.ec, in)
+		if e != nil {
+			return nil, ck.CKR_FUNCTION_FAILED
+		}
+		n := (k.f.bits + 7) / 8
+		s = append(r.FillBytes(make([]byte, n)), v.FillBytes(make([]byte, n))...)
+	}
+	if err != nil {
+		k.b.t.Error(err)
+		return nil, ck.CKR_FUNCTION_FAILED
+	}
+	return s, ck.CKR_OK
+}
+
+func (k *goKey) raw(in []byte, e *big.Int) ([]byte, ck.RV) {
+	x := new(big.Int).SetBytes(in)
+	if len(in) != k.f.bits/8 || x.Cmp(k.rsa.N) >= 0 {
+		return nil, ck.CKR_DATA_INVALID
+	}
+	return x.Exp(x, e, k.rsa.N).FillBytes(make([]byte, k.f.bits/8)), ck.CKR_OK
+}
+
+func (k *goKey) verify(_ context.Context, m *mechanism.Mechanism, in, s []byte) ck.RV {
+	k.b.uses++
+	ok := false
+	switch m.Kind {
+	case mechanism.RSAPKCS1:
+		ok = rsa.VerifyPKCS1v15(&k.rsa.PublicKey, 0, in, s) == nil
+	case mechanism.RSARaw:
+		out, rv := k.raw(s, big.NewInt(int64(k.rsa.E)))
+		ok = rv == ck.CKR_OK && subtle.ConstantTimeCompare(out, in) == 1
+	case mechanism.RSAPSS:
+		ok = rsa.VerifyPSS(&k.rsa.PublicKey, m.Hash, in, s, &rsa.PSSOptions{SaltLength: m.Salt}) == nil
+	case mechanism.ECDSA:
+		n := len(s) / 2
+		ok = ecdsa.Verify(&k.ec.PublicKey, in, new(big.Int).SetBytes(s[:n]), new(big.Int).SetBytes(s[n:]))
+	}
+	if !ok {
+		return ck.CKR_SIGNATURE_INVALID
+	}
+	return ck.CKR_OK
+}
+
+func (k *goKey) encrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ bool) ([]byte, ck.RV) {
+	k.b.uses++
+	switch m.Kind {
+	case mechanism.RSAPKCS1:
+		return pkcs1Encrypted(&k.rsa.PublicKey, in), ck.CKR_OK
+	case mechanism.RSARaw:
+		return k.raw(in, big.NewInt(int64(k.rsa.E)))
+	case mechanism.RSAOAEP:
+		out, err := rsa.EncryptOAEPWithOptions(rand.Reader, &k.rsa.PublicKey, in, &rsa.OAEPOptions{Hash: m.Hash, MGFHash: m.MGF, Label: m.Label})
+		return out, rvIf(err, ck.CKR_DATA_LEN_RANGE)
+	}
+	return k.aes(m, in, true)
+}
+
+func (k *goKey) decrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ bool) ([]byte, ck.RV) {
+	k.b.uses++
+	switch m.Kind {
+	case mechanism.RSAPKCS1:
+		em, rv := k.raw(in, k.rsa.D)
+		if rv != ck.CKR_OK {
+			return nil, ck.CKR_ENCRYPTED_DATA_INVALID
+		}
+		return rsapad.Unpad(em, in, make([]byte, rsapad.SecretSize)), ck.CKR_OK
+	case mechanism.RSARaw:
+		return k.raw(in, k.rsa.D)
+	case mechanism.RSAOAEP:
+		out, err := k.rsa.Decrypt(nil, in, &rsa.OAEPOptions{Hash: m.Hash, MGFHash: m.MGF, Label: m.Label})
+		return out, rvIf(err, ck.CKR_ENCRYPTED_DATA_INVALID)
+	}
+	return k.aes(m, in, false)
+}
+
+// pkcs1Encrypted encrypts by PKCS #1 v1.5.
+func pkcs1Encrypted(k *rsa.PublicKey, in []byte) []byte {
+	//lint:ignore SA1019 it is what is tested
+	out, err := rsa.EncryptPKCS1v15(rand.Reader, k, in)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func rvIf(err error, rv ck.RV) ck.RV {
+	if err != nil {
+		return rv
+	}
+	return ck.CKR_OK
+}
+
+func (k *goKey) aes(m *mechanism.Mechanism, in []byte, encrypt bool) ([]byte, ck.RV) {
+	block, err := aes.NewCipher(k.octets)
+	if err != nil {
+		return nil, ck.CKR_KEY_SIZE_RANGE
+	}
+	out := make([]byte, len(in))
+	switch m.Kind {
+	case mechanism.AESECB:
+		for i := 0; i < len(in); i += blockSize {
+			if encrypt {
+				block.Encrypt(out[i:], in[i:i+blockSize])
+			} else {
+				block.Decrypt(out[i:], in[i:i+blockSize])
+			}
+		}
+	case mechanism.AESCBC:
+		if encrypt {
+			cipher.NewCBCEncrypter(block, m.IV).CryptBlocks(out, in)
+		} else {
+			cipher.NewCBCDecrypter(block, m.IV).CryptBlocks(out, in)
+		}
+	case mechanism.AESCTR:
+		cipher.NewCTR(block, m.IV).XORKeyStream(out, in)
+	case mechanism.AESGCM:
+		iv, drawn := m.IV, []byte(nil)
+		if iv == nil && encrypt {
+			iv = make([]byte, gcmIV)
+			rand.Read(iv)
+			drawn = iv
+		}
+		var gcm cipher.AEAD
+		if m.TagBits == 128 {
+			gcm, err = cipher.NewGCMWithNonceSize(block, len(iv))
+		} else {
+			gcm, err = cipher.NewGCMWithTagSize(block, m.TagBits/8)
+		}
+		if err != nil {
+			return nil, ck.CKR_MECHANISM_PARAM_INVALID
+		}
+		if encrypt {
+			return gcm.Seal(append([]byte(nil), drawn...), iv, in, m.AAD), ck.CKR_OK
+		}
+		out, err = gcm.Open(nil, iv, in, m.AAD)
+		return out, rvIf(err, ck.CKR_ENCRYPTED_DATA_INVALID)
+	}
+	return out, ck.CKR_OK
+}
+
+// add makes a key known to the session's calls.
+func (b *bench) add(k *goKey) handle {
+	k.h, k.b = handle(len(b.keys)+1), b
+	b.keys[k.h] = k
+	return k.h
+}
+
+// secret adds a secret session key.
+func (b *bench) secret(t ck.KeyType, octets []byte, u usage) handle {
+	return b.add(&goKey{cls: ck.CKO_SECRET_KEY, octets: octets, f: keyFacts{keyType: t, bits: 8 * len(octets), usage: u}})
+}
+
+var testRSA = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
+// rsaPair adds both halves of a key of the KMS.
+func (b *bench) rsaPair(private, public usage) (prv, pub handle) {
+	f := keyFacts{keyType: ck.CKK_RSA, bits: 2048, token: true, rawRSA: b.front.cfg.RawRSA}
+	f.usage = private
+	prv = b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: f})
+	f.usage = public
+	return prv, b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, rsa: testRSA(), f: f})
+}
+
+func (b *bench) ecPair(curve elliptic.Curve) (prv, pub handle) {
+	k, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	f := keyFacts{keyType: ck.CKK_ECDSA, bits: curve.Params().BitSize, curve: curve.Params().Name, token: true, usage: maySign}
+	prv = b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: k, f: f})
+	f.usage = mayVerify
+	return prv, b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, ec: k, f: f})
+}
+
+// hashOf is the digest by Go.
+func hashOf(h crypto.Hash, in []byte) []byte {
+	d := h.New()
+	d.Write(in)
+	return d.Sum(nil)
+}
+
+// newKey is a session key by its template.
+func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
+	k := &goKey{values: map[ck.Attribute]uint64{}}
+	for _, a := range template {
+		k.values[a.Type] = a.Number
+		for _, u := range templateUsages {
+			if a.Type == u.a && a.Number != 0 {
+				k.f.usage |= u.may
+			}
+		}
+	}
+	k.cls, k.f.keyType = ck.Class(k.values[ck.CKA_CLASS]), ck.KeyType(k.values[ck.CKA_KEY_TYPE])
+	k.f.extractable = k.values[ck.CKA_EXTRACTABLE] != 0
+	k.open = k.f.extractable && k.values[ck.CKA_SENSITIVE] == 0
+	if k.cls == ck.CKO_SECRET_KEY {
+		k.octets, k.f.bits = bytes.Clone(material), 8*len(material)
+		return b.add(k), ck.CKR_OK
+	}
+	private, err := x509.ParsePKCS8PrivateKey(bytes.TrimRight(material, "\x00"))
+	if err != nil {
+		return 0, ck.CKR_WRAPPED_KEY_INVALID
+	}
+	switch p := private.(type) {
+	case *rsa.PrivateKey:
+		k.rsa, k.f.bits = p, p.N.BitLen()
+	case *ecdsa.PrivateKey:
+		k.ec, k.f.bits, k.f.curve = p, p.Curve.Params().BitSize, p.Curve.Params().Name
+	}
+	return b.add(k), ck.CKR_OK
+}
+
+var templateUsages = []struct {
+	a   ck.Attribute
+	may usage
+}{{ck.CKA_ENCRYPT, mayEncrypt}, {ck.CKA_DECRYPT, mayDecrypt}, {ck.CKA_SIGN, maySign}, {ck.CKA_VERIFY, mayVerify},
+	{ck.CKA_WRAP, mayWrap}, {ck.CKA_UNWRAP, mayUnwrap}, {ck.CKA_DERIVE, mayDerive}}
+
+// Attributes of templates.
+func withTrue(types ...ck.Attribute) (t attrs) {
+	for _, a := range types {
+		t = append(t, p11rpc.Attribute{Type: a, Value: p11rpc.Value{Kind: p11rpc.Bool, Number: 1}})
+	}
+	return t
+}
+
+func withFalse(types ...ck.Attribute) (t attrs) {
+	t = withTrue(types...)
+	for i := range t {
+		t[i].Number = 0
+	}
+	return t
+}
+
+func withNumber(a ck.Attribute, n uint64) attrs {
+	return attrs{{Type: a, Value: p11rpc.Value{Kind: p11rpc.Ulong, Number: n}}}
+}
+
+func keyTemplate(c ck.Class, t ck.KeyType, more ...attrs) attrs {
+	all := append(withNumber(ck.CKA_CLASS, uint64(c)), withNumber(ck.CKA_KEY_TYPE, uint64(t))...)
+	for _, m := range more {
+		all = append(all, m...)
+	}
+	return all
+}
+
+// doHandle is call for one that must succeed with a handle.
+func (b *bench) doHandle(name string, args ...any) handle {
+	b.t.Helper()
+	a := b.call(name, args...)
+	if a.rv != ck.CKR_OK || len(a.b) != 8 {
+		b.t.Fatalf("%s: %v %x", name, a.rv, a.b)
+	}
+	return handle(binary.BigEndian.Uint64(a.b))
+}
