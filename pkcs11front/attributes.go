@@ -237,14 +237,3 @@ func tableOf(class ck.Class, t ck.KeyType) *classTable {
 	}
 	return nil
 }
-
-// kinds are what the standard says of all attributes here: the same in every class.
-var kinds = func() map[ck.Attribute]p11rpc.Kind {
-	all := map[ck.Attribute]p11rpc.Kind{}
-	for _, table := range classTables {
-		for _, row := range table.rows {
-			all[row.attribute] = row.kind
-		}
-	}
-	return all
-}()

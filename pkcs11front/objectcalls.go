@@ -93,58 +93,34 @@ func tableOfObject(o object) *classTable {
 	return tableOf(o.class(), keyType)
 }
 
-// getAttributeValue is C_GetAttributeValue (2.40 §5.7). Each attribute is answered by itself; the call's return value says that one of them was
-// sensitive, or else not there, or else too long for its room. To be asked for nothing must be an error: p11-kit's clients can't stand
-// another answer (p11kit-rpc.md, section 7).
+// getAttributeValue is C_GetAttributeValue (2.40 §5.7). Each attribute is answered by itself; what the client's call returns follows from all of them
+// (Writer.Results).
 func (q *request) getAttributeValue() ck.RV {
 	var wanted []p11rpc.Wanted
 	o, rv := q.objectArgument(func() { wanted = q.in.Wanted() })
-	switch {
-	case rv != ck.CKR_OK:
+	if rv != ck.CKR_OK {
 		return rv
-	case len(wanted) == 0:
-		return ck.CKR_ARGUMENTS_BAD
 	}
 	results := make([]p11rpc.Result, len(wanted))
-	var sensitive, invalid, small bool
 	for i := range wanted {
-		w, r := &wanted[i], &results[i]
-		r.Type = w.Type
-		v, rv := o.attribute(w.Type)
-		switch rv {
-		case ck.CKR_OK:
-			r.Value = toKind(v, p11rpc.KindOf(q.dialect, w.Type))
-			if !w.Null && uint64(w.Room) < clientSize(v) {
-				r.Unavailable, small = true, true
-			}
-			continue
-		case ck.CKR_ATTRIBUTE_SENSITIVE:
-			sensitive = true
-		case ck.CKR_ATTRIBUTE_TYPE_INVALID:
-			invalid = true
-		default:
-			return rv
+		r := &results[i]
+		r.Type = wanted[i].Type
+		r.Value, r.RV = o.attribute(r.Type)
+		if r.RV != ck.CKR_OK && r.RV != ck.CKR_ATTRIBUTE_SENSITIVE && r.RV != ck.CKR_ATTRIBUTE_TYPE_INVALID {
+			rv = r.RV // the object is gone
 		}
-		r.Unavailable = true
 	}
-	q.out.Results(wanted, results)
-	switch {
-	case sensitive:
-		rv = ck.CKR_ATTRIBUTE_SENSITIVE
-	case invalid:
-		rv = ck.CKR_ATTRIBUTE_TYPE_INVALID
-	case small:
-		rv = ck.CKR_BUFFER_TOO_SMALL
+	if rv == ck.CKR_OK {
+		rv = q.out.Results(wanted, results)
 	}
-	q.out.Ulong(uint64(rv))
 	if k, ok := o.(*sessionKey); ok { // what is secret was copied
 		for i := range results {
 			if row := k.table.byType[results[i].Type]; row != nil && row.secret {
-				clear(results[i].Value.Octets)
+				clear(results[i].Octets)
 			}
 		}
 	}
-	return ck.CKR_OK
+	return rv
 }
 
 // setAttributeValue is C_SetAttributeValue.

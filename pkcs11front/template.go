@@ -2,7 +2,6 @@ package pkcs11front
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"time"
 
@@ -108,28 +107,6 @@ func sameValue(a, b p11rpc.Value) bool {
 	return a.Kind == b.Kind && a.Number == b.Number && bytes.Equal(a.Octets, b.Octets) && slices.Equal(a.Numbers, b.Numbers)
 }
 
-// inKind gives a value in the kind that an attribute has here. Clients of p11-kit send numbers and booleans that they do not know as
-// they are in their memory (p11kit-rpc.md, section 5), which is that of this machine.
-func inKind(v p11rpc.Value, kind p11rpc.Kind) (p11rpc.Value, bool) {
-	switch {
-	case v.Kind == kind:
-	case v.Kind == p11rpc.Bytes && kind == p11rpc.Bool && len(v.Octets) == 1:
-		v = p11rpc.Value{Kind: kind, Number: uint64(v.Octets[0])}
-	case v.Kind == p11rpc.Bytes && kind == p11rpc.Ulong && len(v.Octets) == 8:
-		v = p11rpc.Value{Kind: kind, Number: binary.NativeEndian.Uint64(v.Octets)}
-	case v.Kind == p11rpc.Bytes && kind == p11rpc.Date:
-		v.Kind = kind
-	case v.Kind == p11rpc.Date && kind == p11rpc.Bytes:
-		v.Kind = kind
-	default:
-		return v, false
-	}
-	if kind == p11rpc.Bool && v.Number > 1 {
-		v.Number = 1
-	}
-	return v, kind != p11rpc.Date || validDate(v.Octets)
-}
-
 // validDate: a CK_DATE is 8 digits of a day that there is, or empty.
 func validDate(b []byte) bool {
 	if len(b) == 0 {
@@ -137,20 +114,6 @@ func validDate(b []byte) bool {
 	}
 	_, err := time.Parse("20060102", string(b))
 	return err == nil && len(b) == 8
-}
-
-// toKind undoes inKind, for an answer.
-func toKind(v p11rpc.Value, kind p11rpc.Kind) p11rpc.Value {
-	switch {
-	case v.Kind == kind || kind != p11rpc.Bytes:
-	case v.Kind == p11rpc.Bool:
-		return octetsValue([]byte{byte(v.Number)})
-	case v.Kind == p11rpc.Ulong:
-		return octetsValue(binary.NativeEndian.AppendUint64(nil, v.Number))
-	case v.Kind == p11rpc.Date:
-		v.Kind = kind
-	}
-	return v
 }
 
 // readTemplate puts a template into order. Attributes that nobody knows stay as they are: what a call may be given is checked against
@@ -167,12 +130,8 @@ func readTemplate(given []p11rpc.Attribute) (values, ck.RV) {
 		return 0
 	})
 	for i := range v {
-		kind, known := kinds[v[i].Type]
-		if !known {
-			continue
-		}
-		var ok bool
-		if v[i].Value, ok = inKind(v[i].Value, kind); !ok {
+		switch kind := p11rpc.KindOf(v[i].Type); {
+		case v[i].Kind != kind, kind == p11rpc.Date && !validDate(v[i].Octets):
 			return nil, ck.CKR_ATTRIBUTE_VALUE_INVALID
 		}
 	}
