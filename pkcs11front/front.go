@@ -52,7 +52,7 @@ type Front struct {
 	work     sync.WaitGroup // connections, and ends of applications
 	refusing atomic.Int32   // connections over a limit that are being told so
 
-	mu        sync.Mutex // guards what follows, and some of application; held for moments, and no other lock is taken under it
+	mu        sync.Mutex // guards what follows, and some of application and conn
 	draining  bool       // Shutdown has begun
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
@@ -313,6 +313,12 @@ func (f *Front) giveSessions(uid uint32, n int) {
 	u.sessions -= n
 	f.sessions -= n
 	f.forget(uid, u)
+}
+
+func (f *Front) isDraining() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.draining
 }
 
 // Shutdown ends the door: nothing new is accepted, requests that have come are answered, then all is closed. When ctx ends first, calls are

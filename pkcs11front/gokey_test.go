@@ -35,7 +35,6 @@ type bench struct {
 	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
-	made    []*goKey
 	uses    int // of keys
 }
 
@@ -181,8 +180,12 @@ func (b *bench) invariants() {
 			if op == nil {
 				continue
 			}
-			held += int64(cap(op.data))
-			if op.kind != operationKind(kind) || op.row == nil || len(op.data) > op.limit && op.kind != digesting {
+			held += int64(op.held)
+			holds := cap(op.data) + len(op.kept)
+			if op.use != nil && kind < int(messageEncrypting) {
+				holds += len(op.use.AAD)
+			}
+			if op.kind != operationKind(kind) || op.row == nil || op.held != holds || len(op.data) > op.limit && op.kind != digesting {
 				b.t.Fatalf("operation %d is %+v", kind, op)
 			}
 		}
@@ -410,8 +413,7 @@ func (k *goKey) encrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ 
 	k.b.uses++
 	switch m.Kind {
 	case mechanism.RSAPKCS1:
-		out, err := rsa.EncryptPKCS1v15(rand.Reader, &k.rsa.PublicKey, in)
-		return out, rvIf(err, ck.CKR_DATA_LEN_RANGE)
+		return pkcs1Encrypted(&k.rsa.PublicKey, in), ck.CKR_OK
 	case mechanism.RSARaw:
 		return k.raw(in, big.NewInt(int64(k.rsa.E)))
 	case mechanism.RSAOAEP:
@@ -437,6 +439,16 @@ func (k *goKey) decrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ 
 		return out, rvIf(err, ck.CKR_ENCRYPTED_DATA_INVALID)
 	}
 	return k.aes(m, in, false)
+}
+
+// pkcs1Encrypted encrypts by PKCS #1 v1.5.
+func pkcs1Encrypted(k *rsa.PublicKey, in []byte) []byte {
+	//lint:ignore SA1019 it is what is tested
+	out, err := rsa.EncryptPKCS1v15(rand.Reader, k, in)
+	if err != nil {
+		panic(err)
+	}
+	return out
 }
 
 func rvIf(err error, rv ck.RV) ck.RV {
@@ -546,7 +558,7 @@ func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck
 	k := &goKey{values: map[ck.Attribute]uint64{}}
 	for _, a := range template {
 		k.values[a.Type] = a.Number
-		for _, u := range usageAttributes {
+		for _, u := range templateUsages {
 			if a.Type == u.a && a.Number != 0 {
 				k.f.usage |= u.may
 			}
@@ -572,34 +584,34 @@ func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck
 	return b.add(k), ck.CKR_OK
 }
 
-var usageAttributes = []struct {
+var templateUsages = []struct {
 	a   ck.Attribute
 	may usage
 }{{ck.CKA_ENCRYPT, mayEncrypt}, {ck.CKA_DECRYPT, mayDecrypt}, {ck.CKA_SIGN, maySign}, {ck.CKA_VERIFY, mayVerify},
 	{ck.CKA_WRAP, mayWrap}, {ck.CKA_UNWRAP, mayUnwrap}, {ck.CKA_DERIVE, mayDerive}}
 
 // Attributes of templates.
-func yes(types ...ck.Attribute) (t attrs) {
+func withTrue(types ...ck.Attribute) (t attrs) {
 	for _, a := range types {
 		t = append(t, p11rpc.Attribute{Type: a, Value: p11rpc.Value{Kind: p11rpc.Bool, Number: 1}})
 	}
 	return t
 }
 
-func no(types ...ck.Attribute) (t attrs) {
-	t = yes(types...)
+func withFalse(types ...ck.Attribute) (t attrs) {
+	t = withTrue(types...)
 	for i := range t {
 		t[i].Number = 0
 	}
 	return t
 }
 
-func number(a ck.Attribute, n uint64) attrs {
+func withNumber(a ck.Attribute, n uint64) attrs {
 	return attrs{{Type: a, Value: p11rpc.Value{Kind: p11rpc.Ulong, Number: n}}}
 }
 
 func keyTemplate(c ck.Class, t ck.KeyType, more ...attrs) attrs {
-	all := append(number(ck.CKA_CLASS, uint64(c)), number(ck.CKA_KEY_TYPE, uint64(t))...)
+	all := append(withNumber(ck.CKA_CLASS, uint64(c)), withNumber(ck.CKA_KEY_TYPE, uint64(t))...)
 	for _, m := range more {
 		all = append(all, m...)
 	}

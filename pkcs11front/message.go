@@ -292,7 +292,7 @@ func (op *operation) messageTurn(call callName, param []byte) ck.RV {
 // nextMessage readies the operation for another message.
 func (op *operation) nextMessage() {
 	op.parts = false
-	op.release()
+	op.forget()
 	if op.hash != nil {
 		op.hash.Reset()
 	}

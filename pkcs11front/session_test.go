@@ -389,3 +389,63 @@ func TestWhileReloading(t *testing.T) {
 		t.Errorf("%d sessions are left", n)
 	}
 }
+
+// TestSessionObjects says whose they are, and when they end.
+func TestSessionObjects(t *testing.T) {
+	e := newEnv(t)
+	c := e.client(t, p11rpc.Offer0)
+	ids := []uint64{c.session(softwareID), c.session(softwareID), c.session(hardwareID)}
+	var a *application
+	for one := range e.front.all {
+		a = one
+	}
+	var sessions []*session
+	for _, id := range ids {
+		sessions = append(sessions, a.sessions[id])
+	}
+	add := func(i, octets int) handle {
+		t.Helper()
+		h, rv := a.addObject(sessions[i], &sessionObject{}, octets)
+		if rv != ck.CKR_OK {
+			t.Fatal(rv)
+		}
+		return h
+	}
+	first, second, elsewhere := add(0, 1), add(1, 10), add(2, 100)
+	if a.object(softwareID, first) == nil || a.object(hardwareID, first) != nil || a.object(hardwareID, elsewhere) == nil {
+		t.Error("an object is of the token of its session, and of no other")
+	}
+	if a.removeObject(hardwareID, first) || !a.removeObject(softwareID, first) || a.removeObject(softwareID, first) {
+		t.Error("an object is removed once, as one of its token")
+	}
+	first = add(0, 1)
+	n := 0
+	a.eachObject(softwareID, func(h handle, _ *sessionObject) { n++ })
+	if n != 2 {
+		t.Errorf("%d objects", n)
+	}
+	c.ok(11, args{}.u(ids[0]))
+	if a.object(softwareID, first) != nil || a.object(softwareID, second) == nil || a.octets != 110 {
+		t.Error("the objects of a session end with it, and others do not")
+	}
+	if _, rv := a.addObject(sessions[0], &sessionObject{}, 1); rv != ck.CKR_SESSION_HANDLE_INVALID {
+		t.Errorf("a closed session made an object: %v", rv)
+	}
+	if _, rv := a.addObject(sessions[1], &sessionObject{}, maxSessionObjectOctets); rv != ck.CKR_DEVICE_MEMORY {
+		t.Errorf("too many octets: %v", rv)
+	}
+	for len(a.objects) < maxSessionObjects {
+		add(1, 0)
+	}
+	if _, rv := a.addObject(sessions[1], &sessionObject{}, 0); rv != ck.CKR_DEVICE_MEMORY {
+		t.Errorf("too many objects: %v", rv)
+	}
+	c.ok(12, args{}.u(uint64(slotNumber(softwareID))))
+	if len(a.objects) != 1 || a.octets != 100 {
+		t.Errorf("%d objects, %d octets are left", len(a.objects), a.octets)
+	}
+	c.ok(2, nil)
+	if len(a.objects) != 0 || a.octets != 0 {
+		t.Errorf("after the end %d objects, %d octets are left", len(a.objects), a.octets)
+	}
+}

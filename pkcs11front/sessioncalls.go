@@ -308,6 +308,9 @@ func (q *request) logIn(user ck.UserType, pin []byte) ck.RV {
 	if l := q.app.loggedIn(q.session.instance); l.in && (l.pin || !t.PIN) {
 		return ck.CKR_USER_ALREADY_LOGGED_IN
 	}
+	if t.PIN && len(pin) == 0 {
+		return ck.CKR_PIN_INCORRECT // no PIN is empty, and programs that only try do not lock it
+	}
 	if t.PIN {
 		switch err := q.front.cfg.Service.CheckPIN(q.ctx, q.actor(), pin); {
 		case err == nil:
