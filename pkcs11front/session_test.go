@@ -156,7 +156,11 @@ func TestLoginWithoutPIN(t *testing.T) {
 		c.ok(18, loginArgs(s, ck.CKU_USER, "whatever"))
 		c.want(ck.CKR_USER_ALREADY_LOGGED_IN, 18, loginArgs(s, ck.CKU_USER, "something else"))
 		c.ok(19, args{}.u(s))
-		c.ok(18, args{}.u(s).u(uint64(ck.CKU_USER)).y(0).room(0)) // NULL
+		null := args{}.y(1).room(1<<32 - 1)
+		if d == p11rpc.Offer0 {
+			null = args{}.y(0).room(0)
+		}
+		c.ok(18, append(args{}.u(s).u(uint64(ck.CKU_USER)), null...))
 		c.ok(19, args{}.u(s))
 		c.ok(66, loginArgs(s, ck.CKU_USER, "").octets([]byte("alice"))) // C_LoginUser
 		c.ok(19, args{}.u(s))
