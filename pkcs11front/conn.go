@@ -54,8 +54,7 @@ type conn struct {
 
 	// Of the connection's goroutine.
 	app    *application // between C_Initialize and C_Finalize
-	in     []byte       // what was read: in[done:]
-	done   int
+	in     p11rpc.Input // wiped as it is done with: there are PINs, keys and plaintexts among the arguments
 	inline request
 	out    []byte // answers that are not written yet
 	timed  bool   // there is a deadline for reading
@@ -119,7 +118,7 @@ func (c *conn) end() {
 	if c.app != nil {
 		c.front.leave(c.app)
 	}
-	clear(c.in[:cap(c.in)])
+	c.in.Wipe()
 	clear(c.out[:cap(c.out)])
 }
 
@@ -145,17 +144,15 @@ func (c *conn) serve() error {
 		if err := c.handle(f); err != nil {
 			return err
 		}
-		c.done += f.size
-		if (!c.whole() || len(c.out) > flushAt) && len(c.out) > 0 {
+		more := c.in.Buffered()
+		c.in.Done()
+		if (!more || len(c.out) > flushAt) && len(c.out) > 0 {
 			if err := c.flush(); err != nil {
 				return err
 			}
 		}
 		if c.refused {
 			return nil
-		}
-		if c.done == len(c.in) {
-			c.recycle()
 		}
 	}
 }
@@ -170,107 +167,49 @@ func (c *conn) start() error {
 		return err
 	}
 	c.timed = true
-	for len(c.in) == 0 {
-		if err := c.fill(1); err != nil {
-			return err
-		}
+	if err := c.in.Fill(c.net); err != nil {
+		return err
 	}
-	d, answer, ok := p11rpc.DialectOf(c.in[0])
-	if !ok {
+	offer, ok := c.in.Octet()
+	d, answer, known := p11rpc.DialectOf(offer)
+	if !ok || !known {
 		return errors.New("the offer is none of a PKCS #11 client")
 	}
-	c.done = 1
 	c.dialect = d
 	return c.write([]byte{answer})
 }
 
-// frame is a request. The body is a part of the connection's buffer.
-type frame struct {
-	serial uint32
-	body   []byte
-	size   int // octets of all of it
-}
-
 // next reads a frame. The first one is under the deadline of the start; later ones may be waited for, but not for their rest.
-func (c *conn) next(first bool) (frame, error) {
+func (c *conn) next(first bool) (p11rpc.Frame, error) {
 	for {
-		have := c.in[c.done:]
-		need := p11rpc.HeaderSize
-		if len(have) >= need {
-			h, err := p11rpc.ParseHeader(have)
-			if err != nil {
-				return frame{}, err
-			}
-			need += h.Options + h.Body
-			if len(have) >= need {
-				if c.timed {
-					c.timed = false
-					if err := c.net.SetReadDeadline(time.Time{}); err != nil {
-						return frame{}, err
-					}
-				}
-				return frame{h.Serial, have[need-h.Body : need], need}, nil
-			}
+		f, ok, err := c.in.Next()
+		switch {
+		case err != nil:
+			return f, err
+		case ok && !c.timed:
+			return f, nil
+		case ok:
+			c.timed = false
+			return f, c.net.SetReadDeadline(time.Time{})
 		}
-		if len(have) > 0 && !c.timed && !first {
+		begun := c.in.Begun()
+		if begun && !c.timed && !first {
 			if err := c.net.SetReadDeadline(time.Now().Add(c.front.cfg.times.frame)); err != nil {
-				return frame{}, err
+				return f, err
 			}
 			c.timed = true
 		}
-		if err := c.fill(need); err != nil {
-			if len(have) > 0 && errors.Is(err, io.EOF) {
+		if err := c.in.Fill(c.net); err != nil {
+			if begun && errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return frame{}, err
+			return f, err
 		}
-	}
-}
-
-// whole says whether the next frame has come already.
-func (c *conn) whole() bool {
-	have := c.in[c.done:]
-	if len(have) < p11rpc.HeaderSize {
-		return false
-	}
-	h, err := p11rpc.ParseHeader(have)
-	return err != nil || len(have) >= p11rpc.HeaderSize+h.Options+h.Body
-}
-
-const firstBuffer = 4 << 10
-
-// fill reads once, towards need octets after c.done. The buffer grows with what has come, not with what a header announces.
-func (c *conn) fill(need int) error {
-	if c.done > 0 && cap(c.in)-c.done < need {
-		n := copy(c.in, c.in[c.done:])
-		clear(c.in[n:])
-		c.in, c.done = c.in[:n], 0
-	}
-	if len(c.in) == cap(c.in) {
-		grown := make([]byte, len(c.in), max(firstBuffer, min(need, 4*cap(c.in))))
-		copy(grown, c.in)
-		clear(c.in)
-		c.in = grown
-	}
-	n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
-	c.in = c.in[:len(c.in)+n]
-	if n > 0 {
-		return nil
-	}
-	return err
-}
-
-// recycle empties the buffer, of which all was answered.
-func (c *conn) recycle() {
-	clear(c.in)
-	c.in, c.done = c.in[:0], 0
-	if cap(c.in) > keptBuffer {
-		c.in = nil
 	}
 }
 
 // handle answers a request, or puts it into its lane.
-func (c *conn) handle(f frame) error {
+func (c *conn) handle(f p11rpc.Frame) error {
 	q := &c.inline
 	c.begin(q, f)
 	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) {
@@ -280,21 +219,19 @@ func (c *conn) handle(f frame) error {
 		}
 		c.out = q.answer(c.out)
 		stop()
-		clear(f.body) // it may have been a PIN, a key, a plaintext
 		return nil
 	}
 	if err := c.flush(); err != nil { // of what was answered before
 		return err
 	}
 	c.queue(f)
-	clear(f.body)
 	return nil
 }
 
 // begin makes a request of a frame.
-func (c *conn) begin(q *request, f frame) {
-	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.serial, body: q.body, reader: q.reader, writer: q.writer}
-	q.parse(f.body)
+func (c *conn) begin(q *request, f p11rpc.Frame) {
+	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
+	q.parse(f.Body)
 }
 
 // context gives the context of a new call. Making one for each costs more than many a call, so one is for all that begin within a minute.

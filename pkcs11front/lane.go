@@ -27,8 +27,8 @@ var quickCalls = func() (quick [numCalls]bool) {
 const quickOctets = 4 << 10 // of a body
 
 // quick says whether a call of a session is answered at once: it must not overtake others of the session either.
-func (c *conn) quick(q *request, f frame) bool {
-	if !quickCalls[q.number] || len(f.body) > quickOctets {
+func (c *conn) quick(q *request, f p11rpc.Frame) bool {
+	if !quickCalls[q.number] || len(f.Body) > quickOctets {
 		return false
 	}
 	c.mu.Lock()
@@ -39,10 +39,10 @@ func (c *conn) quick(q *request, f frame) bool {
 var requests = sync.Pool{New: func() any { return new(request) }}
 
 // queue puts a request into the lane of its session, when there is room for it.
-func (c *conn) queue(f frame) {
+func (c *conn) queue(f p11rpc.Frame) {
 	q := requests.Get().(*request)
-	q.body = append(q.body[:0], f.body...)
-	c.begin(q, frame{serial: f.serial, body: q.body})
+	q.body = append(q.body[:0], f.Body...)
+	c.begin(q, p11rpc.Frame{Serial: f.Serial, Body: q.body})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.inFlight > 0 && (c.inFlight >= maxInFlight || c.octets+len(q.body) > maxInFlightOctets) {

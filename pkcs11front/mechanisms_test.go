@@ -9,6 +9,8 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -392,6 +394,24 @@ func TestAllowedMechanisms(t *testing.T) {
 		}
 		if len(allowed) == 0 {
 			t.Errorf("%+v can do nothing", b.keys[h].f)
+		}
+	}
+}
+
+// TestDocument: docs/pkcs11-mechanisms.md has each mechanism, by its name or as one of a series.
+func TestDocument(t *testing.T) {
+	b, err := os.ReadFile("../docs/pkcs11-mechanisms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := regexp.MustCompile(`^CKM_SHA(1|224|256|384|512|3_\d+)_RSA_PKCS(_PSS)?$|^CKM_ECDSA_SHA(1|224|256|384|512|3_\d+)$|^CKM_SHA.*_HMAC(_GENERAL)?$`)
+	for i := range mechanismTable {
+		name := mechanismTable[i].mechanism.String()
+		if name == "CKM_ECDSA_KEY_PAIR_GEN" {
+			name = "CKM_EC_KEY_PAIR_GEN" // its newer name
+		}
+		if !series.MatchString(name) && !regexp.MustCompile(name+`\b`).Match(b) {
+			t.Errorf("%s is missing", name)
 		}
 	}
 }

@@ -511,6 +511,14 @@ func TestWhileReloading(t *testing.T) {
 	}
 }
 
+// weighed is a session object that says what it weighs.
+type weighed struct {
+	*sessionData
+	octets int
+}
+
+func (w weighed) weight() int { return w.octets }
+
 // TestSessionObjects says whose they are, and when they end.
 func TestSessionObjects(t *testing.T) {
 	e := newEnv(t)
@@ -524,9 +532,13 @@ func TestSessionObjects(t *testing.T) {
 	for _, id := range ids {
 		sessions = append(sessions, a.sessions[id])
 	}
+	weighing := func(octets int) sessionObject {
+		data := newSessionData(tableOf(ck.CKO_DATA, noKey), nil)
+		return weighed{&data, octets}
+	}
 	add := func(i, octets int) handle {
 		t.Helper()
-		h, rv := a.addObject(sessions[i], &sessionObject{}, octets)
+		h, rv := a.addObject(sessions[i], weighing(octets))
 		if rv != ck.CKR_OK {
 			t.Fatal(rv)
 		}
@@ -541,7 +553,7 @@ func TestSessionObjects(t *testing.T) {
 	}
 	first = add(0, 1)
 	n := 0
-	a.eachObject(softwareID, func(h handle, _ *sessionObject) { n++ })
+	a.eachObject(softwareID, func(h handle, _ sessionObject) { n++ })
 	if n != 2 {
 		t.Errorf("%d objects", n)
 	}
@@ -549,16 +561,16 @@ func TestSessionObjects(t *testing.T) {
 	if a.object(softwareID, first) != nil || a.object(softwareID, second) == nil || a.octets != 110 {
 		t.Error("the objects of a session end with it, and others do not")
 	}
-	if _, rv := a.addObject(sessions[0], &sessionObject{}, 1); rv != ck.CKR_SESSION_HANDLE_INVALID {
+	if _, rv := a.addObject(sessions[0], weighing(1)); rv != ck.CKR_SESSION_HANDLE_INVALID {
 		t.Errorf("a closed session made an object: %v", rv)
 	}
-	if _, rv := a.addObject(sessions[1], &sessionObject{}, maxSessionObjectOctets); rv != ck.CKR_DEVICE_MEMORY {
+	if _, rv := a.addObject(sessions[1], weighing(maxSessionObjectOctets)); rv != ck.CKR_DEVICE_MEMORY {
 		t.Errorf("too many octets: %v", rv)
 	}
 	for len(a.objects) < maxSessionObjects {
 		add(1, 0)
 	}
-	if _, rv := a.addObject(sessions[1], &sessionObject{}, 0); rv != ck.CKR_DEVICE_MEMORY {
+	if _, rv := a.addObject(sessions[1], weighing(0)); rv != ck.CKR_DEVICE_MEMORY {
 		t.Errorf("too many objects: %v", rv)
 	}
 	c.ok(12, args{}.u(uint64(slotNumber(softwareID))))

@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"testing"
 
@@ -87,6 +88,21 @@ func TestWrapPrivateKeys(t *testing.T) {
 		}
 		if back.f.extractable || back.values[ck.CKA_SENSITIVE] != 1 || back.f.usage != maySign {
 			t.Errorf("it came back with %v", back.values)
+		}
+		// Some fill PKCS #8 with zeros; anything else behind it is no key.
+		der, err := x509.MarshalPKCS8PrivateKey(map[bool]any{true: k.rsa, false: k.ec}[k.rsa != nil])
+		if err != nil {
+			t.Fatal(err)
+		}
+		der = append(der, make([]byte, 16-len(der)%8)...)
+		kw, err := b.keys[kek].look().(localKey).secretKey().Wrap(false, der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.doHandle("C_UnwrapKey", mech{m: ck.CKM_AES_KEY_WRAP}, kek, octets(kw), keyTemplate(ck.CKO_PRIVATE_KEY, k.f.keyType, withTrue(ck.CKA_SIGN)))
+		der[len(der)-1] = 1
+		if got := withoutZeros(der); len(got) != len(der) {
+			t.Error("what is not zero was taken away")
 		}
 		oaep := mech{m: ck.CKM_RSA_PKCS_OAEP, param: append(numbers(uint64(ck.CKM_SHA256), ck.CKG_MGF1_SHA256, 1), sized(nil)...)}
 		pub := b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayWrap}})
@@ -189,8 +205,8 @@ func TestAttackP2(t *testing.T) {
 	for _, a := range []attrs{withTrue(ck.CKA_EXTRACTABLE), withFalse(ck.CKA_SENSITIVE)} {
 		w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, a))
 	}
-	k := w.keys[w.doHandle("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SENSITIVE), withFalse(ck.CKA_EXTRACTABLE, ck.CKA_WRAP)))]
-	if k.f.extractable || k.open || k.values[ck.CKA_SENSITIVE] != 1 {
+	k := w.keys[w.doHandle("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SENSITIVE, ck.CKA_UNWRAP, ck.CKA_DERIVE), withFalse(ck.CKA_EXTRACTABLE, ck.CKA_WRAP)))]
+	if k.f.usage != mayEncrypt|mayDecrypt || k.f.extractable || k.open || k.values[ck.CKA_SENSITIVE] != 1 {
 		t.Errorf("it came back with %v", k.values)
 	}
 	// A part of a key is none (P6), and a key is not another kind of object.
