@@ -75,7 +75,7 @@ func (q *request) mayMake(table *classTable, v values) ck.RV {
 	switch {
 	case v.is(ck.CKA_TOKEN, false) && !q.session.rw:
 		return ck.CKR_SESSION_READ_ONLY
-	case v.is(ck.CKA_PRIVATE, secretClass(table.class)) && !q.privateAllowed():
+	case (v.is(ck.CKA_PRIVATE, secretClass(table.class)) || secretClass(table.class) && v.is(ck.CKA_TOKEN, false)) && !q.privateAllowed():
 		return ck.CKR_USER_NOT_LOGGED_IN
 	}
 	return ck.CKR_OK
