@@ -130,9 +130,9 @@ func TestAttackP12(t *testing.T) {
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_Decrypt", octets(ct), room(16))
 	b.ok("C_DecryptInit", pad, k)
 	gone := b.keys[k]
-	delete(b.keys, k)
+	b.app.removeObject(b.session.instance, k)
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_Decrypt", octets(ct), room(16))
-	b.keys[k] = gone
+	b.show(gone)
 
 	// A state can be neither taken away nor brought along.
 	start()

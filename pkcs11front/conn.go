@@ -16,7 +16,7 @@ import (
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
-// times are how long a connection waits. One that is idle is never closed: the next call of a program with p11-kit's client would be its
+// times are how long things wait. A connection that is idle is never closed: the next call of a program with p11-kit's client would be its
 // last, by SIGPIPE.
 type times struct {
 	start   time.Duration // until the offer and the first frame have come
@@ -25,10 +25,11 @@ type times struct {
 	refusal time.Duration // for all of a connection that is one too many
 	call    time.Duration // for a call; twice that at most, see conn.context
 	linger  time.Duration // for a client with a cookie to come back
+	pinless time.Duration // until a principal without a PIN is looked at again: so long applications go on when one is set
 }
 
 var standardTimes = times{start: 10 * time.Second, frame: 10 * time.Second, write: 30 * time.Second, refusal: 2 * time.Second,
-	call: time.Minute, linger: 30 * time.Second}
+	call: time.Minute, linger: 30 * time.Second, pinless: time.Second}
 
 // Limits of a connection.
 const (
