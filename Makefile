@@ -9,10 +9,10 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 BUILT       ?= $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(date +%s)} +%F)
 
 # What building, running and testing need beside Go.
-PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl openssh-client softhsm2 opensc curl
+PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl openssh-client softhsm2 opensc curl valgrind
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run tour test check bench faults faulty fuzz clean
+.PHONY: help deps build module run tour test check bench faults faulty fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -20,10 +20,22 @@ help: ## show this
 deps: ## install the Debian packages that are missing
 	@scripts/deps.sh $(PACKAGES)
 
-build: ## build bin/keywardd and bin/keywardctl
+build: module ## build bin/keywardd, bin/keywardctl and bin/libkeyward-pkcs11.so
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/daemon.release=$(VERSION) -X github.com/keyward/keyward/daemon.built=$(BUILT)' -o bin/keywardd ./daemon/keywardd
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/ctl.Version=$(VERSION)' -o bin/keywardctl ./ctl/keywardctl
+
+# The PKCS #11 module, which other people's programs load: C11, libc, and every warning that there is.
+MODULE_FLAGS := -std=c11 -D_GNU_SOURCE -O2 -g -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2 -pthread \
+	-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+	-Wvla -Wcast-qual -Wcast-align -Wwrite-strings -Wundef -Wformat=2 -Wnull-dereference -Wimplicit-fallthrough -Wpointer-arith -Werror
+MODULE_LINK  := -shared -Wl,--version-script=pkcs11front/module/module.map -Wl,-z,defs,-z,relro,-z,now,-z,noexecstack
+
+module: bin/libkeyward-pkcs11.so ## build bin/libkeyward-pkcs11.so, the PKCS #11 module
+
+bin/libkeyward-pkcs11.so: $(wildcard pkcs11front/module/*.[ch]) pkcs11front/module/module.map Makefile
+	@mkdir -p bin
+	$(CC) $(MODULE_FLAGS) $(MODULE_LINK) -o $@ pkcs11front/module/*.c
 
 run: deps build ## start keywardd dev, take a tour through it, and stay until Ctrl-C
 	@scripts/tour.sh --stay $(DIR)

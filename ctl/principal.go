@@ -24,7 +24,7 @@ attached to it: identity policies and access keys.
 		`  keywardctl principal create user/alice --description "Alice, operations"
   keywardctl policy attach user/alice --name make-keys --preset create-keys
   keywardctl principal list`,
-		c.principalListCmd(), c.principalShowCmd(), c.principalCreateCmd(), c.principalDeleteCmd())
+		c.principalListCmd(), c.principalShowCmd(), c.principalCreateCmd(), c.principalDeleteCmd(), c.principalPINCmd())
 }
 
 // principalNames turns the names of principals into ARNs, and finds out about the caller's account when one is short.
@@ -222,6 +222,7 @@ func (c *cli) principalShowCmd() *cobra.Command {
 					[2]string{"Known here", mapped},
 					[2]string{"Identity policies", strings.Join(p.Policies, " ")},
 					[2]string{"Access keys", strings.Join(p.AccessKeys, " ")},
+					[2]string{"PIN", pinState(p.PIN)},
 				)
 			})
 		},

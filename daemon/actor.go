@@ -87,7 +87,7 @@ func (t *peerTable) lookUp(p *peer) *identity {
 	}
 	actor := func(principal, account string) *identity {
 		return &identity{table: t, actor: &kms.Actor{
-			Principal: principal, Account: account, Door: kms.DoorAPI,
+			Principal: principal, Account: account, Door: p.door,
 			UID: p.uid, GID: p.gid, PID: p.pid, Unit: p.unit, Executable: p.exe,
 		}}
 	}
@@ -120,7 +120,7 @@ func (s *server) withPeer(ctx context.Context, c net.Conn) context.Context {
 	if !ok {
 		return ctx
 	}
-	p, err := peerOf(bounded.UnixConn)
+	p, err := peerOf(bounded.UnixConn, kms.DoorAPI)
 	if err != nil {
 		s.log.Warn().Err(err).Msg("a caller could not be identified")
 		return ctx

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/keyward/keyward/daemon/config"
+	"github.com/keyward/keyward/kms"
 )
 
 const (
@@ -116,7 +117,7 @@ func TestPeerOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	p, err := peerOf(server)
+	p, err := peerOf(server, kms.DoorAPI)
 	if err != nil {
 		t.Fatal(err)
 	}

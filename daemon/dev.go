@@ -20,6 +20,7 @@ const (
 	devReady  = "dev-ready" // everything in it was made
 	devConfig = "keyward.toml"
 	devSocket = "admin.sock"
+	devPKCS11 = "pkcs11.sock"
 )
 
 // devTokens are the two tokens. No label is the beginning of the other, so that a search that takes prefixes for matches
@@ -56,7 +57,7 @@ func prepareDev(dir, module string) error {
 	if strings.ContainsAny(dir, "\n\"\\") {
 		return fmt.Errorf("the path %q has characters that do not fit into a configuration file; choose another --dir", dir)
 	}
-	if n := len(filepath.Join(dir, devSocket)); n > 107 {
+	if n := len(filepath.Join(dir, devPKCS11)); n > 107 {
 		return fmt.Errorf("%s is too long a path: the kernel takes at most 107 octets for a socket, and it would have %d; choose a shorter --dir", dir, n)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -173,6 +174,9 @@ state_dir = "%[1]s/state"
 admin = "%[1]s/%[2]s"
 private = true
 
+[pkcs11]
+socket = "%[1]s/%[3]s"
+
 [audit]
 file = "%[1]s/audit.log"
 
@@ -185,7 +189,7 @@ name = "keys in keyward's own store, used by the daemon"
 id = "kst-hardware"
 type = "hardware"
 name = "keys made and used in the HSMs"
-`, dir, devSocket)
+`, dir, devSocket, devPKCS11)
 	for _, name := range devTokens {
 		fmt.Fprintf(&b, `
 [[member]]

@@ -55,6 +55,8 @@ var routes = []route{
 	{http.MethodGet, admin.PoliciesPath, byService, (*server).servePolicies},
 	{http.MethodPut, admin.PoliciesPath, byService, (*server).attachPolicy},
 	{http.MethodDelete, admin.PoliciesPath, byService, (*server).detachPolicy},
+	{http.MethodPut, admin.PINPath, byService, (*server).setPIN},
+	{http.MethodDelete, admin.PINPath, byService, (*server).removePIN},
 	{http.MethodGet, admin.AccessKeysPath, byService, (*server).listAccessKeys},
 	{http.MethodPost, admin.AccessKeysPath, byService, (*server).createAccessKey},
 	{http.MethodPost, admin.EnableAccessKeyPath, byService, (*server).enableAccessKey},

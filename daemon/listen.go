@@ -19,44 +19,105 @@ import (
 	"github.com/keyward/keyward/daemon/config"
 )
 
-// socketName is the FileDescriptorName= of the admin socket in keywardd.socket.
-const socketName = "admin"
+// The FileDescriptorName= of the sockets in keywardd.socket and keywardd-pkcs11.socket.
+const (
+	adminName  = "admin"
+	pkcs11Name = "pkcs11"
+)
 
-// listenAdmin gives the admin socket: systemd's if it passed one, else a new one at the configured path. The caller
-// closes it; a socket of our own is then removed.
-func listenAdmin(c *config.Sockets) (net.Listener, error) {
-	passed, err := activation.ListenersWithNames()
+// unixSockets are the daemon's Unix sockets. The caller closes them; sockets of our own are then removed.
+type unixSockets struct {
+	admin  net.Listener
+	pkcs11 *net.UnixListener // nil: there is none
+}
+
+// Close closes those that are open.
+func (u *unixSockets) Close() (err error) {
+	if u.admin != nil {
+		err = u.admin.Close()
+	}
+	if u.pkcs11 != nil {
+		err = errors.Join(err, u.pkcs11.Close())
+	}
+	return err
+}
+
+// listenSockets gives each socket: systemd's if it passed one, else a new one at the configured path. systemd may pass the admin socket only,
+// for a daemon without the other door, and the other door's only.
+func listenSockets(c *config.Config) (_ *unixSockets, err error) {
+	passed, err := passedSockets()
 	if err != nil {
 		return nil, fmt.Errorf("socket activation: %w", err)
 	}
-	if len(passed) > 0 {
-		all := passed[socketName]
-		if len(passed) > 1 || len(all) != 1 {
-			return nil, fmt.Errorf("socket activation: systemd must pass one socket, called %q (FileDescriptorName=%s); it passed %v", socketName, socketName, slices.Collect(maps.Keys(passed)))
+	s := &unixSockets{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
 		}
-		l, ok := all[0].(*net.UnixListener)
-		if !ok {
-			return nil, fmt.Errorf("socket activation: the socket is at %v; it must be a Unix socket, because callers are known by it", all[0].Addr())
+	}()
+	admin := passed[adminName]
+	if admin == nil {
+		if admin, err = listenUnix("sockets.admin", c.Sockets.Admin, adminMode(&c.Sockets), c.Sockets.Group); err != nil {
+			return nil, err
 		}
-		return newBounded(l, c.MaxConnections), nil
 	}
-	l, err := listenUnix(c)
+	s.admin = newBounded(admin, c.Sockets.MaxConnections)
+	if s.pkcs11 = passed[pkcs11Name]; s.pkcs11 == nil && c.PKCS11.Socket != "" {
+		s.pkcs11, err = listenUnix("pkcs11.socket", c.PKCS11.Socket, pkcs11Mode(&c.Sockets), "")
+	}
+	return s, err
+}
+
+// adminMode is who may connect to the admin socket, apart from root.
+func adminMode(c *config.Sockets) os.FileMode {
+	if c.Private {
+		return 0o600
+	}
+	return 0o660
+}
+
+// pkcs11Mode is who may connect to the PKCS #11 socket: everybody, as policies say what they get.
+func pkcs11Mode(c *config.Sockets) os.FileMode {
+	if c.Private {
+		return 0o600
+	}
+	return 0o666
+}
+
+// passedSockets gives what systemd passed, by name.
+func passedSockets() (map[string]*net.UnixListener, error) {
+	all, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, err
 	}
-	return newBounded(l, c.MaxConnections), nil
+	passed := map[string]*net.UnixListener{}
+	for name, ls := range all {
+		if name != adminName && name != pkcs11Name || len(ls) != 1 {
+			return nil, fmt.Errorf("systemd must pass one socket called %q and at most one called %q (FileDescriptorName=); it passed %v", adminName, pkcs11Name, slices.Collect(maps.Keys(all)))
+		}
+		l, ok := ls[0].(*net.UnixListener)
+		if !ok {
+			return nil, fmt.Errorf("the socket %q is at %v; it must be a Unix socket, because callers are known by it", name, ls[0].Addr())
+		}
+		passed[name] = l
+	}
+	return passed, nil
 }
 
-// listenUnix makes the socket. A socket that a dead daemon left is removed, one that somebody answers at never is.
-func listenUnix(c *config.Sockets) (*net.UnixListener, error) {
-	path := c.Admin
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+// listenUnix makes a socket, of which key is the path's key in the configuration. A socket that a dead daemon left is removed, one that somebody
+// answers at never is.
+func listenUnix(key, path string, mode os.FileMode, group string) (*net.UnixListener, error) {
+	dir := os.FileMode(0o750)
+	if mode&0o006 != 0 {
+		dir = 0o755
+	}
+	if err := os.MkdirAll(filepath.Dir(path), dir); err != nil {
 		return nil, fmt.Errorf("the directory of the socket: %w", err)
 	}
 	addr := &net.UnixAddr{Name: path, Net: "unix"}
 	l, err := net.ListenUnix("unix", addr)
 	if errors.Is(err, unix.EADDRINUSE) {
-		if err := removeStale(path); err != nil {
+		if err := removeStale(key, path); err != nil {
 			return nil, err
 		}
 		l, err = net.ListenUnix("unix", addr)
@@ -66,13 +127,9 @@ func listenUnix(c *config.Sockets) (*net.UnixListener, error) {
 	}
 	// Between bind and this the socket is as open as umask says; the directory and the check of each caller stand before
 	// it all the same.
-	mode := os.FileMode(0o660)
-	if c.Private {
-		mode = 0o600
-	}
 	err = os.Chmod(path, mode)
-	if err == nil && c.Group != "" {
-		err = chgrp(path, c.Group)
+	if err == nil && group != "" {
+		err = chgrp(path, group)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the socket %s: %w", path, err), l.Close())
@@ -98,17 +155,17 @@ func groupID(group string) (int, error) {
 
 // removeStale removes a socket that nobody listens at. The daemon holds its lock on the state directory by now, so no
 // other daemon of the same configuration comes in between.
-func removeStale(path string) error {
+func removeStale(key, path string) error {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return fmt.Errorf("the socket %s: %w", path, err)
 	}
 	if info.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("%s is there and no socket; keywardd does not remove it: choose another path for sockets.admin", path)
+		return fmt.Errorf("%s is there and no socket; keywardd does not remove it: choose another path for %s", path, key)
 	}
 	c, err := net.DialTimeout("unix", path, 5*time.Second)
 	if err == nil {
-		return errors.Join(fmt.Errorf("somebody listens at %s already, probably another keywardd; stop it, or choose another path for sockets.admin", path), c.Close())
+		return errors.Join(fmt.Errorf("somebody listens at %s already, probably another keywardd; stop it, or choose another path for %s", path, key), c.Close())
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		return fmt.Errorf("the socket %s is in use or unreachable: %w", path, err)

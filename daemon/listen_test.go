@@ -17,6 +17,15 @@ func sockets(t *testing.T) *config.Sockets {
 	return &config.Sockets{Admin: filepath.Join(t.TempDir(), "run", "admin.sock"), MaxConnections: 2}
 }
 
+// listenAdmin opens the admin socket alone.
+func listenAdmin(c *config.Sockets) (net.Listener, error) {
+	s, err := listenSockets(&config.Config{Sockets: *c})
+	if err != nil {
+		return nil, err
+	}
+	return s.admin, nil
+}
+
 func TestListenModes(t *testing.T) {
 	for private, want := range map[bool]os.FileMode{false: 0o660, true: 0o600} {
 		s := sockets(t)

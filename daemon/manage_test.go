@@ -74,7 +74,7 @@ func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 	if err := a.server.listenTLS(t.Context(), kmsapi.New(p.svc, tlsOptions(zerolog.Nop(), oneAccessKey{}))); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listenAdmin(&c.Sockets)
+	l, err := listenSockets(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/pkcs11front"
 )
 
 // observation is what the metrics are made of, taken at one moment.
@@ -19,11 +20,12 @@ type observation struct {
 	members []hsmpool.Status
 	totals  hsmpool.Totals
 	store   keystore.Health
+	pkcs11  pkcs11front.Stats
 }
 
 // observe takes one. It waits for nothing.
 func (s *server) observe() observation {
-	return observation{s.pool.Status(), s.pool.Totals(), s.store.Health()}
+	return observation{s.pool.Status(), s.pool.Totals(), s.store.Health(), s.front.Stats()}
 }
 
 // metric is one row of the table: a name, and where its values come from. A label never has a value that callers choose, so
@@ -93,11 +95,26 @@ var metrics = []metric{
 	ofPool("keyward_pool_abandoned_total", "Jobs whose callers gave up before they ran.", prometheus.CounterValue, func(t *hsmpool.Totals) float64 { return float64(t.Abandoned) }),
 	{"keyward_store_keys", "Keys in the store.", prometheus.GaugeValue, nil, func(o *observation, put func(float64, ...string)) { put(float64(o.store.Keys)) }, nil},
 	{"keyward_store_commits_total", "Changes of the store since it was made.", prometheus.CounterValue, nil, func(o *observation, put func(float64, ...string)) { put(float64(o.store.Sequence)) }, nil},
+	ofPKCS11("keyward_pkcs11_connections", "Connections of PKCS#11 clients.", func(s *pkcs11front.Stats) int { return s.Connections }),
+	ofPKCS11("keyward_pkcs11_applications", "PKCS#11 clients: processes that have initialized the library, each time that they have.", func(s *pkcs11front.Stats) int { return s.Applications }),
+	ofPKCS11("keyward_pkcs11_sessions", "Sessions of PKCS#11 clients.", func(s *pkcs11front.Stats) int { return s.Sessions }),
+	{"keyward_pkcs11_refused_total", "Connections of PKCS#11 clients that were over a limit.", prometheus.CounterValue, nil, func(o *observation, put func(float64, ...string)) { put(float64(o.pkcs11.Refused)) }, nil},
+	{"keyward_pkcs11_calls_total", "Calls of PKCS#11 clients, by what they got.", prometheus.CounterValue, []string{"call", "code"},
+		func(o *observation, put func(float64, ...string)) {
+			for _, c := range o.pkcs11.Calls {
+				put(float64(c.N), c.Name, c.RV.String())
+			}
+		}, nil},
 	{"keyward_build_info", "1, with the version of the daemon.", prometheus.GaugeValue, []string{"version"}, func(_ *observation, put func(float64, ...string)) { put(1, Version()) }, nil},
 }
 
 // memberStates are all states, for keyward_hsm_state.
 var memberStates = []hsmpool.State{hsmpool.StateUp, hsmpool.StateHalfOpen, hsmpool.StateDraining, hsmpool.StateDown}
+
+// ofPKCS11 is a row with one figure of the PKCS #11 door.
+func ofPKCS11(name, help string, value func(*pkcs11front.Stats) int) metric {
+	return metric{name, help, prometheus.GaugeValue, nil, func(o *observation, put func(float64, ...string)) { put(float64(value(&o.pkcs11))) }, nil}
+}
 
 // ofMembers is a row with one figure of each member.
 func ofMembers(name, help string, value func(*hsmpool.Status) float64) metric {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/pkcs11front"
+	"github.com/keyward/keyward/pkcs11front/ck"
 )
 
 // full is an observation in which every figure is another number.
@@ -27,6 +29,7 @@ func full() observation {
 		}},
 		totals: hsmpool.Totals{Waiting: 13, Room: 14, Principals: 15, Throttled: 16, Retries: 17, NoBudget: 18, Abandoned: 19},
 		store:  keystore.Health{Keys: 20, Sequence: 21},
+		pkcs11: pkcs11front.Stats{Connections: 23, Applications: 24, Sessions: 25, Refused: 26, Calls: []pkcs11front.CallCount{{Name: "C_Sign", RV: ck.CKR_KEY_HANDLE_INVALID, N: 27}}},
 	}
 }
 
@@ -57,6 +60,8 @@ func TestMetrics(t *testing.T) {
 		`keyward_hsm_worker_ends_total{member="a",reason="crashed"} 22`, `keyward_hsm_errors_total{code="CKR_DEVICE_ERROR",member="a"} 11`,
 		`keyward_hsm_operation_seconds_bucket{member="a",le="0.001"} 1`, `keyward_hsm_operation_seconds_bucket{member="a",le="1"} 3`,
 		`keyward_hsm_operation_seconds_bucket{member="a",le="+Inf"} 6`, `keyward_hsm_operation_seconds_sum{member="a"} 12`,
+		`keyward_pkcs11_connections 23`, `keyward_pkcs11_applications 24`, `keyward_pkcs11_sessions 25`, `keyward_pkcs11_refused_total 26`,
+		`keyward_pkcs11_calls_total{call="C_Sign",code="CKR_KEY_HANDLE_INVALID"} 27`,
 		`keyward_pool_waiting 13`, `keyward_pool_room 14`, `keyward_pool_principals 15`, `keyward_pool_throttled_total 16`, `keyward_pool_retries_total 17`,
 		`keyward_pool_retries_refused_total 18`, `keyward_pool_abandoned_total 19`, `keyward_store_keys 20`, `keyward_store_commits_total 21`,
 		`keyward_build_info{version="` + Version() + `"} 1`,
@@ -90,7 +95,8 @@ func TestScrape(t *testing.T) {
 	}
 	families := parseMetrics(t, text)
 	for _, m := range metrics {
-		if families[m.name] == nil && m.name != "keyward_hsm_errors_total" { // which has no row as long as there was no error
+		// These have no row as long as there was no error, and no call.
+		if families[m.name] == nil && m.name != "keyward_hsm_errors_total" && m.name != "keyward_pkcs11_calls_total" {
 			t.Errorf("there is no %s", m.name)
 		}
 	}

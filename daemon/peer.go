@@ -33,17 +33,18 @@ type peer struct {
 	pid      int32  // for the audit only: a process can hand its connection on
 	unit     string // systemd unit, of the pid
 	exe      string // executable, of the pid: see executableOf
+	door     kms.Door
 
 	known atomic.Pointer[identity] // last answer of a peerTable
 }
 
 // peerOf asks the kernel who is at the other end of a Unix socket.
-func peerOf(c *net.UnixConn) (*peer, error) {
+func peerOf(c *net.UnixConn, door kms.Door) (*peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("peer: %w", err)
 	}
-	p := &peer{}
+	p := &peer{door: door}
 	var credErr error
 	err = raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred

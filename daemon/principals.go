@@ -125,6 +125,9 @@ func (s *server) wirePrincipal(p *keystore.Principal) admin.Principal {
 	for _, o := range p.Policies {
 		out.Policies = append(out.Policies, o.Name)
 	}
+	if p.PIN != nil {
+		out.PIN = &admin.PIN{Set: p.PIN.Set, Failures: p.PIN.Failures, Locked: p.PIN.Failures >= kms.MaxPINFailures}
+	}
 	return out
 }
 
@@ -185,6 +188,21 @@ func (s *server) detachPolicy(r *http.Request) (any, *failure) {
 	q := r.URL.Query()
 	p, actor := s.people(r)
 	return done(p.DetachPolicy(r.Context(), actor, q.Get("arn"), q.Get("name")))
+}
+
+func (s *server) setPIN(r *http.Request) (any, *failure) {
+	pin, f := readBody(r, admin.MaxPINBody)
+	if f != nil {
+		return nil, f
+	}
+	defer clear(pin)
+	p, actor := s.people(r)
+	return done(p.SetPIN(r.Context(), actor, r.URL.Query().Get("arn"), pin))
+}
+
+func (s *server) removePIN(r *http.Request) (any, *failure) {
+	p, actor := s.people(r)
+	return done(p.RemovePIN(r.Context(), actor, r.URL.Query().Get("arn")))
 }
 
 func (s *server) listAccessKeys(r *http.Request) (any, *failure) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -22,6 +21,7 @@ import (
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmsapi"
+	"github.com/keyward/keyward/pkcs11front"
 )
 
 // server is a daemon that runs. What a reload may change is behind atomic pointers and swapped as a whole.
@@ -37,11 +37,12 @@ type server struct {
 	pool      *hsmpool.Pool
 	audit     kms.Auditor
 	svc       *kms.Service
-	kms       http.Handler    // the KMS API
-	doors     []*tlsDoor      // what listenTLS opened
-	signing   keyService      // makes the signatures of certificates whose key keyward has
-	metrics   http.Handler    // what GET /metrics answers
-	stopping  context.Context // ends when the daemon begins to stop: calls that only wait end then
+	kms       http.Handler       // the KMS API
+	doors     []*tlsDoor         // what listenTLS opened
+	front     *pkcs11front.Front // the PKCS #11 door; serves only if there is a socket for it
+	signing   keyService         // makes the signatures of certificates whose key keyward has
+	metrics   http.Handler       // what GET /metrics answers
+	stopping  context.Context    // ends when the daemon begins to stop: calls that only wait end then
 	beginStop context.CancelFunc
 }
 
@@ -50,6 +51,7 @@ func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger)
 	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit, svc: p.svc,
 		kms: kmsHandler(p.svc, log), signing: p.svc}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
+	s.front = s.newFront(&c.PKCS11)
 	s.metrics = metricsHandler(s.observe, log)
 	s.config.Store(c)
 	s.peers.Store(peers)
@@ -113,15 +115,15 @@ func run(path string, opt runOptions) error {
 	if err := s.listenTLS(ctx, kmsapi.New(p.svc, tlsOptions(log, p.svc))); err != nil {
 		return err
 	}
-	l, err := listenAdmin(&c.Sockets)
+	sockets, err := listenSockets(c)
 	if err != nil {
 		return errors.Join(err, s.closeDoors())
 	}
-	return s.serve(ctx, l, hangup, opt.ready)
+	return s.serve(ctx, sockets, hangup, opt.ready)
 }
 
-// serve answers at l and the TLS doors until ctx ends, then lets running calls end. It closes them.
-func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Signal, ready func()) error {
+// serve answers at the sockets and the TLS doors until ctx ends, then lets running calls end. It closes them.
+func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan os.Signal, ready func()) error {
 	h := &http.Server{
 		Handler:     s.handler(),
 		ConnContext: s.withPeer,
@@ -132,8 +134,11 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 		MaxHeaderBytes:    1 << 20,
 	}
 	defer s.beginStop()
-	served := make(chan error, 1+len(s.doors))
-	go func() { served <- h.Serve(l) }()
+	served := make(chan error, 2+len(s.doors))
+	go func() { served <- h.Serve(sockets.admin) }()
+	if sockets.pkcs11 != nil {
+		go func() { served <- s.servePKCS11(sockets.pkcs11) }()
+	}
 	for _, d := range s.doors {
 		go func() { served <- d.server.ServeTLS(d.listener, "", "") }()
 		s.log.Info().Stringer("address", d.listener.Addr()).Msg("the KMS API is served with TLS")
@@ -146,7 +151,7 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 	background.Go(func() { watchdog(watchCtx, s.log, s.check) })
 	background.Go(func() { s.watchMembers(watchCtx) })
 
-	s.log.Info().Str("version", Version()).Str("socket", l.Addr().String()).Msg("ready")
+	s.log.Info().Str("version", Version()).Stringer("socket", sockets.admin.Addr()).Msg("ready")
 	notify(s.log, sdnotify.SdNotifyReady+"\nSTATUS="+s.summary())
 	if ready != nil {
 		ready()
@@ -154,7 +159,9 @@ func (s *server) serve(ctx context.Context, l net.Listener, hangup <-chan os.Sig
 	for {
 		select {
 		case err := <-served:
-			return fmt.Errorf("serving: %w", errors.Join(err, h.Close(), s.closeDoors()))
+			now, end := context.WithCancel(context.Background())
+			end()
+			return fmt.Errorf("serving: %w", errors.Join(err, h.Close(), s.closeDoors(), s.front.Shutdown(now)))
 		case <-hangup:
 			_, _ = s.reloadNow() // the log and the status have what is wrong
 		case <-ctx.Done():
@@ -174,8 +181,9 @@ func (s *server) drain(h *http.Server) error {
 	for _, d := range s.doors {
 		go func() { shut <- d.server.Shutdown(ctx) }()
 	}
+	go func() { shut <- s.front.Shutdown(ctx) }()
 	err := h.Shutdown(ctx)
-	for range s.doors {
+	for range len(s.doors) + 1 {
 		err = errors.Join(err, <-shut)
 	}
 	if err != nil {

@@ -3,8 +3,6 @@ package keystore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -35,43 +33,6 @@ func (db *DB) rowAt(ctx context.Context, l list, what, of string, n uint64) (str
 	}
 	var row listRow
 	return row.ID, db.decodeRecord(st, &row)
-}
-
-// VersionRow is a version's place in its key.
-type VersionRow struct {
-	Ordinal uint64
-	ID      string
-}
-
-// VersionRows returns up to limit versions of a key that come after the ordinal after; fewer are the end.
-func (db *DB) VersionRows(ctx context.Context, keyID string, after uint64, limit int) ([]VersionRow, error) {
-	if db.closed.Load() {
-		return nil, ErrClosed
-	}
-	if checkPart("key", keyID) != nil {
-		return nil, nil
-	}
-	l, from := versionsOf(keyID), ""
-	if after > 0 {
-		from = l.rows + sequenceRow(after)
-	}
-	rows, err := db.store.Scan(ctx, l.rows, from, limit)
-	if err != nil {
-		return nil, err
-	}
-	found := make([]VersionRow, 0, len(rows))
-	for _, r := range rows {
-		id, err := db.rowID(r)
-		if err != nil {
-			return nil, err
-		}
-		n, err := strconv.ParseUint(strings.TrimPrefix(r.Name, l.rows), 16, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%w: the row %q has no number", ErrDamaged, r.Name)
-		}
-		found = append(found, VersionRow{Ordinal: n, ID: id})
-	}
-	return found, nil
 }
 
 // noAlias is what is cached of a key without aliases.

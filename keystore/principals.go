@@ -1,6 +1,7 @@
 package keystore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -284,5 +285,46 @@ func (db *DB) AccessKey(ctx context.Context, id string) (*AccessKey, error) {
 		}
 		k := &AccessKey{record: st.state()}
 		return k, len(st.payload), db.decodeRecord(st, k)
+	})
+}
+
+// ErrPINLocked means that a PIN was wrong too often in a row. Nothing was changed.
+var ErrPINLocked = errors.New("keystore: the PIN is locked")
+
+// CountPINFailure notes that a PIN was wrong, before anybody knows: who is right clears it. Commit gives ErrPINLocked when most failures
+// are noted already, and ErrConflict when the principal's PIN is not this one any more.
+func (c *Change) CountPINFailure(arn string, pin *PIN, most int) *Change {
+	return c.editPIN(arn, pin, func(now *PIN) error {
+		if now.Failures >= most {
+			return ErrPINLocked
+		}
+		now.Failures++
+		return nil
+	})
+}
+
+// ClearPINFailures notes that a PIN was right.
+func (c *Change) ClearPINFailures(arn string, pin *PIN) *Change {
+	return c.editPIN(arn, pin, func(now *PIN) error {
+		now.Failures = 0
+		return nil
+	})
+}
+
+func (c *Change) editPIN(arn string, pin *PIN, edit func(*PIN) error) *Change {
+	sealed := bytes.Clone(pin.Sealed)
+	return c.note(func(p *plan) error {
+		var wrong error
+		err := p.editPrincipal(arn, func(pr *Principal) {
+			if pr.PIN == nil || !bytes.Equal(pr.PIN.Sealed, sealed) {
+				wrong = fmt.Errorf("%w: the PIN of %q is another one now", ErrConflict, arn)
+				return
+			}
+			now := *pr.PIN
+			if wrong = edit(&now); wrong == nil {
+				pr.PIN = &now
+			}
+		})
+		return errors.Join(err, wrong)
 	})
 }

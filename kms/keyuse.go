@@ -48,6 +48,8 @@ func (s *Service) VerifyWith(ctx context.Context, actor *Actor, use *KeyUse) (bo
 }
 
 // EncryptWith encrypts: AsymmetricEncrypt with a public key, or with a symmetric key the bare mode, which is no blob of the API.
+// By AES-GCM without an IV it draws one, which comes before the ciphertext; that alone of the bare modes needs kms:Encrypt only, as an IV
+// that the caller chooses turns encryption into decryption.
 func (s *Service) EncryptWith(ctx context.Context, actor *Actor, use *KeyUse) ([]byte, error) {
 	return nil, Errorf(UnsupportedOperation, "not yet")
 }

@@ -52,6 +52,7 @@ type Service struct {
 	ledger    *ledger
 	checks    associationChecks
 	tokens    *tokenKeys
+	pins      *pinHasher
 
 	stop context.CancelFunc // ends what runs in the background
 	done sync.WaitGroup     // the schedule, and what saves the ledger
@@ -81,7 +82,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		tokens: tokens, store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
+		tokens: tokens, pins: newPINHasher(), store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
 		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(), clock: clock, schedule: newSchedule(&c),
 	}
 	begin := time.Now()

@@ -60,21 +60,9 @@ type Token struct {
 	Type     string // SoftwareInstance or HardwareInstance
 	Name     string // for people
 	PIN      bool   // the principal has a PIN, which C_Login must give before private objects are used
+	// PINFailures is how often it was wrong since it was right; with MaxPINFailures it is locked.
+	PINFailures int
 }
-
-// CheckPIN holds a PIN against that of the actor's principal, in constant time, and counts failures durably before it answers: after
-// MaxPINFailures in a row it is locked until it is set again. Denied if it is wrong, Throttled if it is locked. Without a PIN set
-// every PIN is right.
-func (s *Service) CheckPIN(ctx context.Context, actor *Actor, pin []byte) error {
-	return Errorf(UnsupportedOperation, "not yet")
-}
-
-// Limits of PINs.
-const (
-	MinPIN         = 8 // octets
-	MaxPIN         = 256
-	MaxPINFailures = 10
-)
 
 // Tokens lists the instances that the actor's account may see, but external ones, in order of configuration.
 func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
@@ -85,10 +73,14 @@ func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
 	if err != nil {
 		return nil, storeError(err)
 	}
+	failures := 0
+	if who.PIN != nil {
+		failures = who.PIN.Failures
+	}
 	var tokens []Token
 	for _, in := range s.instances.Load().all {
 		if in.Type != ExternalInstance && in.sees(actor.Account) {
-			tokens = append(tokens, Token{Instance: in.ID, Type: in.Type, Name: in.Name, PIN: who.PIN != nil})
+			tokens = append(tokens, Token{Instance: in.ID, Type: in.Type, Name: in.Name, PIN: who.PIN != nil, PINFailures: failures})
 		}
 	}
 	return tokens, nil

@@ -42,13 +42,12 @@ type tokenPlace struct {
 }
 
 // tokenView is a version as an object, and the records that it was made of. The store hands the same records out as long as they are the
-// newest and it keeps them.
+// newest and it keeps them. What is shown of the version's own record never changes.
 type tokenView struct {
-	key     *keystore.Key
-	version *keystore.Version
-	alias   *keystore.Alias
-	names   *keystore.TokenNames // nil: no client has set any
-	shown   *TokenKey
+	key   *keystore.Key
+	alias *keystore.Alias
+	names *keystore.TokenNames // nil: no client has set any
+	shown *TokenKey
 }
 
 func newTokenKeys(store *keystore.DB) (*tokenKeys, error) {
@@ -77,7 +76,7 @@ func notThere(place KeyPlace) *Error {
 // sees says whether versions of a key are objects of an instance's token for the caller. A key whose policy can't be read is none, so
 // that the others can be used.
 func (c *call) sees(k *keystore.Key, instance string) (bool, error) {
-	if k.Instance != instance || k.Account != c.actor.Account || k.ExternalID != "" || specs[kmswire.KeySpec(k.Spec)] == nil {
+	if k.Instance != instance || k.Account != c.actor.Account || k.ExternalID != "" {
 		return false, nil
 	}
 	if state := c.state(k); state != kmswire.Enabled && state != kmswire.Disabled {
@@ -93,10 +92,9 @@ func (c *call) sees(k *keystore.Key, instance string) (bool, error) {
 	return ok, err
 }
 
-// placed gives what is at a place of the caller's account.
+// placed gives what is at a place of the caller's account: versions have the ordinals from 1 to Key.Versions.
 func (c *call) placed(place KeyPlace) (*tokenPlace, error) {
-	in := accountPlace{c.actor.Account, place}
-	if at, ok := c.tokens.places.Get(in); ok {
+	if at, ok := c.tokens.places.Get(accountPlace{c.actor.Account, place}); ok {
 		return at, nil
 	}
 	if place.Sequence < 1 || place.Sequence > maxSequence || place.Ordinal < 1 || place.Ordinal > maxOrdinal {
@@ -157,24 +155,24 @@ func (c *call) tokenKey(instance string, place KeyPlace) (*TokenKey, error) {
 
 // show makes an object of a version that the caller sees, or gives the one that is made already.
 func (c *call) show(k *keystore.Key, at *tokenPlace, place KeyPlace) (*TokenKey, error) {
-	v, err := c.store.Version(c.ctx, k.ID, at.versionID)
-	if errors.Is(err, keystore.ErrNotFound) {
-		return nil, notThere(place)
-	} else if err != nil {
-		return nil, storeError(err)
-	}
 	alias, err := c.store.OldestAlias(c.ctx, k)
 	if err != nil {
 		return nil, storeError(err)
 	}
-	names, err := c.store.TokenNames(c.ctx, k.Account, k.Instance, v.ID)
+	names, err := c.store.TokenNames(c.ctx, k.Account, k.Instance, at.versionID)
 	if err != nil {
 		return nil, storeError(err)
 	}
-	if last := at.last.Load(); last != nil && last.key == k && last.version == v && last.alias == alias && last.names == names {
+	if last := at.last.Load(); last != nil && last.key == k && last.alias == alias && last.names == names {
 		return last.shown, nil
 	}
-	view := &tokenView{k, v, alias, names, c.newTokenKey(k, v, alias, names, place)}
+	v, err := c.store.Version(c.ctx, k.ID, at.versionID)
+	if errors.Is(err, keystore.ErrNotFound) || err == nil && specs[kmswire.KeySpec(k.Spec)] == nil {
+		return nil, notThere(place)
+	} else if err != nil {
+		return nil, storeError(err)
+	}
+	view := &tokenView{k, alias, names, c.newTokenKey(k, v, alias, names, place)}
 	at.last.Store(view)
 	return view.shown, nil
 }
@@ -272,31 +270,21 @@ func (c *call) showVersions(keys []*TokenKey, instance string, row keystore.KeyR
 	if ok, err := c.sees(k, instance); err != nil || !ok {
 		return keys, err
 	}
-	for {
-		versions, err := c.store.VersionRows(c.ctx, k.ID, from, versionPage)
-		if errors.Is(err, keystore.ErrDamaged) {
-			return keys, nil
+	for n := from + 1; n <= uint64(min(k.Versions, maxOrdinal)) && row.Sequence <= maxSequence; n++ {
+		place := KeyPlace{row.Sequence, uint32(n)}
+		at, err := c.placed(place)
+		var t *TokenKey
+		if err == nil {
+			t, err = c.show(k, at, place)
+		}
+		if errors.Is(err, KeyNotFound) || errors.Is(err, KeyUnavailable) {
+			continue
 		} else if err != nil {
-			return nil, storeError(err)
+			return nil, err
 		}
-		for _, v := range versions {
-			from = v.Ordinal
-			if row.Sequence > maxSequence || v.Ordinal > maxOrdinal {
-				continue
-			}
-			place := KeyPlace{row.Sequence, uint32(v.Ordinal)}
-			t, err := c.show(k, c.place(place, k.ID, v.ID), place)
-			if errors.Is(err, KeyNotFound) || errors.Is(err, KeyUnavailable) {
-				continue
-			} else if err != nil {
-				return nil, err
-			}
-			keys = append(keys, t)
-		}
-		if len(versions) < versionPage {
-			return keys, nil
-		}
+		keys = append(keys, t)
 	}
+	return keys, nil
 }
 
 // TokenKeysNamed finds versions by CKA_ID, CKA_LABEL or both (nil: any), in any class. It reads indexes, and costs the same however

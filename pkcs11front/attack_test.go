@@ -23,10 +23,7 @@ func TestAttackP7(t *testing.T) {
 	}
 	f := keyFacts{keyType: ck.CKK_RSA, bits: 1024, token: true, usage: mayDecrypt}
 	prv := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: small, f: f})
-	good, err := rsa.EncryptPKCS1v15(rand.Reader, &small.PublicKey, message(48))
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := pkcs1Encrypted(&small.PublicKey, message(48))
 	pkcs1 := mech{m: ck.CKM_RSA_PKCS}
 	const k = 128
 	c, e := new(big.Int).SetBytes(good), big.NewInt(int64(small.E))
@@ -133,9 +130,9 @@ func TestAttackP12(t *testing.T) {
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_Decrypt", octets(ct), room(16))
 	b.ok("C_DecryptInit", pad, k)
 	gone := b.keys[k]
-	delete(b.keys, k)
+	b.app.removeObject(b.session.instance, k)
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_Decrypt", octets(ct), room(16))
-	b.keys[k] = gone
+	b.show(gone)
 
 	// A state can be neither taken away nor brought along.
 	start()

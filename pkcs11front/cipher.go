@@ -24,6 +24,7 @@ func (q *request) cipherInit(kind operationKind) ck.RV {
 		return q.initializedBut(kind, rv)
 	}
 	if rv = op.forCipher(k, param); rv != ck.CKR_OK {
+		op.wipe()
 		return rv
 	}
 	if rv = q.start(op, k); rv != ck.CKR_OK {
@@ -62,6 +63,7 @@ func (op *operation) forCipher(k key, param any) ck.RV {
 		if op.kind == decrypting {
 			op.limit += use.TagBits / 8
 		}
+		return op.hold(len(use.AAD))
 	}
 	return ck.CKR_OK
 }
@@ -198,8 +200,8 @@ func (q *request) cipherWith(kind operationKind, call callName, alongside *opera
 		return q.done(op, rv)
 	}
 	if !q.out.Result(room, result) {
-		if len(result) > 0 {
-			op.kept, op.keptFor = result, keyFor(kind, call, in)
+		if rv := op.keep(result, keyFor(kind, call, in)); rv != ck.CKR_OK {
+			return q.done(op, rv)
 		}
 		return ck.CKR_OK
 	}
@@ -207,7 +209,6 @@ func (q *request) cipherWith(kind operationKind, call callName, alongside *opera
 		clear(result)
 	}
 	if !last {
-		op.kept = nil
 		return ck.CKR_OK
 	}
 	if len(result) == 0 && (room.Null || room.Size == 0) {

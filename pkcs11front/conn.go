@@ -6,14 +6,17 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
-// times are how long a connection waits. One that is idle is never closed: the next call of a program with p11-kit's client would be its
+// times are how long things wait. A connection that is idle is never closed: the next call of a program with p11-kit's client would be its
 // last, by SIGPIPE.
 type times struct {
 	start   time.Duration // until the offer and the first frame have come
@@ -22,10 +25,11 @@ type times struct {
 	refusal time.Duration // for all of a connection that is one too many
 	call    time.Duration // for a call; twice that at most, see conn.context
 	linger  time.Duration // for a client with a cookie to come back
+	pinless time.Duration // until a principal without a PIN is looked at again: so long applications go on when one is set
 }
 
 var standardTimes = times{start: 10 * time.Second, frame: 10 * time.Second, write: 30 * time.Second, refusal: 2 * time.Second,
-	call: time.Minute, linger: 30 * time.Second}
+	call: time.Minute, linger: 30 * time.Second, pinless: time.Second}
 
 // Limits of a connection.
 const (
@@ -109,10 +113,7 @@ func (c *conn) run(who func(net.Conn) (Peer, error)) {
 // end closes the connection, when calls that are being answered have ended. Unless the door is closing they are cancelled: nobody waits for
 // them any more.
 func (c *conn) end() {
-	c.front.mu.Lock()
-	draining := c.front.draining
-	c.front.mu.Unlock()
-	if !draining {
+	if !c.front.isDraining() {
 		c.cancel()
 	}
 	c.running.Wait()
@@ -276,7 +277,12 @@ func (c *conn) handle(f frame) error {
 	q := &c.inline
 	c.begin(q, f)
 	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) {
+		stop := func() {}
+		if longCalls[q.number] {
+			stop = c.watch()
+		}
 		c.out = q.answer(c.out)
+		stop()
 		clear(f.body) // it may have been a PIN, a key, a plaintext
 		return nil
 	}
@@ -286,6 +292,44 @@ func (c *conn) handle(f frame) error {
 	c.queue(f)
 	clear(f.body)
 	return nil
+}
+
+// longCalls make keys, which can take many seconds in an HSM.
+var longCalls = [numCalls]bool{20: true, 58: true, 59: true, 61: true} // C_CreateObject, C_GenerateKey, C_GenerateKeyPair, C_UnwrapKey
+
+// watch cancels the connection's calls when the client goes away. It is for when the connection's goroutine is in a call and can't see that itself;
+// stop ends it.
+func (c *conn) watch() (stop func()) {
+	raw, err := rawConn(c.net)
+	if err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		gone := false
+		_ = raw.Read(func(fd uintptr) bool { // an error is that of stop
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			gone = n == 0 && err == nil
+			return !errors.Is(err, unix.EAGAIN)
+		})
+		if gone && !c.front.isDraining() { // which looks the same from here
+			c.cancel()
+		}
+	}()
+	return func() {
+		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // if it fails the connection is closed, and so is the watch
+		<-done
+		_ = c.net.SetReadDeadline(time.Time{})
+	}
+}
+
+func rawConn(nc net.Conn) (syscall.RawConn, error) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return sc.SyscallConn()
 }
 
 // quickCalls wait for nothing: no HSM, no disk. Answered at once they keep the other threads of a client waiting for less than a lane costs,

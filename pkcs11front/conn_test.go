@@ -32,10 +32,13 @@ func handleWith(t *testing.T, call p11rpc.CallID, h handler) {
 // closes waits until the door closes a connection, whatever it sends before.
 func closes(t *testing.T, c net.Conn, what string) {
 	t.Helper()
-	if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+	if _, err := io.Copy(io.Discard, c); err != nil && !isReset(err) {
 		t.Errorf("%s: %v", what, err)
 	}
 }
+
+// isReset says whether the door closed a connection on which there was something to read still.
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
 // TestSilentClients says that who is silent in the middle of something loses the connection, and who is idle keeps it.
 func TestSilentClients(t *testing.T) {
@@ -396,15 +399,20 @@ func TestShutdown(t *testing.T) {
 	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
 		e := newEnv(t)
 		release, started := make(chan struct{}), make(chan struct{}, 10)
-		handleWith(t, 43, func(q *request) ck.RV {
+		handleWith(t, 58, func(q *request) ck.RV {
 			started <- struct{}{}
-			<-release
-			return ck.CKR_FUNCTION_FAILED
+			select {
+			case <-release:
+				return ck.CKR_FUNCTION_FAILED
+			case <-q.ctx.Done():
+				t.Error("a call was cancelled")
+				return ck.CKR_FUNCTION_CANCELED
+			}
 		})
 		c := e.client(t, d)
 		s := c.session(softwareID)
 		idle := e.client(t, d)
-		sign := c.request(43, args{}.u(s).octets(nil).room(0))
+		sign := c.request(58, args{}.u(s).octets(nil).room(0))
 		c.send(sign, sign, sign)
 		<-started
 		ended := make(chan error)
@@ -460,21 +468,50 @@ func TestShutdownInTime(t *testing.T) {
 	})
 }
 
-// TestClientGone says that the calls of a client of p11-kit end when it does.
+// TestClientGone says that the calls of a client of p11-kit, and those of keyward's module that take long, end when the client does.
 func TestClientGone(t *testing.T) {
 	e := newEnv(t)
 	started, ended := make(chan struct{}), make(chan struct{})
-	handleWith(t, 43, func(q *request) ck.RV {
-		close(started)
+	wait := func(q *request) ck.RV {
+		started <- struct{}{}
 		<-q.ctx.Done()
-		close(ended)
+		ended <- struct{}{}
+		return ck.CKR_FUNCTION_FAILED
+	}
+	handleWith(t, 43, wait)
+	handleWith(t, 58, wait)
+	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
+		for _, call := range []p11rpc.CallID{43, 58} {
+			if d == p11rpc.Keyward && call == 43 {
+				continue
+			}
+			c := e.client(t, d)
+			c.send(c.request(call, args{}.u(c.session(softwareID)).octets(nil).room(0)))
+			<-started
+			c.net.Close()
+			<-ended
+		}
+	})
+}
+
+// TestLongCalls says that a connection goes on after a call that was watched, and that what comes meanwhile is answered afterwards.
+func TestLongCalls(t *testing.T) {
+	e := newEnv(t)
+	handleWith(t, 58, func(q *request) ck.RV {
+		time.Sleep(5 * time.Millisecond) // it takes its time
 		return ck.CKR_FUNCTION_FAILED
 	})
-	c := e.client(t, p11rpc.Offer0)
-	c.send(c.request(43, args{}.u(c.session(softwareID)).octets(nil).room(0)))
-	<-started
-	c.net.Close()
-	<-ended
+	c := e.client(t, p11rpc.Keyward)
+	s := c.session(softwareID)
+	generate := args{}.u(s).octets(nil).room(0)
+	for range 3 {
+		c.want(ck.CKR_FUNCTION_FAILED, 58, generate)
+		c.ok(3, nil)
+		c.send(c.request(58, generate), c.request(3, nil))
+		if first, second := c.read(), c.read(); first.rv != ck.CKR_FUNCTION_FAILED || second.rv != ck.CKR_OK {
+			t.Errorf("%v %v", first.rv, second.rv)
+		}
+	}
 }
 
 // TestTimeLimit says that a call has its time and no more.
@@ -535,5 +572,69 @@ func TestHotPath(t *testing.T) {
 		}
 	}); n > 0 {
 		t.Errorf("a call makes %v allocations", n)
+	}
+}
+
+// TestChurn has many clients open, use, close, log in and end at once, all over the same few applications. The race detector looks on, and nothing is
+// left.
+func TestChurn(t *testing.T) {
+	e := newEnv(t)
+	handleWith(t, 43, func(q *request) ck.RV {
+		runtime.Gosched()
+		return ck.CKR_FUNCTION_FAILED
+	})
+	var all sync.WaitGroup
+	for i := range 12 {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 7))
+			d := []p11rpc.Dialect{p11rpc.Offer0, p11rpc.Offer2, p11rpc.Keyward, p11rpc.Keyward}[i%4]
+			c := e.dial(t, d)
+			var sessions []uint64
+			for range 400 {
+				one := uint64(r.Uint32())
+				if len(sessions) > 0 {
+					one = sessions[r.IntN(len(sessions))]
+				}
+				switch r.IntN(12) {
+				case 0:
+					c.call(1, hello(testCookie))
+				case 1:
+					c.call(2, nil)
+				case 2, 3, 4:
+					if got := c.call(10, args{}.u(slotIDOf(softwareID)).u(serial)); got.rv == ck.CKR_OK {
+						sessions = append(sessions, got.Ulong())
+					}
+				case 5:
+					c.call(11, args{}.u(one))
+				case 6:
+					c.call(12, args{}.u(slotIDOf(softwareID)))
+				case 7:
+					c.call(18, loginArgs(one, ck.CKU_USER, ""))
+				case 8:
+					c.call(19, args{}.u(one))
+				default: // several at once
+					frames := [][]byte{}
+					for range 5 {
+						frames = append(frames, c.request(43, args{}.u(one).octets(nil).room(0)), c.request(13, args{}.u(one)))
+					}
+					c.send(bytes.Join(frames, nil))
+					for range frames {
+						c.read()
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	s := e.front.Stats()
+	total := uint64(0)
+	for _, call := range s.Calls {
+		if call.Name == unknownCall || call.N == 0 {
+			t.Errorf("%+v", call)
+		}
+		total += call.N
+	}
+	if total < 12*400 {
+		t.Errorf("%d calls were counted", total)
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // minDerived is how short a derived key may be, in octets: with shorter ones, a secret could be found part by part (P6).
-const minDerived = 16
+const minDerived = sessionkey.MinDerived
 
 // derivations are the key derivation functions of ECDH (2.40 §2.3.8; the function of ANSI X9.63).
 var derivations = map[uint64]crypto.Hash{

@@ -5,5 +5,11 @@
 // several that are joined by a cookie. Sessions, logins and session objects belong to the application and end with it; the calls of one
 // session are done one after the other, those of different sessions at the same time.
 //
+// Locks, in the order in which they are taken: session.mu (held while a call of the session is answered), application.mu, Front.mu; the last two
+// for moments, and never two of one kind. conn.mu and conn.writing stand alone.
+//
+// Goroutines: one for each connection, which reads and mostly answers too; one for each session of a p11-kit client that has calls which may
+// take long (a lane); and those of timers that end applications. Front.Shutdown returns when all have ended.
+//
 // Nothing here decides who may do what: every use of a key is a call of kms.Service with the actor behind the connection.
 package pkcs11front

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/kms"
@@ -46,13 +47,14 @@ type Front struct {
 	major, minor byte     // of keyward
 	mechanisms   []uint64 // C_GetMechanismList
 	counters     counters
+	publics      *lru.Cache[string, *publicParts] // of keys of the KMS, by version
 
 	ctx      context.Context // of all calls
 	cancel   context.CancelFunc
 	work     sync.WaitGroup // connections, and ends of applications
 	refusing atomic.Int32   // connections over a limit that are being told so
 
-	mu        sync.Mutex // guards what follows, and some of application; held for moments, and no other lock is taken under it
+	mu        sync.Mutex // guards what follows, and some of application and conn
 	draining  bool       // Shutdown has begun
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
@@ -78,7 +80,7 @@ func New(c Config) *Front {
 	if c.times == (times{}) {
 		c.times = standardTimes
 	}
-	f := &Front{cfg: c, mechanisms: mechanismList(c.RawRSA), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
+	f := &Front{cfg: c, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	// A version that is no release has no numbers, and is 0.0.
@@ -313,6 +315,12 @@ func (f *Front) giveSessions(uid uint32, n int) {
 	u.sessions -= n
 	f.sessions -= n
 	f.forget(uid, u)
+}
+
+func (f *Front) isDraining() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.draining
 }
 
 // Shutdown ends the door: nothing new is accepted, requests that have come are answered, then all is closed. When ctx ends first, calls are

@@ -1,7 +1,6 @@
 package pkcs11front
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -17,6 +16,7 @@ import (
 	"math/big"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/mechanism"
@@ -35,29 +35,21 @@ type bench struct {
 	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
-	made    []*goKey
 	uses    int // of keys
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, front: &Front{}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
+	b := &bench{t: t, front: &Front{publics: newPublicCache()}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
 	b.app = newApplication(b.front, Peer{}, "", "")
+	b.app.pinless = time.Now().Add(time.Hour)
 	b.open()
-	placeholderNew = func(_ *request, material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
-		return b.newKey(material, template)
-	}
-	placeholderKey = func(q *request, h handle) (key, ck.RV) {
-		if k := b.keys[h]; k != nil {
-			return k.look(), ck.CKR_OK
-		}
-		return nil, ck.CKR_KEY_HANDLE_INVALID
-	}
 	return b
 }
 
 // open opens another session, which the calls are of from then on.
 func (b *bench) open() {
-	b.session = &session{app: b.app, instance: "kst-software", rw: true}
+	b.session = &session{app: b.app, id: uint64(len(b.all) + 1), instance: "kst-software", rw: true}
+	b.app.sessions[b.session.id] = b.session
 	b.all = append(b.all, b.session)
 }
 
@@ -181,8 +173,12 @@ func (b *bench) invariants() {
 			if op == nil {
 				continue
 			}
-			held += int64(cap(op.data))
-			if op.kind != operationKind(kind) || op.row == nil || len(op.data) > op.limit && op.kind != digesting {
+			held += int64(op.held)
+			holds := cap(op.data) + len(op.kept)
+			if op.use != nil && kind < int(messageEncrypting) {
+				holds += len(op.use.AAD)
+			}
+			if op.kind != operationKind(kind) || op.row == nil || op.held != holds || len(op.data) > op.limit && op.kind != digesting {
 				b.t.Fatalf("operation %d is %+v", kind, op)
 			}
 		}
@@ -260,19 +256,19 @@ func gcmParam(iv, aad []byte, tagBits uint64) []byte {
 
 // goKey is a key made of Go's cryptography: the other opinion on what keys of the KMS and session keys do.
 type goKey struct {
-	h       handle
-	cls     ck.Class
-	f       keyFacts
-	octets  []byte // of a secret
-	rsa     *rsa.PrivateKey
-	ec      *ecdsa.PrivateKey
-	refuse  ck.RV // by may
-	values  map[ck.Attribute]uint64
-	open    bool // CKA_VALUE is given out
-	secret  *sessionkey.Secret
-	private *sessionkey.Private
-	canned  []byte // what sign gives, for benchmarks
-	b       *bench
+	h      handle
+	cls    ck.Class
+	f      keyFacts
+	octets []byte // of a secret
+	rsa    *rsa.PrivateKey
+	ec     *ecdsa.PrivateKey
+	refuse ck.RV // by may
+	values map[ck.Attribute]uint64
+	open   bool // CKA_VALUE is given out
+	secret *sessionkey.Secret
+	priv   *sessionkey.Private
+	canned []byte // what sign gives, for benchmarks
+	b      *bench
 }
 
 // localGoKey is a goKey as a session key.
@@ -324,7 +320,7 @@ func (k localGoKey) privateKey() *sessionkey.Private {
 	if k.cls != ck.CKO_PRIVATE_KEY {
 		return nil
 	}
-	if k.private == nil {
+	if k.priv == nil {
 		var private any = k.rsa
 		if k.ec != nil {
 			private = k.ec
@@ -333,11 +329,11 @@ func (k localGoKey) privateKey() *sessionkey.Private {
 		if err != nil {
 			k.b.t.Fatal(err)
 		}
-		if k.private, err = sessionkey.ParsePrivate(der); err != nil {
+		if k.priv, err = sessionkey.ParsePrivate(der); err != nil {
 			k.b.t.Fatal(err)
 		}
 	}
-	return k.private
+	return k.priv
 }
 
 func (k *goKey) may(_ context.Context, _ kms.Verb, _ *mechanism.Mechanism) ck.RV { return k.refuse }
@@ -410,8 +406,7 @@ func (k *goKey) encrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ 
 	k.b.uses++
 	switch m.Kind {
 	case mechanism.RSAPKCS1:
-		out, err := rsa.EncryptPKCS1v15(rand.Reader, &k.rsa.PublicKey, in)
-		return out, rvIf(err, ck.CKR_DATA_LEN_RANGE)
+		return pkcs1Encrypted(&k.rsa.PublicKey, in), ck.CKR_OK
 	case mechanism.RSARaw:
 		return k.raw(in, big.NewInt(int64(k.rsa.E)))
 	case mechanism.RSAOAEP:
@@ -437,6 +432,16 @@ func (k *goKey) decrypt(_ context.Context, m *mechanism.Mechanism, in []byte, _ 
 		return out, rvIf(err, ck.CKR_ENCRYPTED_DATA_INVALID)
 	}
 	return k.aes(m, in, false)
+}
+
+// pkcs1Encrypted encrypts by PKCS #1 v1.5.
+func pkcs1Encrypted(k *rsa.PublicKey, in []byte) []byte {
+	//lint:ignore SA1019 it is what is tested
+	out, err := rsa.EncryptPKCS1v15(rand.Reader, k, in)
+	if err != nil {
+		panic(err)
+	}
+	return out
 }
 
 func rvIf(err error, rv ck.RV) ck.RV {
@@ -494,11 +499,63 @@ func (k *goKey) aes(m *mechanism.Mechanism, in []byte, encrypt bool) ([]byte, ck
 	return out, ck.CKR_OK
 }
 
-// add makes a key known to the session's calls.
+// add makes a key known to the session's calls, as a session object; what it says that it is, is another matter.
 func (b *bench) add(k *goKey) handle {
 	k.h, k.b = handle(len(b.keys)+1), b
 	b.keys[k.h] = k
+	b.show(k)
 	return k.h
+}
+
+func (b *bench) show(k *goKey) {
+	o := sessionObject(k)
+	if !k.f.token {
+		o = localGoKey{k}
+	}
+	b.app.objects[k.h] = &heldObject{o, b.session}
+}
+
+// What a session object has besides.
+func (k *goKey) private() bool                { return false }
+func (k *goKey) destroy()                     {}
+func (k *goKey) weight() int                  { return 0 }
+func (k *goKey) age() uint64                  { return uint64(k.h) }
+func (k *goKey) changed(values) sessionObject { return k }
+func (k *goKey) attributes() values           { return nil }
+
+// adopt makes a goKey of a session key that a call has made.
+func (b *bench) adopt(h handle) {
+	held := b.app.objects[h]
+	if held == nil || b.keys[h] != nil {
+		return
+	}
+	made, ok := held.sessionObject.(*sessionKey)
+	if !ok {
+		return
+	}
+	k := &goKey{h: h, cls: made.class(), f: made.f, open: made.readable(), values: map[ck.Attribute]uint64{}, b: b}
+	for _, a := range made.v {
+		k.values[a.Type] = a.Number
+	}
+	b.keys[h] = k
+	if made.secret != nil {
+		k.octets, _ = made.secret.Marshal()
+		return
+	}
+	der, err := made.priv.Marshal()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return // Go does not know the curve
+	}
+	switch p := private.(type) {
+	case *rsa.PrivateKey:
+		k.rsa = p
+	case *ecdsa.PrivateKey:
+		k.ec = p
+	}
 }
 
 // secret adds a secret session key.
@@ -541,65 +598,28 @@ func hashOf(h crypto.Hash, in []byte) []byte {
 	return d.Sum(nil)
 }
 
-// newKey is a session key by its template.
-func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
-	k := &goKey{values: map[ck.Attribute]uint64{}}
-	for _, a := range template {
-		k.values[a.Type] = a.Number
-		for _, u := range usageAttributes {
-			if a.Type == u.a && a.Number != 0 {
-				k.f.usage |= u.may
-			}
-		}
-	}
-	k.cls, k.f.keyType = ck.Class(k.values[ck.CKA_CLASS]), ck.KeyType(k.values[ck.CKA_KEY_TYPE])
-	k.f.extractable = k.values[ck.CKA_EXTRACTABLE] != 0
-	k.open = k.f.extractable && k.values[ck.CKA_SENSITIVE] == 0
-	if k.cls == ck.CKO_SECRET_KEY {
-		k.octets, k.f.bits = bytes.Clone(material), 8*len(material)
-		return b.add(k), ck.CKR_OK
-	}
-	private, err := x509.ParsePKCS8PrivateKey(bytes.TrimRight(material, "\x00"))
-	if err != nil {
-		return 0, ck.CKR_WRAPPED_KEY_INVALID
-	}
-	switch p := private.(type) {
-	case *rsa.PrivateKey:
-		k.rsa, k.f.bits = p, p.N.BitLen()
-	case *ecdsa.PrivateKey:
-		k.ec, k.f.bits, k.f.curve = p, p.Curve.Params().BitSize, p.Curve.Params().Name
-	}
-	return b.add(k), ck.CKR_OK
-}
-
-var usageAttributes = []struct {
-	a   ck.Attribute
-	may usage
-}{{ck.CKA_ENCRYPT, mayEncrypt}, {ck.CKA_DECRYPT, mayDecrypt}, {ck.CKA_SIGN, maySign}, {ck.CKA_VERIFY, mayVerify},
-	{ck.CKA_WRAP, mayWrap}, {ck.CKA_UNWRAP, mayUnwrap}, {ck.CKA_DERIVE, mayDerive}}
-
 // Attributes of templates.
-func yes(types ...ck.Attribute) (t attrs) {
+func withTrue(types ...ck.Attribute) (t attrs) {
 	for _, a := range types {
 		t = append(t, p11rpc.Attribute{Type: a, Value: p11rpc.Value{Kind: p11rpc.Bool, Number: 1}})
 	}
 	return t
 }
 
-func no(types ...ck.Attribute) (t attrs) {
-	t = yes(types...)
+func withFalse(types ...ck.Attribute) (t attrs) {
+	t = withTrue(types...)
 	for i := range t {
 		t[i].Number = 0
 	}
 	return t
 }
 
-func number(a ck.Attribute, n uint64) attrs {
+func withNumber(a ck.Attribute, n uint64) attrs {
 	return attrs{{Type: a, Value: p11rpc.Value{Kind: p11rpc.Ulong, Number: n}}}
 }
 
 func keyTemplate(c ck.Class, t ck.KeyType, more ...attrs) attrs {
-	all := append(number(ck.CKA_CLASS, uint64(c)), number(ck.CKA_KEY_TYPE, uint64(t))...)
+	all := append(withNumber(ck.CKA_CLASS, uint64(c)), withNumber(ck.CKA_KEY_TYPE, uint64(t))...)
 	for _, m := range more {
 		all = append(all, m...)
 	}
@@ -613,5 +633,7 @@ func (b *bench) doHandle(name string, args ...any) handle {
 	if a.rv != ck.CKR_OK || len(a.b) != 8 {
 		b.t.Fatalf("%s: %v %x", name, a.rv, a.b)
 	}
-	return handle(binary.BigEndian.Uint64(a.b))
+	h := handle(binary.BigEndian.Uint64(a.b))
+	b.adopt(h)
+	return h
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // family is what a mechanism does, and with it the code that does it.
@@ -208,12 +209,12 @@ func mechanismInfo(m ck.Mechanism, hardware, rawRSA bool) (least, most uint64, f
 // Sizes of keys that the door takes: bits for RSA and EC, octets for generic secrets. Short RSA keys are attack P6; a short secret is only good for HMAC,
 // wraps nothing, and comes from the client.
 const (
-	minRSA    = 2048
-	maxRSA    = 4096
+	minRSA    = sessionkey.MinRSA
+	maxRSA    = sessionkey.MaxRSA
 	minEC     = 256
 	maxEC     = 521
 	minSecret = 1
-	maxSecret = 512
+	maxSecret = sessionkey.MaxSecret
 )
 
 type usageFlag struct {

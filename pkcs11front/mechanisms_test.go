@@ -9,6 +9,8 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -328,4 +330,88 @@ func goSealed(row *mechanismRow, block cipher.Block, param, in []byte) []byte {
 		return gcm.Seal(nil, bytes.Repeat([]byte{9}, gcmIV), in, []byte("aad"))
 	}
 	return out
+}
+
+// TestMechanismInfo: the truth for each kind of token.
+func TestMechanismInfo(t *testing.T) {
+	list := mechanismList(false)
+	if len(list) != len(mechanismTable)-1 || len(mechanismList(true)) != len(mechanismTable) || slices.Contains(list, uint64(ck.CKM_RSA_X_509)) {
+		t.Errorf("%d mechanisms of %d", len(list), len(mechanismTable))
+	}
+	for _, c := range []struct {
+		m           ck.Mechanism
+		hardware    bool
+		least, most uint64
+		has, hasNot ck.Flags
+	}{
+		{ck.CKM_RSA_PKCS, false, 2048, 4096, ck.CKF_SIGN | ck.CKF_DECRYPT | ck.CKF_UNWRAP, ck.CKF_HW | ck.CKF_WRAP | ck.CKF_SIGN_RECOVER},
+		{ck.CKM_RSA_PKCS, true, 2048, 4096, ck.CKF_HW, ck.CKF_DERIVE},
+		{ck.CKM_ECDSA_SHA256, true, 256, 521, ck.CKF_HW | ck.CKF_EC_F_P | ck.CKF_EC_OID | ck.CKF_EC_UNCOMPRESS | ck.CKF_SIGN | ck.CKF_VERIFY, ck.CKF_EC_COMPRESS},
+		{ck.CKM_ECDH1_DERIVE, true, 256, 521, ck.CKF_DERIVE, ck.CKF_HW | ck.CKF_SIGN},
+		{ck.CKM_AES_GCM, true, 16, 32, ck.CKF_HW | ck.CKF_ENCRYPT | ck.CKF_MESSAGE_DECRYPT, ck.CKF_WRAP},
+		{ck.CKM_AES_CMAC, true, 16, 32, ck.CKF_SIGN, ck.CKF_HW},
+		{ck.CKM_AES_KEY_WRAP, false, 16, 32, ck.CKF_WRAP | ck.CKF_UNWRAP, ck.CKF_ENCRYPT},
+		{ck.CKM_SHA256_HMAC, true, 1, 512, ck.CKF_SIGN, ck.CKF_HW},
+		{ck.CKM_GENERIC_SECRET_KEY_GEN, false, 8, 4096, ck.CKF_GENERATE, ck.CKF_GENERATE_KEY_PAIR},
+		{ck.CKM_SHA3_512, true, 0, 0, ck.CKF_DIGEST, ck.CKF_HW},
+	} {
+		least, most, flags, rv := mechanismInfo(c.m, c.hardware, false)
+		if rv != ck.CKR_OK || least != c.least || most != c.most || flags&c.has != c.has || flags&c.hasNot != 0 {
+			t.Errorf("%v: %v, %d to %d, flags %#x", c.m, rv, least, most, flags)
+		}
+	}
+	for _, m := range []ck.Mechanism{ck.CKM_RSA_X_509, ck.CKM_MD5, 99999} {
+		if _, _, _, rv := mechanismInfo(m, false, false); rv != ck.CKR_MECHANISM_INVALID {
+			t.Errorf("%v: %v", m, rv)
+		}
+	}
+}
+
+// TestAllowedMechanisms: an Init takes a mechanism for a key if and only if CKA_ALLOWED_MECHANISMS has it.
+func TestAllowedMechanisms(t *testing.T) {
+	b := newBench(t)
+	prv, pub := b.rsaPair(maySign|mayDecrypt, mayVerify|mayEncrypt)
+	ecPrv, ecPub := b.ecPair(elliptic.P256())
+	kms := b.add(&goKey{cls: ck.CKO_SECRET_KEY, octets: message(32), f: keyFacts{keyType: ck.CKK_AES, bits: 256, token: true, usage: mayEncrypt | mayDecrypt}})
+	inits := []string{"C_EncryptInit", "C_DecryptInit", "C_SignInit", "C_VerifyInit"}
+	for _, h := range []handle{prv, pub, ecPrv, ecPub, kms, b.secret(ck.CKK_AES, message(16), mayEncrypt|mayDecrypt), b.secret(ck.CKK_AES, message(16), maySign|mayVerify),
+		b.secret(ck.CKK_GENERIC_SECRET, message(16), maySign|mayVerify), b.secret(ck.CKK_AES, message(16), mayWrap|mayUnwrap)} {
+		allowed := allowedMechanisms(&b.keys[h].f)
+		for i := range mechanismTable {
+			row := &mechanismTable[i]
+			m := mech{m: row.mechanism, param: rowParam(row)}
+			if row.parameter == parameterCTR {
+				m.param = append(m.param, 0)
+			}
+			taken := row.does == familyKeyWrap && b.keys[h].f.usage&mayWrap != 0 || row.mechanism == ck.CKM_AES_GCM && b.keys[h].f.usage&mayEncrypt != 0 && b.keys[h].f.keyType == ck.CKK_AES
+			for _, init := range inits {
+				taken = taken || b.call(init, m, h).rv == ck.CKR_OK
+				b.session.ops.wipe()
+			}
+			if taken != slices.Contains(allowed, row.mechanism) {
+				t.Errorf("%v with %+v: %v", row.mechanism, b.keys[h].f, taken)
+			}
+		}
+		if len(allowed) == 0 {
+			t.Errorf("%+v can do nothing", b.keys[h].f)
+		}
+	}
+}
+
+// TestDocument: docs/pkcs11-mechanisms.md has each mechanism, by its name or as one of a series.
+func TestDocument(t *testing.T) {
+	b, err := os.ReadFile("../docs/pkcs11-mechanisms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := regexp.MustCompile(`^CKM_SHA(1|224|256|384|512|3_\d+)_RSA_PKCS(_PSS)?$|^CKM_ECDSA_SHA(1|224|256|384|512|3_\d+)$|^CKM_SHA.*_HMAC(_GENERAL)?$`)
+	for i := range mechanismTable {
+		name := mechanismTable[i].mechanism.String()
+		if name == "CKM_ECDSA_KEY_PAIR_GEN" {
+			name = "CKM_EC_KEY_PAIR_GEN" // its newer name
+		}
+		if !series.MatchString(name) && !regexp.MustCompile(name+`\b`).Match(b) {
+			t.Errorf("%s is missing", name)
+		}
+	}
 }

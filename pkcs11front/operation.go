@@ -135,6 +135,7 @@ type operation struct {
 	pool  *hashPool // where hash goes back to, if it does
 	limit int       // of data
 	data  []byte    // what is gathered, or waits for a block to be full. Wiped when it grows and at the end
+	held  int       // octets of data, of kept and of what came with the mechanism, as the application counts them
 
 	// Of AES in parts.
 	chain      [blockSize]byte // the IV of the next part, or its counter
@@ -150,20 +151,37 @@ type operation struct {
 
 // wipe forgets what the operation holds.
 func (op *operation) wipe() {
-	op.release()
+	op.forget()
 	clear(op.kept)
 	op.kept = nil
 	if op.pool != nil {
 		op.pool.put(op.hash)
 	}
 	op.hash, op.pool = nil, nil
+	op.release(op.held)
 }
 
-// release wipes what is gathered, and gives the octets back to the application.
-func (op *operation) release() {
-	op.app.gathered.Add(-int64(cap(op.data)))
+// forget wipes what is gathered.
+func (op *operation) forget() {
 	clear(op.data[:cap(op.data)])
+	op.release(cap(op.data))
 	op.data = nil
+}
+
+// hold counts octets that the operation is going to hold, and says whether the application may hold so many.
+func (op *operation) hold(n int) ck.RV {
+	if op.app.gathered.Add(int64(n)) > maxGatheredApplication {
+		op.app.gathered.Add(int64(-n))
+		return ck.CKR_HOST_MEMORY
+	}
+	op.held += n
+	return ck.CKR_OK
+}
+
+// release undoes hold.
+func (op *operation) release(n int) {
+	op.app.gathered.Add(int64(-n))
+	op.held -= n
 }
 
 // gather adds octets to data, within the limits.
@@ -175,16 +193,28 @@ func (op *operation) gather(in []byte) ck.RV {
 	if need > cap(op.data) {
 		// Twice as much, so that many small parts don't copy again and again; not append, which leaves octets behind.
 		grown := max(need, min(2*cap(op.data), op.limit))
-		if op.app.gathered.Add(int64(grown)) > maxGatheredApplication {
-			op.app.gathered.Add(-int64(grown))
-			return ck.CKR_HOST_MEMORY
+		if rv := op.hold(grown); rv != ck.CKR_OK {
+			return rv
 		}
 		b := make([]byte, len(op.data), grown)
 		copy(b, op.data)
-		op.release()
+		op.forget()
 		op.data = b
 	}
 	op.data = append(op.data, in...)
+	return ck.CKR_OK
+}
+
+// keep keeps a result that had too little room, for the call that fetches it.
+func (op *operation) keep(result []byte, call callKey) ck.RV {
+	if op.kept != nil || len(result) == 0 {
+		return ck.CKR_OK // it is kept already
+	}
+	if rv := op.hold(len(result)); rv != ck.CKR_OK {
+		clear(result)
+		return rv
+	}
+	op.kept, op.keptFor = result, call
 	return ck.CKR_OK
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
 // Limits of what comes in a parameter, in octets.
@@ -16,7 +17,7 @@ const (
 	gcmIV        = 12      // of keys in HSMs, and of what is drawn: SP 800-38D §8.2
 	maxAAD       = 1 << 16 // of keys in HSMs too, and of a message
 	minMAC       = 4       // SP 800-107 §5.3.3: not below 32 bits, and PKCS #11 would allow 0
-	maxShared    = 1024    // shared info of a key derivation
+	maxShared    = sessionkey.MaxShared
 )
 
 // hashParameters are the hashes that parameters name, with their mask generation functions.

@@ -1,7 +1,11 @@
 package pkcs11front
 
 import (
+	"bytes"
 	"errors"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
@@ -104,7 +108,7 @@ func (q *request) wrapped(row *mechanismRow, param any, by, k key, octets []byte
 		return rv
 	}
 	kek := secretOf(by)
-	if kek == nil || param != nil {
+	if kek == nil || !row.wrapIV(param) {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	padded := row.mechanism != ck.CKM_AES_KEY_WRAP
@@ -123,6 +127,19 @@ func (q *request) wrapped(row *mechanismRow, param any, by, k key, octets []byte
 		q.out.Result(room, blob)
 	}
 	return keyError(err)
+}
+
+// wrapIV says whether a parameter of AES key wrap is none, or spells out the default (RFC 3394 §2.2.3.1; the constant half of RFC 5649 §3). With another
+// value the blob's check would be the client's choice.
+func (row *mechanismRow) wrapIV(param any) bool {
+	if param == nil {
+		return true
+	}
+	iv, ok := param.(p11rpc.IV)
+	if row.mechanism == ck.CKM_AES_KEY_WRAP {
+		return ok && string(iv) == "\xa6\xa6\xa6\xa6\xa6\xa6\xa6\xa6"
+	}
+	return ok && string(iv) == "\xa6\x59\x59\xa6"
 }
 
 // inRole gives the return values that C_WrapKey and C_UnwrapKey have for the key that wraps.
@@ -171,6 +188,9 @@ func (q *request) unwrapKey() ck.RV {
 	if incoming.class == ck.CKO_SECRET_KEY && incoming.length != 0 && incoming.length != uint64(len(octets)) {
 		return ck.CKR_TEMPLATE_INCONSISTENT // never a part of a key (P6)
 	}
+	if incoming.class == ck.CKO_PRIVATE_KEY {
+		octets = withoutZeros(octets)
+	}
 	h, rv := q.newSessionKey(octets, incoming.narrowed(template))
 	if rv == ck.CKR_OK {
 		q.out.Ulong(uint64(h))
@@ -178,11 +198,21 @@ func (q *request) unwrapKey() ck.RV {
 	return rv
 }
 
+// withoutZeros is a DER element without the zeros behind it, with which some wrap private keys to fill a block. What is not DER stays as it is.
+func withoutZeros(octets []byte) []byte {
+	rest := cryptobyte.String(octets)
+	var element cryptobyte.String
+	if !rest.ReadASN1Element(&element, asn1.SEQUENCE) || len(bytes.TrimLeft(rest, "\x00")) > 0 {
+		return octets
+	}
+	return element
+}
+
 // unwrapped takes the wrapping off. The caller wipes the octets.
 func (q *request) unwrapped(row *mechanismRow, param any, by key, blob []byte, incoming *incomingKey) ([]byte, ck.RV) {
 	if row.does == familyKeyWrap {
 		kek := secretOf(by)
-		if kek == nil || param != nil {
+		if kek == nil || !row.wrapIV(param) {
 			return nil, ck.CKR_MECHANISM_PARAM_INVALID
 		}
 		octets, err := kek.Unwrap(row.mechanism != ck.CKM_AES_KEY_WRAP, blob)
@@ -237,9 +267,11 @@ type incomingKey struct {
 	length  uint64 // CKA_VALUE_LEN; 0: not given
 	// sensitive and extractable are what the key will be.
 	sensitive, extractable bool
+	asks                   usage // mayEncrypt for what a data key does, mayWrap for what it does not
 }
 
-// readIncoming reads a template and refuses what a key that comes in by another may never be. The caller's template only narrows what we give (P2).
+// readIncoming reads a template and refuses what a key that comes in by another may never be. The caller's template only narrows what we give (P2): programs that
+// ask for every usage get a data key, and those that want nothing else than to wrap or derive get none.
 func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 	in := &incomingKey{class: ck.CKO_SECRET_KEY, keyType: ck.KeyType(ck.Unavailable), sensitive: true}
 	for i := range template {
@@ -256,16 +288,24 @@ func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 			in.sensitive = yes
 		case ck.CKA_EXTRACTABLE:
 			in.extractable = yes
-		case ck.CKA_TOKEN, ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE, ck.CKA_TRUSTED:
+		case ck.CKA_TOKEN, ck.CKA_TRUSTED:
 			if yes {
 				return nil, ck.CKR_TEMPLATE_INCONSISTENT
+			}
+		case ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE:
+			if yes {
+				in.asks |= mayWrap
+			}
+		case ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SIGN, ck.CKA_VERIFY:
+			if yes {
+				in.asks |= mayEncrypt
 			}
 		case ck.CKA_VALUE, ck.CKA_LOCAL, ck.CKA_ALWAYS_SENSITIVE, ck.CKA_NEVER_EXTRACTABLE, ck.CKA_KEY_GEN_MECHANISM:
 			return nil, ck.CKR_ATTRIBUTE_READ_ONLY
 		}
 	}
 	switch {
-	case (!in.sensitive || in.extractable) && !valueReadable(by):
+	case (!in.sensitive || in.extractable) && !valueReadable(by), in.asks == mayWrap:
 		return nil, ck.CKR_TEMPLATE_INCONSISTENT
 	case in.keyType == ck.KeyType(ck.Unavailable):
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE
@@ -291,7 +331,7 @@ func (in *incomingKey) narrowed(template []p11rpc.Attribute) []p11rpc.Attribute 
 	}
 	for _, a := range template {
 		switch a.Type {
-		case ck.CKA_CLASS, ck.CKA_SENSITIVE, ck.CKA_EXTRACTABLE, ck.CKA_VALUE_LEN:
+		case ck.CKA_CLASS, ck.CKA_SENSITIVE, ck.CKA_EXTRACTABLE, ck.CKA_VALUE_LEN, ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE:
 		default:
 			narrowed = append(narrowed, a)
 		}

@@ -7,7 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
+	"crypto/x509"
 	"encoding/hex"
 	"testing"
 
@@ -54,7 +54,7 @@ func TestWrapVectors(t *testing.T) {
 		if got := b.do("C_WrapKey", mech{m: v.m}, kek, k, room(100)); !bytes.Equal(got, unhex(t, v.blob)) {
 			t.Errorf("%v: %x", v.m, got)
 		}
-		back := b.doHandle("C_UnwrapKey", mech{m: v.m}, kek, octets(unhex(t, v.blob)), keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, yes(ck.CKA_SIGN, ck.CKA_VERIFY)))
+		back := b.doHandle("C_UnwrapKey", mech{m: v.m}, kek, octets(unhex(t, v.blob)), keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, withTrue(ck.CKA_SIGN, ck.CKA_VERIFY)))
 		if !bytes.Equal(b.keys[back].octets, unhex(t, v.key)) {
 			t.Errorf("%v: not what was wrapped", v.m)
 		}
@@ -82,12 +82,27 @@ func TestWrapPrivateKeys(t *testing.T) {
 	} {
 		h := b.add(k)
 		blob := b.do("C_WrapKey", mech{m: ck.CKM_AES_KEY_WRAP_KWP}, kek, h, room(4000))
-		back := b.keys[b.doHandle("C_UnwrapKey", mech{m: ck.CKM_AES_KEY_WRAP_KWP}, kek, octets(blob), keyTemplate(ck.CKO_PRIVATE_KEY, k.f.keyType, yes(ck.CKA_SIGN)))]
+		back := b.keys[b.doHandle("C_UnwrapKey", mech{m: ck.CKM_AES_KEY_WRAP_KWP}, kek, octets(blob), keyTemplate(ck.CKO_PRIVATE_KEY, k.f.keyType, withTrue(ck.CKA_SIGN)))]
 		if k.rsa != nil && !k.rsa.Equal(back.rsa) || k.ec != nil && !k.ec.Equal(back.ec) {
 			t.Error("another key came back")
 		}
 		if back.f.extractable || back.values[ck.CKA_SENSITIVE] != 1 || back.f.usage != maySign {
 			t.Errorf("it came back with %v", back.values)
+		}
+		// Some fill PKCS #8 with zeros; anything else behind it is no key.
+		der, err := x509.MarshalPKCS8PrivateKey(map[bool]any{true: k.rsa, false: k.ec}[k.rsa != nil])
+		if err != nil {
+			t.Fatal(err)
+		}
+		der = append(der, make([]byte, 16-len(der)%8)...)
+		kw, err := b.keys[kek].look().(localKey).secretKey().Wrap(false, der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.doHandle("C_UnwrapKey", mech{m: ck.CKM_AES_KEY_WRAP}, kek, octets(kw), keyTemplate(ck.CKO_PRIVATE_KEY, k.f.keyType, withTrue(ck.CKA_SIGN)))
+		der[len(der)-1] = 1
+		if got := withoutZeros(der); len(got) != len(der) {
+			t.Error("what is not zero was taken away")
 		}
 		oaep := mech{m: ck.CKM_RSA_PKCS_OAEP, param: append(numbers(uint64(ck.CKM_SHA256), ck.CKG_MGF1_SHA256, 1), sized(nil)...)}
 		pub := b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayWrap}})
@@ -103,7 +118,7 @@ func TestWrapRSA(t *testing.T) {
 	k := b.leaving(ck.CKK_AES, message(32), mayEncrypt|mayDecrypt)
 	oaep := mech{m: ck.CKM_RSA_PKCS_OAEP, param: append(numbers(uint64(ck.CKM_SHA_1), ck.CKG_MGF1_SHA1, 1), sized(nil)...)}
 	blob := b.do("C_WrapKey", oaep, pub, k, room(256))
-	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(ck.CKA_ENCRYPT, ck.CKA_DECRYPT))
+	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT))
 	if back := b.doHandle("C_UnwrapKey", oaep, prv, octets(blob), template); !bytes.Equal(b.keys[back].octets, b.keys[k].octets) {
 		t.Error("another key came back")
 	}
@@ -112,13 +127,10 @@ func TestWrapRSA(t *testing.T) {
 	b.refused(ck.CKR_WRAPPED_KEY_LEN_RANGE, "C_UnwrapKey", oaep, prv, octets(blob[1:]), template)
 	b.refused(ck.CKR_MECHANISM_INVALID, "C_WrapKey", mech{m: ck.CKM_RSA_PKCS}, pub, k, room(256))
 
-	blob, err := rsa.EncryptPKCS1v15(rand.Reader, &testRSA().PublicKey, b.keys[k].octets)
-	if err != nil {
-		t.Fatal(err)
-	}
+	blob = pkcs1Encrypted(&testRSA().PublicKey, b.keys[k].octets)
 	pkcs1 := mech{m: ck.CKM_RSA_PKCS}
 	b.refused(ck.CKR_TEMPLATE_INCOMPLETE, "C_UnwrapKey", pkcs1, prv, octets(blob), template)
-	if back := b.doHandle("C_UnwrapKey", pkcs1, prv, octets(blob), append(template, number(ck.CKA_VALUE_LEN, 32)...)); !bytes.Equal(b.keys[back].octets, b.keys[k].octets) {
+	if back := b.doHandle("C_UnwrapKey", pkcs1, prv, octets(blob), append(template, withNumber(ck.CKA_VALUE_LEN, 32)...)); !bytes.Equal(b.keys[back].octets, b.keys[k].octets) {
 		t.Error("another key came back")
 	}
 }
@@ -127,13 +139,13 @@ func TestWrapRSA(t *testing.T) {
 func TestAttackP7Unwrap(t *testing.T) {
 	b := newBench(t)
 	prv := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayUnwrap}})
-	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(ck.CKA_ENCRYPT, ck.CKA_DECRYPT), number(ck.CKA_VALUE_LEN, 32))
+	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT), withNumber(ck.CKA_VALUE_LEN, 32))
 	seen := map[string]int{}
 	for i := range 300 {
 		blob := message(256)
 		blob[0] = 0
 		if i%3 == 0 { // good padding, the wrong length
-			blob, _ = rsa.EncryptPKCS1v15(rand.Reader, &testRSA().PublicKey, message(i%31))
+			blob = pkcs1Encrypted(&testRSA().PublicKey, message(i%31))
 		}
 		for range 2 {
 			h := b.doHandle("C_UnwrapKey", mech{m: ck.CKM_RSA_PKCS}, prv, octets(blob), template)
@@ -185,23 +197,23 @@ func TestAttackP2(t *testing.T) {
 	w := newSecretWorld(t)
 	blob := octets(w.do("C_WrapKey", mech{m: ck.CKM_AES_KEY_WRAP}, w.kek, w.target, room(100)))
 	kw := mech{m: ck.CKM_AES_KEY_WRAP}
-	for _, a := range []attrs{yes(ck.CKA_WRAP), yes(ck.CKA_UNWRAP), yes(ck.CKA_DERIVE), yes(ck.CKA_TOKEN), yes(ck.CKA_TRUSTED), yes(ck.CKA_LOCAL), no(ck.CKA_ALWAYS_SENSITIVE), yes(ck.CKA_NEVER_EXTRACTABLE)} {
+	for _, a := range []attrs{withTrue(ck.CKA_WRAP), withTrue(ck.CKA_UNWRAP), withTrue(ck.CKA_DERIVE), withTrue(ck.CKA_TOKEN), withTrue(ck.CKA_TRUSTED), withTrue(ck.CKA_LOCAL), withFalse(ck.CKA_ALWAYS_SENSITIVE), withTrue(ck.CKA_NEVER_EXTRACTABLE)} {
 		if r := w.call("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, a)); r.rv != ck.CKR_TEMPLATE_INCONSISTENT && r.rv != ck.CKR_ATTRIBUTE_READ_ONLY {
 			t.Errorf("%v: %v", a[0].Type, r.rv)
 		}
 	}
-	for _, a := range []attrs{yes(ck.CKA_EXTRACTABLE), no(ck.CKA_SENSITIVE)} {
+	for _, a := range []attrs{withTrue(ck.CKA_EXTRACTABLE), withFalse(ck.CKA_SENSITIVE)} {
 		w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, a))
 	}
-	k := w.keys[w.doHandle("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SENSITIVE), no(ck.CKA_EXTRACTABLE, ck.CKA_WRAP)))]
-	if k.f.extractable || k.open || k.values[ck.CKA_SENSITIVE] != 1 {
+	k := w.keys[w.doHandle("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT, ck.CKA_SENSITIVE, ck.CKA_UNWRAP, ck.CKA_DERIVE), withFalse(ck.CKA_EXTRACTABLE, ck.CKA_WRAP)))]
+	if k.f.usage != mayEncrypt|mayDecrypt || k.f.extractable || k.open || k.values[ck.CKA_SENSITIVE] != 1 {
 		t.Errorf("it came back with %v", k.values)
 	}
 	// A part of a key is none (P6), and a key is not another kind of object.
-	w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, number(ck.CKA_VALUE_LEN, 16)))
+	w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withNumber(ck.CKA_VALUE_LEN, 16)))
 	w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_DES3))
 	w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_DATA, ck.CKK_AES))
-	w.refused(ck.CKR_TEMPLATE_INCOMPLETE, "C_UnwrapKey", kw, w.kek, blob, number(ck.CKA_CLASS, uint64(ck.CKO_SECRET_KEY)))
+	w.refused(ck.CKR_TEMPLATE_INCOMPLETE, "C_UnwrapKey", kw, w.kek, blob, withNumber(ck.CKA_CLASS, uint64(ck.CKO_SECRET_KEY)))
 }
 
 // TestAttackP3 makes a Trojan copy in several steps: the wrapping key itself leaves under a second one, comes back as a key that decrypts, and takes the wrapping off
@@ -217,11 +229,11 @@ func TestAttackP3(t *testing.T) {
 	// The other way round: a data key that leaves does not come back as one that wraps.
 	blob := octets(w.do("C_WrapKey", kw, w.kek, w.target, room(100)))
 	for _, a := range []ck.Attribute{ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE} {
-		w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(a)))
-		w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_DeriveKey", ecdhMech(nil, ck.CKD_NULL, mustEC(t)), base, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(a), number(ck.CKA_VALUE_LEN, 32)))
+		w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(a)))
+		w.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_DeriveKey", ecdhMech(nil, ck.CKD_NULL, mustEC(t)), base, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(a), withNumber(ck.CKA_VALUE_LEN, 32)))
 	}
 	// And what came back does not leave again, to lose more on the way.
-	copied := w.doHandle("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(ck.CKA_SIGN, ck.CKA_VERIFY)))
+	copied := w.doHandle("C_UnwrapKey", kw, w.kek, blob, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_SIGN, ck.CKA_VERIFY)))
 	w.refused(ck.CKR_KEY_UNEXTRACTABLE, "C_WrapKey", kw, w.kek, copied, room(100))
 }
 
@@ -231,16 +243,16 @@ func TestAttackP4(t *testing.T) {
 	peer := mustEC(t)
 	base := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_ECDSA, bits: 256, curve: "P-256", usage: mayDerive, extractable: true}})
 	m := ecdhMech(nil, ck.CKD_NULL, peer)
-	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, yes(ck.CKA_SIGN))
+	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, withTrue(ck.CKA_SIGN))
 	k := b.keys[b.doHandle("C_DeriveKey", m, base, template)]
 	if k.f.extractable || k.open {
 		t.Error("a derived key can be read")
 	}
-	for _, a := range []attrs{yes(ck.CKA_EXTRACTABLE), no(ck.CKA_SENSITIVE), append(yes(ck.CKA_EXTRACTABLE), no(ck.CKA_SENSITIVE)...)} {
+	for _, a := range []attrs{withTrue(ck.CKA_EXTRACTABLE), withFalse(ck.CKA_SENSITIVE), append(withTrue(ck.CKA_EXTRACTABLE), withFalse(ck.CKA_SENSITIVE)...)} {
 		b.refused(ck.CKR_TEMPLATE_INCONSISTENT, "C_DeriveKey", m, base, append(template, a...))
 	}
 	b.keys[base].open = true // whoever can read the base key could compute it anyway
-	k = b.keys[b.doHandle("C_DeriveKey", m, base, append(append(template, yes(ck.CKA_EXTRACTABLE)...), no(ck.CKA_SENSITIVE)...))]
+	k = b.keys[b.doHandle("C_DeriveKey", m, base, append(append(template, withTrue(ck.CKA_EXTRACTABLE)...), withFalse(ck.CKA_SENSITIVE)...))]
 	if !k.open {
 		t.Error("a key derived from one that is no secret can't be read")
 	}
@@ -290,7 +302,7 @@ func TestAttackP6(t *testing.T) {
 	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_ECDSA, bits: 256, curve: "P-256", usage: mayDerive}})
 	for _, kdf := range []uint64{ck.CKD_NULL, ck.CKD_SHA256_KDF} {
 		for _, n := range []uint64{1, 8, 15, 1 << 40} {
-			w.refused(ck.CKR_ATTRIBUTE_VALUE_INVALID, "C_DeriveKey", ecdhMech(nil, kdf, mustEC(t)), base, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, number(ck.CKA_VALUE_LEN, n)))
+			w.refused(ck.CKR_ATTRIBUTE_VALUE_INVALID, "C_DeriveKey", ecdhMech(nil, kdf, mustEC(t)), base, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, withNumber(ck.CKA_VALUE_LEN, n)))
 		}
 	}
 	for m := range mechanismRows {
@@ -332,8 +344,8 @@ func TestDerive(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		secret := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, yes(ck.CKA_SIGN))
-		aes32 := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, yes(ck.CKA_ENCRYPT, ck.CKA_DECRYPT), number(ck.CKA_VALUE_LEN, 32))
+		secret := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, withTrue(ck.CKA_SIGN))
+		aes32 := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT), withNumber(ck.CKA_VALUE_LEN, 32))
 		if got := b.keys[b.doHandle("C_DeriveKey", ecdhMech(nil, ck.CKD_NULL, peer), base, secret)].octets; !bytes.Equal(got, z) {
 			t.Errorf("%x, want %x", got, z)
 		}

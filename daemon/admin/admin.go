@@ -22,6 +22,8 @@
 //	GET    /v1/principal/policies        root  Policies: the identity policies of one, ?arn=
 //	PUT    /v1/principal/policies        root  a policy document: attach it, ?arn=&name=
 //	DELETE /v1/principal/policies        root  detach one, ?arn=&name=
+//	PUT    /v1/principal/pin             root  a PIN, as it is: set it, and unlock it, ?arn=
+//	DELETE /v1/principal/pin             root  remove it, ?arn=
 //	GET    /v1/access-keys               root  AccessKeys: those of a principal, ?principal=
 //	POST   /v1/access-keys               root  AccessKeyRequest, NewAccessKey: make one, and show its secret this once
 //	POST   /v1/access-keys/{id}/enable   root  let requests be signed with it again

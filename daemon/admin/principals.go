@@ -21,6 +21,7 @@ const (
 	PrincipalsPath       = "/v1/principals" // GET: ?account=&offset=&limit=
 	PrincipalPath        = "/v1/principal"  // ?arn=
 	PoliciesPath         = "/v1/principal/policies"
+	PINPath              = "/v1/principal/pin" // ?arn=
 	AccessKeysPath       = "/v1/access-keys" // GET: ?principal=
 	AccessKeyPath        = "/v1/access-keys/{id}"
 	EnableAccessKeyPath  = "/v1/access-keys/{id}/enable"
@@ -34,6 +35,7 @@ const (
 	MaxPrincipalsPage = 1000      // of one answer of PrincipalsPath
 	MaxPolicy         = 32 << 10  // octets of a policy document
 	MaxSimulation     = 256 << 10 // octets of the body of SimulatePath, which has a policy as a text with escapes
+	MaxPINBody        = 256       // octets of a PIN, the body of PUT PINPath
 	MaxPrincipalBody  = 16 << 10  // octets of the bodies of the other calls
 )
 
@@ -52,6 +54,14 @@ type Principal struct {
 	Created     time.Time `json:"created"`     // zero if it is not recorded
 	Policies    []string  `json:"policies"`    // names of its identity policies
 	AccessKeys  []string  `json:"access_keys"` // IDs
+	PIN         *PIN      `json:"pin,omitempty"`
+}
+
+// PIN is what is known of a principal's PIN.
+type PIN struct {
+	Set      time.Time `json:"set"`
+	Failures int       `json:"failures"` // since it was right
+	Locked   bool      `json:"locked"`   // until it is set again
 }
 
 // Principals is one page of the answer of PrincipalsPath: first the principals that are recorded, by name, then those that only
@@ -191,6 +201,18 @@ func (c *Client) AttachPolicy(ctx context.Context, arn, name string, document []
 // DetachPolicy takes an identity policy away.
 func (c *Client) DetachPolicy(ctx context.Context, arn, name string) error {
 	_, err := c.do(ctx, http.MethodDelete, PoliciesPath+"?"+url.Values{"arn": {arn}, "name": {name}}.Encode(), http.NoBody, 0)
+	return err
+}
+
+// SetPIN gives a principal a PIN, in place of an earlier one, and unlocks it. The caller wipes pin.
+func (c *Client) SetPIN(ctx context.Context, arn string, pin []byte) error {
+	_, err := c.do(ctx, http.MethodPut, PINPath+"?"+url.Values{"arn": {arn}}.Encode(), bytes.NewReader(pin), len(pin))
+	return err
+}
+
+// RemovePIN takes the PIN of a principal away.
+func (c *Client) RemovePIN(ctx context.Context, arn string) error {
+	_, err := c.do(ctx, http.MethodDelete, PINPath+"?"+url.Values{"arn": {arn}}.Encode(), http.NoBody, 0)
 	return err
 }
 

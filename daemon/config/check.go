@@ -81,6 +81,7 @@ func (c *Config) check(where places) []error {
 		k.bad("shutdown_timeout", "shutdown_timeout must be more than 0 and at most 10m")
 	}
 	k.sockets()
+	k.pkcs11()
 	if !slices.Contains(Levels, c.Log.Level) {
 		k.bad("log.level", "level = %q; known are %s", c.Log.Level, strings.Join(Levels, ", "))
 	}
@@ -118,6 +119,23 @@ func (k *checker) sockets() {
 	}
 	if s.Private && s.Group != "" {
 		k.bad("sockets.group", "group is given, but private = true lets only the daemon's own user in; drop one of them")
+	}
+}
+
+func (k *checker) pkcs11() {
+	p := &k.c.PKCS11
+	if k.path("pkcs11.socket", p.Socket) && len(p.Socket) > maxSocketPath {
+		k.bad("pkcs11.socket", "socket = %q has %d octets, but the kernel takes at most %d for a socket; choose a shorter directory",
+			p.Socket, len(p.Socket), maxSocketPath)
+	}
+	if p.Socket != "" && p.Socket == k.c.Sockets.Admin {
+		k.bad("pkcs11.socket", "socket is sockets.admin too; each needs a path of its own")
+	}
+	if p.MaxConnections < 1 || p.MaxConnections > 100_000 {
+		k.bad("pkcs11.max_connections", "max_connections = %d; it must be 1 to 100000", p.MaxConnections)
+	}
+	if p.MaxConnectionsPerUser < 1 || p.MaxConnectionsPerUser > p.MaxConnections {
+		k.bad("pkcs11.max_connections_per_user", "max_connections_per_user = %d; it must be 1 to max_connections", p.MaxConnectionsPerUser)
 	}
 }
 

@@ -20,6 +20,7 @@ type Config struct {
 	StateDir        string     `toml:"state_dir"`
 	ShutdownTimeout Duration   `toml:"shutdown_timeout"`
 	Sockets         Sockets    `toml:"sockets"`
+	PKCS11          PKCS11     `toml:"pkcs11"`
 	Log             Log        `toml:"log"`
 	Audit           Audit      `toml:"audit"`
 	Pool            Pool       `toml:"pool"`
@@ -41,6 +42,14 @@ type Sockets struct {
 	Group          string `toml:"group"`           // group that may connect; empty: the daemon's own
 	Private        bool   `toml:"private"`         // only the daemon's own user may connect (keywardd dev)
 	MaxConnections int    `toml:"max_connections"` // at the same time
+}
+
+// PKCS11 says how programs that know PKCS #11 are served.
+type PKCS11 struct {
+	Socket                string `toml:"socket"`                   // path; empty: they are not
+	RawRSA                bool   `toml:"raw_rsa"`                  // CKM_RSA_X_509 is offered
+	MaxConnections        int    `toml:"max_connections"`          // at the same time
+	MaxConnectionsPerUser int    `toml:"max_connections_per_user"` // of one Unix user
 }
 
 // Log says what is logged. Where to is not a choice: the journal under systemd, else standard error.
@@ -151,6 +160,9 @@ const (
 	DefaultStateDir       = "/var/lib/keyward"
 	DefaultAdminSocket    = "/run/keyward/admin.sock"
 	DefaultMaxConnections = 1024
+	DefaultPKCS11Socket   = "/run/keyward/pkcs11.sock"
+	DefaultPKCS11Max      = 4096
+	DefaultPKCS11PerUser  = 256
 	DefaultMaxPerAddress  = 128
 	DefaultQueue          = 4096
 	DefaultIsolation      = Process
@@ -170,6 +182,7 @@ func defaults() *Config {
 		StateDir:        DefaultStateDir,
 		ShutdownTimeout: Duration(DefaultShutdown),
 		Sockets:         Sockets{Admin: DefaultAdminSocket, MaxConnections: DefaultMaxConnections},
+		PKCS11:          PKCS11{Socket: DefaultPKCS11Socket, MaxConnections: DefaultPKCS11Max, MaxConnectionsPerUser: DefaultPKCS11PerUser},
 		Log:             Log{Level: DefaultLogLevel},
 		Pool:            Pool{Queue: DefaultQueue, Isolation: DefaultIsolation},
 	}

@@ -20,7 +20,7 @@ const (
 	AESECB                   // whole blocks
 	AESCBC                   // whole blocks. Uses IV, 16 octets
 	AESCTR                   // any length. Uses IV, 16 octets: the whole block is the counter
-	AESGCM                   // the tag follows the ciphertext. Uses IV, AAD, TagBits
+	AESGCM                   // the tag follows the ciphertext. Uses IV, AAD, TagBits. An encryption without an IV draws one, of 12 octets, where the key is, and gives it before the ciphertext
 )
 
 // Mechanism is one way to use a key. What a Kind does not use is zero. It is immutable once it is given away.

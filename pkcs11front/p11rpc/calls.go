@@ -105,3 +105,22 @@ var Calls = []Call{
 	{88, "C_InitToken2", "uays", ""},
 	{89, "C_DeriveKey2", "uMuaA", "uPu"},
 }
+
+// keywardAnswers are the calls whose answer says more in the dialect Keyward, and its signature there (docs/pkcs11-wire.md).
+var keywardAnswers = map[string]string{
+	"C_Initialize":          "u",
+	"C_SignInit":            "u",
+	"C_DigestInit":          "u",
+	"C_EncryptInit":         "u",
+	"C_DecryptInit":         "u",
+	"C_EncryptMessage":      "ayay",
+	"C_EncryptMessageBegin": "ayay",
+}
+
+// Response is the signature of a call's answer in a dialect.
+func Response(d Dialect, c Call) string {
+	if signature, ok := keywardAnswers[c.Name]; ok && d == Keyward {
+		return signature
+	}
+	return c.Response
+}

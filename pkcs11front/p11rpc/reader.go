@@ -3,24 +3,42 @@ package p11rpc
 import (
 	"encoding/binary"
 	"errors"
-
-	"github.com/keyward/keyward/pkcs11front/ck"
 )
 
+// null stands in place of a length for a NULL pointer; in place of a room, in some dialects, for one that is not NULL and of no octets.
+const null = 1<<32 - 1
+
+var errMalformed = errors.New("p11rpc: malformed arguments")
+
 // Reader reads the arguments of a request, or the results of an answer, straight down: after the first thing that is wrong it gives zeros, and
-// Err says so. What it gives out are parts of the frame.
+// End says so. What it gives out are parts of the frame.
 type Reader struct {
 	d   Dialect
-	b   []byte
+	b   []byte // what is left
 	bad bool
+	// lost: there was a mechanism whose parameter can't be read, so that nobody knows where what follows begins. It reads as zeros.
+	lost bool
 }
 
-// Reset begins with new octets.
+// Reset begins to read the arguments b of a frame, whose signature the caller has compared with the table's.
 func (r *Reader) Reset(d Dialect, b []byte) { *r = Reader{d: d, b: b} }
 
+// End says whether all was read and nothing was wrong.
+func (r *Reader) End() error {
+	if r.bad || len(r.b) > 0 && !r.lost {
+		return errMalformed
+	}
+	return nil
+}
+
+func (r *Reader) fail() { r.bad, r.b = true, nil }
+
+// take gives the next n octets; nil if there are not so many.
 func (r *Reader) take(n uint64) []byte {
-	if r.bad || n > uint64(len(r.b)) {
-		r.bad = true
+	if r.bad || r.lost || n > uint64(len(r.b)) {
+		if !r.lost {
+			r.fail()
+		}
 		return nil
 	}
 	b := r.b[:n:n]
@@ -33,6 +51,15 @@ func (r *Reader) u32() uint32 {
 		return binary.BigEndian.Uint32(b)
 	}
 	return 0
+}
+
+// bytes reads a length and so many octets; nil for NULL.
+func (r *Reader) bytes() []byte {
+	n := r.u32()
+	if n == null {
+		return nil
+	}
+	return r.take(uint64(n))
 }
 
 // Byte reads a "y".
@@ -51,13 +78,24 @@ func (r *Reader) Ulong() uint64 {
 	return 0
 }
 
-// Octets reads an "ay". null: the client passed a NULL pointer, which not every dialect tells from no octets.
-func (r *Reader) Octets() (b []byte, null bool) {
-	p, n := r.Byte(), r.u32()
-	if p == 0 || n == 1<<32-1 {
-		return nil, true
+// Version reads a "v".
+func (r *Reader) Version() (major, minor byte) { return r.Byte(), r.Byte() }
+
+// Octets reads an "ay" of a request. isNull: the client passed a NULL pointer.
+//
+// p11-kit's clients say that in two ways, up to 0.24.1 with presence 0. One that offers 0 may be a later one that tried again with less.
+func (r *Reader) Octets() (b []byte, isNull bool) {
+	switch r.Byte() {
+	case 1:
+		b = r.bytes()
+	case 0:
+		if r.u32() != 0 || r.d == Keyward {
+			r.fail()
+		}
+	default:
+		r.fail()
 	}
-	return r.take(uint64(n)), false
+	return b, b == nil
 }
 
 // Text reads a "z" or an "s".
@@ -66,84 +104,52 @@ func (r *Reader) Text() string { return string(r.take(uint64(r.u32()))) }
 // Room reads an "fy" or "fu".
 func (r *Reader) Room() Room {
 	n := r.u32()
-	if n == 1<<32-1 {
+	if n == null && r.d != Offer0 { // up to 0.24.1 it is a size like others
 		return Room{}
 	}
 	return Room{Null: n == 0, Size: n}
 }
 
-// Template reads an "aA".
-func (r *Reader) Template() []Attribute { // of the dialect Keyward only, for now
-	var all []Attribute
-	for n := r.u32(); n > 0 && !r.bad && len(all) < MaxAttributes; n-- {
-		a := Attribute{Type: ck.Attribute(r.u32())}
-		r.Byte()
-		a.Kind = Kind(r.Byte())
-		r.u32()
-		switch a.Kind {
-		case Bool:
-			a.Number = uint64(r.Byte())
-		case Ulong:
-			a.Number = r.Ulong()
-		default:
-			a.Octets = r.take(uint64(r.u32()))
+// Result reads an "ay" of an answer. If only a size came, b is nil and needed the size.
+func (r *Reader) Result() (b []byte, needed int) {
+	switch r.Byte() {
+	case 1:
+		if b = r.bytes(); b == nil {
+			r.fail()
 		}
-		all = append(all, a)
+		return b, len(b)
+	case 0:
+		return nil, int(r.u32())
 	}
-	return all
+	r.fail()
+	return nil, 0
 }
 
-// Wanted reads an "fA".
-func (r *Reader) Wanted() []Wanted { return nil }
+// Ulongs reads an "au" of an answer. If only a count came, list is nil and needed the count.
+func (r *Reader) Ulongs() (list []uint64, needed int) {
+	switch r.Byte() {
+	case 1:
+		list = r.numbers()
+		return list, len(list)
+	case 0:
+		return nil, int(r.u32())
+	}
+	r.fail()
+	return nil, 0
+}
 
-// Mechanism reads an "M".
-func (r *Reader) Mechanism() Mechanism { // of the dialect Keyward only, for now
-	m := Mechanism{Type: ck.Mechanism(r.u32())}
-	if m.Type == 1<<32-1 {
-		return Mechanism{Null: true}
-	}
-	n := r.u32()
-	if n == 1<<32-1 {
-		return m
-	}
-	p := Reader{d: r.d, b: r.take(uint64(n))}
-	octets := func() []byte {
-		if n := p.u32(); n != 1<<32-1 {
-			return p.take(uint64(n))
+// numbers reads a count and so many numbers; never nil, but after a failure.
+func (r *Reader) numbers() []uint64 {
+	n := uint64(r.u32())
+	if r.bad || r.lost || n > uint64(len(r.b))/8 {
+		if !r.lost {
+			r.fail()
 		}
 		return nil
 	}
-	switch m.Type {
-	case ck.CKM_RSA_PKCS_OAEP:
-		m.Param = &OAEP{ck.Mechanism(p.Ulong()), p.Ulong(), p.Ulong(), octets()}
-	case ck.CKM_AES_CBC, ck.CKM_AES_CBC_PAD:
-		m.Param = IV(p.take(uint64(n)))
-	case ck.CKM_AES_CTR:
-		m.Param = &CTR{p.Ulong(), p.take(16)}
-	case ck.CKM_AES_GCM:
-		m.Param = &GCM{octets(), p.Ulong(), octets(), p.Ulong()}
-	case ck.CKM_ECDH1_DERIVE, ck.CKM_ECDH1_COFACTOR_DERIVE:
-		m.Param = &ECDH1{p.Ulong(), octets(), octets()}
-	default:
-		switch n {
-		case 24:
-			m.Param = &PSS{ck.Mechanism(p.Ulong()), p.Ulong(), p.Ulong()}
-		case 8:
-			m.Param = MACLength(p.Ulong())
-		default:
-			r.bad = true
-		}
+	list := make([]uint64, n)
+	for i := range list {
+		list[i] = r.Ulong()
 	}
-	if p.End() != nil {
-		r.bad = true
-	}
-	return m
-}
-
-// End says whether all was read and nothing was wrong.
-func (r *Reader) End() error {
-	if r.bad || len(r.b) > 0 {
-		return errors.New("p11rpc: malformed arguments")
-	}
-	return nil
+	return list
 }
