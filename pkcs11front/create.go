@@ -118,7 +118,7 @@ func (q *request) keep(table *classTable, v values, k *sessionKey) (handle, ck.R
 		}
 		return q.keepInToken(table, v)
 	}
-	v = v.set(ck.CKA_TOKEN, boolValue(false))
+	v = v.set(ck.CKA_TOKEN, boolValue(false)).set(ck.CKA_PRIVATE, boolValue(v.is(ck.CKA_PRIVATE, secretClass(table.class))))
 	var o sessionObject
 	if k == nil {
 		data := newSessionData(table, v)
