@@ -56,10 +56,11 @@ func (b *bench) open() {
 
 // octets and null are arguments of calls, and so are uint64 (u), byte (y) and what follows.
 type (
-	octets []byte     // ay
-	room   int        // fy; -1: NULL
-	mech   mechanismM // M
-	attrs  []p11rpc.Attribute
+	octets []byte             // ay
+	room   int                // fy; -1: NULL
+	mech   mechanismM         // M
+	attrs  []p11rpc.Attribute // aA
+	wants  []ck.Attribute     // fA, with much room
 )
 
 type mechanismM struct {
@@ -125,6 +126,12 @@ func (b *bench) encode(args []any) []byte {
 					u32(len(at.Octets))
 					out = append(out, at.Octets...)
 				}
+			}
+		case wants:
+			u32(len(a))
+			for _, at := range a {
+				u32(int(at))
+				u32(1 << 16)
 			}
 		default:
 			b.t.Fatalf("argument %T", a)

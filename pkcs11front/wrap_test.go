@@ -314,10 +314,12 @@ func TestAttackP6(t *testing.T) {
 	}
 }
 
-func mustEC(t testing.TB) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func mustEC(testing.TB) *ecdsa.PrivateKey { return mustCurve(elliptic.P256()) }
+
+func mustCurve(c elliptic.Curve) *ecdsa.PrivateKey {
+	k, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return k
 }
