@@ -6,10 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -231,71 +228,6 @@ func (c *conn) handle(f p11rpc.Frame) error {
 	return nil
 }
 
-// longCalls make keys, which can take many seconds in an HSM.
-var longCalls = [numCalls]bool{20: true, 58: true, 59: true, 61: true} // C_CreateObject, C_GenerateKey, C_GenerateKeyPair, C_UnwrapKey
-
-// watch cancels the connection's calls when the client goes away. It is for when the connection's goroutine is in a call and can't see that itself;
-// stop ends it.
-func (c *conn) watch() (stop func()) {
-	raw, err := rawConn(c.net)
-	if err != nil {
-		return func() {}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		gone := false
-		_ = raw.Read(func(fd uintptr) bool { // an error is that of stop
-			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			gone = n == 0 && err == nil
-			return !errors.Is(err, unix.EAGAIN)
-		})
-		if gone && !c.front.isDraining() { // which looks the same from here
-			c.cancel()
-		}
-	}()
-	return func() {
-		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // if it fails the connection is closed, and so is the watch
-		<-done
-		_ = c.net.SetReadDeadline(time.Time{})
-	}
-}
-
-func rawConn(nc net.Conn) (syscall.RawConn, error) {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	return sc.SyscallConn()
-}
-
-// quickCalls wait for nothing: no HSM, no disk. Answered at once they keep the other threads of a client waiting for less than a lane costs,
-// which is 8 us.
-var quickCalls = func() (quick [numCalls]bool) {
-	for _, call := range []p11rpc.CallID{
-		11, 13, 19, // C_CloseSession, C_GetSessionInfo, C_Logout
-		23, 24, 26, 27, 28, // C_GetObjectSize, C_GetAttributeValue, C_FindObjects*
-		29, 33, 42, 48, // Inits
-		37, 38, 39, 40, 41, 44, 50, // digests, C_SignUpdate, C_VerifyUpdate
-		63, 64, 67, // C_SeedRandom, C_GenerateRandom, C_SessionCancel
-	} {
-		quick[call] = true
-	}
-	return quick
-}()
-
-const quickOctets = 4 << 10 // of a body
-
-// quick says whether a call of a session is answered at once: it must not overtake others of the session either.
-func (c *conn) quick(q *request, f p11rpc.Frame) bool {
-	if !quickCalls[q.number] || len(f.Body) > quickOctets {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lanes[q.sessionID] == nil
-}
-
 // begin makes a request of a frame.
 func (c *conn) begin(q *request, f p11rpc.Frame) {
 	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
@@ -309,53 +241,6 @@ func (c *conn) context() context.Context {
 		c.callCtx, c.callCancel = context.WithDeadline(c.ctx, now.Add(2*c.front.cfg.times.call))
 	}
 	return c.callCtx
-}
-
-var requests = sync.Pool{New: func() any { return new(request) }}
-
-// queue puts a request into the lane of its session, when there is room for it.
-func (c *conn) queue(f p11rpc.Frame) {
-	q := requests.Get().(*request)
-	q.body = append(q.body[:0], f.Body...)
-	c.begin(q, p11rpc.Frame{Serial: f.Serial, Body: q.body})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.inFlight > 0 && (c.inFlight >= maxInFlight || c.octets+len(q.body) > maxInFlightOctets) {
-		c.room.Wait()
-	}
-	c.inFlight++
-	c.octets += len(q.body)
-	last := c.lanes[q.sessionID]
-	c.lanes[q.sessionID] = q
-	if last != nil {
-		last.next = q
-		return
-	}
-	c.running.Add(1)
-	go c.runLane(q)
-}
-
-// runLane answers the calls of a session, one after the other, until there are no more.
-func (c *conn) runLane(q *request) {
-	defer c.running.Done()
-	for q != nil {
-		q.frame = q.answer(q.frame[:0])
-		if err := c.write(q.frame); err != nil {
-			c.cancel() // nobody reads the answers of the others either
-			c.net.Close()
-		}
-		c.mu.Lock()
-		c.inFlight--
-		c.octets -= len(q.body)
-		c.room.Signal()
-		next := q.next
-		if next == nil {
-			delete(c.lanes, q.sessionID)
-		}
-		c.mu.Unlock()
-		q.recycle()
-		q = next
-	}
 }
 
 // flush writes what was answered.
