@@ -10,10 +10,14 @@ import (
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
-// restartPrograms are the arguments of what runs while the daemon restarts: see bench.c.
+// restartPrograms are the arguments of what runs while the daemon restarts: see bench.c. Slot 0 is kst-software, slot 1 kst-hardware.
 var restartPrograms = [][]string{
 	{"-n", "4", "../bin/libkeyward-pkcs11.so", "random"},
-	{"-n", "4", "-k", "sign", "../bin/libkeyward-pkcs11.so", "find"},
+	{"-n", "4", "-k", "sign-kst-software", "../bin/libkeyward-pkcs11.so", "find"},
+	{"-n", "4", "-k", "sign-kst-software", "../bin/libkeyward-pkcs11.so", "p256"},
+	{"-n", "4", "-k", "sign-kst-hardware", "-s", "1", "../bin/libkeyward-pkcs11.so", "p256"},
+	{"-n", "4", "-k", "encrypt-kst-software", "../bin/libkeyward-pkcs11.so", "gcm"},
+	{"-n", "4", "-k", "encrypt-kst-hardware", "-s", "1", "../bin/libkeyward-pkcs11.so", "gcm"},
 }
 
 // TestRestart ends the daemon and starts it again, twice as it would wish and once with -9, while programs use its keys through the PKCS #11 module from many
@@ -29,12 +33,19 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	p := startDev(t, programs.keywardd, dir)
-	key := createKey(t, p, kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: kmswire.ECP256, KeyUsage: kmswire.SignVerify})
-	call[kmswire.Answer](t, p, "CreateAlias", &kmswire.CreateAliasRequest{KeyID: key, AliasName: "alias/sign"})
+	for _, instance := range []string{"kst-software", "kst-hardware"} {
+		for name, req := range map[string]kmswire.CreateKeyRequest{
+			"sign":    {DKMSInstanceID: instance, KeySpec: kmswire.ECP256, KeyUsage: kmswire.SignVerify},
+			"encrypt": {DKMSInstanceID: instance},
+		} {
+			key := createKey(t, p, req)
+			call[kmswire.Answer](t, p, "CreateAlias", &kmswire.CreateAliasRequest{KeyID: key, AliasName: "alias/" + name + "-" + instance})
+		}
+	}
 	var all []*exec.Cmd
 	var said []*text
 	for _, args := range restartPrograms {
-		cmd := exec.Command(bench, append([]string{"-v", "-t", "8"}, args...)...)
+		cmd := exec.Command(bench, append([]string{"-v", "-t", "6"}, args...)...)
 		cmd.Env = append(os.Environ(), "KEYWARD_PKCS11_SOCKET="+filepath.Join(dir, "k", "pkcs11.sock"), "KEYWARD_PKCS11_TIMEOUT=60")
 		out := &text{}
 		cmd.Stdout, cmd.Stderr = out, out
