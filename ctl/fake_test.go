@@ -57,6 +57,7 @@ type fakeDaemon struct {
 
 	imported   map[string][]byte  // material by key
 	principals []*admin.Principal // see people_test.go
+	pin        string             // that was set last
 	documents  map[string]string  // identity policies, by ARN and name
 	disabled   map[string]bool    // access keys
 	simulated  admin.Simulated

@@ -26,7 +26,7 @@ func TestInterruptedWait(t *testing.T) {
 	d.must(t, "key", "create", "--alias", "s", "--spec", "EC_P256")
 	for _, line := range []string{
 		"encrypt --key alias/a --out x", "encrypt --key alias/a --direct --out x", "decrypt --out x", "decrypt --direct --out x",
-		"sign --key alias/s --out x", "batch encrypt --key alias/a",
+		"sign --key alias/s --out x", "batch encrypt --key alias/a", "principal pin set user/alice",
 	} {
 		stdin := silent{asked: make(chan struct{}), closed: make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())

@@ -98,6 +98,10 @@ func (d *fakeDaemon) people(w http.ResponseWriter, r *http.Request) bool {
 	case "DELETE " + admin.PoliciesPath:
 		p := find(q.Get("arn"))
 		p.Policies = slices.DeleteFunc(p.Policies, func(name string) bool { return name == q.Get("name") })
+	case "PUT " + admin.PINPath:
+		find(q.Get("arn")).PIN, d.pin = &admin.PIN{}, string(body)
+	case "DELETE " + admin.PINPath:
+		find(q.Get("arn")).PIN = nil
 	case "GET " + admin.AccessKeysPath:
 		list := admin.AccessKeys{}
 		for _, id := range find(q.Get("principal")).AccessKeys {

@@ -249,7 +249,7 @@ func (c *cli) policyAttachCmd() *cobra.Command {
 	var name, file, preset string
 	var presets []string
 	for _, p := range policy.PresetNames() {
-		presets = append(presets, fmt.Sprintf("  %-12s %s", p, policy.DescribePreset(p)))
+		presets = append(presets, fmt.Sprintf("  %-13s %s", p, policy.DescribePreset(p)))
 	}
 	cmd := &cobra.Command{
 		Use:   "attach PRINCIPAL",
@@ -454,7 +454,8 @@ The exit code is 0 when it is allowed, 3 when it is denied.
 	must(cmd.RegisterFlagCompletionFunc("principal", c.completePrincipals))
 	must(cmd.MarkFlagFilename("file", "json"))
 	choices(cmd, "door", doors...)
-	rights := []string{"kms:ReEncryptFrom", "kms:ReEncryptTo"}
+	rights := []string{"kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:SetTokenNames", "kms:DescribeTokenObject", "kms:CreateTokenObject", "kms:UpdateTokenObject",
+		"kms:DeleteTokenObject"}
 	for name := range actions {
 		if !strings.HasPrefix(name, "Batch") && name != "ReEncrypt" { // they need the rights of others
 			rights = append(rights, "kms:"+name)

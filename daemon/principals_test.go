@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -151,6 +152,48 @@ func TestPrincipals(t *testing.T) {
 	wantStatus(t, c.DetachPolicy(ctx, alice, "make"), http.StatusNotFound, "make")
 	if d, err := c.Simulate(ctx, &admin.Simulation{Principal: alice, Action: "kms:CreateKey"}); err != nil || d.Allowed || d.Reason == "" {
 		t.Errorf("simulated after that: %+v, %v", d, err)
+	}
+
+	// A PIN is set, told about, locked, set again and removed, and is in no answer and not in the audit.
+	const pin = "alice's first PIN"
+	if err := c.SetPIN(ctx, alice, []byte(pin)); err != nil {
+		t.Fatal(err)
+	}
+	actor := &kms.Actor{Principal: alice, Account: config.DefaultAccount}
+	for i := range kms.MaxPINFailures {
+		if err := a.server.svc.CheckPIN(ctx, actor, []byte("wrong")); !errors.Is(err, kms.Denied) {
+			t.Error(err)
+		}
+		if i == 0 {
+			if p, err := c.Principal(ctx, alice); err != nil || p.PIN == nil || p.PIN.Failures != 1 || p.PIN.Locked || p.PIN.Set.IsZero() {
+				t.Errorf("%+v, %v", p.PIN, err)
+			}
+		}
+	}
+	if p, err := c.Principal(ctx, alice); err != nil || p.PIN == nil || !p.PIN.Locked {
+		t.Errorf("%+v, %v", p.PIN, err)
+	}
+	if err := c.SetPIN(ctx, alice, []byte(pin)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.server.svc.CheckPIN(ctx, actor, []byte(pin)); err != nil {
+		t.Error(err)
+	}
+	wantStatus(t, c.SetPIN(ctx, alice, []byte("short")), http.StatusUnprocessableEntity, "8 to 256")
+	wantStatus(t, c.SetPIN(ctx, alice, make([]byte, admin.MaxPINBody+1)), http.StatusUnprocessableEntity, "256")
+	wantStatus(t, c.SetPIN(ctx, alice+"x", []byte(pin)), http.StatusNotFound)
+	if rec := a.as(4242, http.MethodPut, admin.PINPath+"?arn="+alice, pin); rec.Code != http.StatusForbidden {
+		t.Errorf("by a user: %d, %s", rec.Code, rec.Body)
+	}
+	if err := c.RemovePIN(ctx, alice); err != nil {
+		t.Error(err)
+	}
+	wantStatus(t, c.RemovePIN(ctx, alice), http.StatusNotFound, "has no PIN")
+	if p, err := c.Principal(ctx, alice); err != nil || p.PIN != nil {
+		t.Errorf("%+v, %v", p.PIN, err)
+	}
+	if log, err := os.ReadFile(filepath.Join(a.dir, "audit.log")); err != nil || strings.Contains(string(log), pin) || !strings.Contains(string(log), "CheckPIN") {
+		t.Errorf("the audit has the PIN, or nothing of it, %v", err)
 	}
 
 	if err := c.DeletePrincipal(ctx, alice); err != nil {

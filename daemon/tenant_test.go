@@ -63,6 +63,8 @@ func TestTenantDoesNotRunTheAppliance(t *testing.T) {
 		{http.MethodPost, admin.PrincipalsPath, `{"arn":"` + others + `"}`, http.StatusForbidden},
 		{http.MethodGet, admin.PrincipalsPath + "?account=" + config.DefaultAccount, "", http.StatusForbidden},
 		{http.MethodGet, admin.PrincipalPath + "?arn=" + others, "", http.StatusForbidden},
+		{http.MethodPut, admin.PINPath + "?arn=" + rootOf(config.DefaultAccount), "0123456789", http.StatusForbidden},
+		{http.MethodDelete, admin.PINPath + "?arn=" + rootOf(config.DefaultAccount), "", http.StatusForbidden},
 		{http.MethodPost, admin.AccessKeysPath, `{"principal":"` + rootOf(config.DefaultAccount) + `"}`, http.StatusForbidden},
 		{http.MethodGet, admin.AccessKeysPath + "?principal=" + rootOf(config.DefaultAccount), "", http.StatusForbidden},
 		{http.MethodPost, strings.Replace(admin.DisableAccessKeyPath, "{id}", theirs.ID, 1), "", http.StatusNotFound},

@@ -399,6 +399,25 @@ func TestSimulate(t *testing.T) {
 	wantCode(t, "a user simulates", err, Denied)
 	_, err = f.Principals().Simulate(ctx, root, &Simulation{Principal: user.Principal, Action: "Encrypt", Key: k.KeyID})
 	wantCode(t, "no action", err, InvalidParameter)
+	// What is about the token of an instance.
+	if _, err := f.Principals().Create(ctx, root, user.Principal, ""); err != nil {
+		t.Fatal(err)
+	}
+	f.attach(user.Principal, identityPolicyText("Allow", "kms:CreateTokenObject", "acs:kms:*:*:keystore/kst-software"))
+	for action, rows := range map[string]map[string]bool{
+		"kms:CreateTokenObject":   {"kst-software": true, "kst-hardware": false},
+		"kms:DeleteTokenObject":   {"kst-software": false},
+		"kms:DescribeTokenObject": {"kst-software": true},
+	} {
+		for instance, want := range rows {
+			d, err := f.Principals().Simulate(ctx, root, &Simulation{Principal: user.Principal, Action: action, Key: instance})
+			if err != nil || d.Allowed != want || d.Reason == "" {
+				t.Errorf("%s in %s: %+v %v", action, instance, d, err)
+			}
+		}
+	}
+	_, err = f.Principals().Simulate(ctx, root, &Simulation{Principal: user.Principal, Action: "kms:CreateTokenObject"})
+	wantCode(t, "in no instance", err, MissingParameter)
 }
 
 // TestSimulateRoles: what is told of keys with a role is what happens to them.

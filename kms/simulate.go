@@ -13,7 +13,9 @@ import (
 type Simulation struct {
 	Principal string
 	Action    string // kms:<action>
-	Key       string // ID, alias or ARN; empty for actions that are about no key, such as CreateKey and ListKeys
+	// Key is an ID, alias or ARN; empty for actions that are about no key, such as CreateKey and ListKeys; for those about what clients keep
+	// in a token, such as CreateTokenObject, the ID of the instance.
+	Key string
 	// Context is what the request would have. Two things are filled in as a call has them: the time now, and the algorithm of a
 	// symmetric key. Tags are those of the key.
 	Context policy.Context
@@ -56,7 +58,7 @@ func (p Principals) Simulate(ctx context.Context, actor *Actor, q *Simulation) (
 			r.Context.Time = c.now()
 		}
 		if kind, ok := act.container(); ok {
-			r.Resource.Account, r.Resource.Kind = who.Account(), kind
+			r.Resource.Account, r.Resource.Kind, r.Resource.ID = who.Account(), kind, q.Key
 			out.Decision = policy.Explain(policy.KeyOwner{Account: who.Account()}, &policy.Document{}, docs, out.Policies, r)
 			if !out.Allowed && act.kind != kindContainer && !deniedBy(docs, r) { // see authorizeContainer
 				out.Allowed = true
@@ -114,7 +116,11 @@ func simulatedAction(q *Simulation) (*action, error) {
 	case act == actReEncrypt:
 		return nil, Invalid("Action", "ReEncrypt needs kms:ReEncryptFrom for the key that the ciphertext has, and kms:ReEncryptTo for the other; ask for each")
 	}
-	if _, ok := act.container(); ok && q.Key != "" {
+	if kind, ok := act.container(); kind == policy.Keystore {
+		if q.Key == "" {
+			return nil, Errorf(MissingParameter, "%s is about the token of an instance; name one in place of a key, such as kst-software", act.perm)
+		}
+	} else if ok && q.Key != "" {
 		return nil, Invalid("Key", "%s is about no key; leave it out", act.perm)
 	} else if !ok && q.Key == "" {
 		return nil, Errorf(MissingParameter, "%s is decided by the policy of a key; name one", act.perm)
@@ -127,6 +133,8 @@ func (a *action) container() (policy.ResourceKind, bool) {
 	switch {
 	case a == actListAliases:
 		return policy.Alias, true
+	case a == actDescribeTokenObject, a == actCreateTokenObject, a == actUpdateTokenObject, a == actDeleteTokenObject:
+		return policy.Keystore, true // of one instance: see authorizeInstance
 	case a == actListKeys, a.kind == kindContainer:
 		return policy.Key, true
 	}

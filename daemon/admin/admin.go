@@ -22,6 +22,8 @@
 //	GET    /v1/principal/policies        root  Policies: the identity policies of one, ?arn=
 //	PUT    /v1/principal/policies        root  a policy document: attach it, ?arn=&name=
 //	DELETE /v1/principal/policies        root  detach one, ?arn=&name=
+//	PUT    /v1/principal/pin             root  a PIN, as it is: set it, and unlock it, ?arn=
+//	DELETE /v1/principal/pin             root  remove it, ?arn=
 //	GET    /v1/access-keys               root  AccessKeys: those of a principal, ?principal=
 //	POST   /v1/access-keys               root  AccessKeyRequest, NewAccessKey: make one, and show its secret this once
 //	POST   /v1/access-keys/{id}/enable   root  let requests be signed with it again
@@ -74,6 +76,15 @@ type Status struct {
 	Store     Store      `json:"store"`
 	Members   []Member   `json:"members"`
 	Instances []Instance `json:"instances"`
+	PKCS11    *PKCS11    `json:"pkcs11,omitempty"` // none: there is no such socket, or the caller's account does not run the appliance
+}
+
+// PKCS11 is how programs that know PKCS #11 are served.
+type PKCS11 struct {
+	Socket       string `json:"socket"`
+	Connections  int    `json:"connections"`
+	Applications int    `json:"applications"` // processes that have initialized the library
+	Sessions     int    `json:"sessions"`
 }
 
 // State sums a Status up.

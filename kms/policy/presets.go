@@ -17,7 +17,16 @@ var presets = []struct {
 	{"full", "everything", []string{"kms:*"}, []string{"*"}},
 	{"read-only", "look at keys and their policies, and use none", readActions, []string{"*"}},
 	{"crypto", "use keys: encrypt, decrypt, sign, verify, data keys", useActions(), []string{"*"}},
+	{"pkcs11", "see and use keys through PKCS #11: sign, verify, encrypt, decrypt", tokenActions, []string{"*"}},
+	{"token-objects", "keep certificates and data in tokens, beside keys", []string{"kms:CreateTokenObject", "kms:UpdateTokenObject", "kms:DeleteTokenObject"},
+		[]string{"acs:kms:*:*:keystore/*"}},
 	{"create-keys", "make keys, and name them as they are made", []string{"kms:CreateKey"}, []string{"acs:kms:*:*:key"}},
+}
+
+// tokenActions are all that the door for PKCS #11 asks for when a program finds a key and uses it.
+var tokenActions = []string{
+	"kms:DescribeKey", "kms:DescribeTokenObject", "kms:AsymmetricSign", "kms:AsymmetricVerify", "kms:AsymmetricEncrypt", "kms:AsymmetricDecrypt",
+	"kms:Encrypt", "kms:Decrypt",
 }
 
 // readActions look and change nothing. kms:Get* would be too much: it covers kms:GetParametersForImport.

@@ -17,6 +17,9 @@ func TestPresets(t *testing.T) {
 		{"read-only", "ListKeys DescribeKey GetKeyPolicy GetPublicKey ListKeyAssociations", "Encrypt AsymmetricSign GetParametersForImport SetKeyPolicy DisableKey GenerateCsr"},
 		{"crypto", "Encrypt Decrypt ReEncryptFrom ReEncryptTo AsymmetricSign AsymmetricVerify GenerateDataKey GenerateDataKeyWithoutPlaintext ExportDataKey DescribeKey",
 			"TagResource DisableKey SetKeyPolicy CreateKey ScheduleKeyDeletion GetKeyPolicy"},
+		{"pkcs11", "DescribeKey DescribeTokenObject AsymmetricSign AsymmetricVerify AsymmetricEncrypt AsymmetricDecrypt Encrypt Decrypt",
+			"GenerateDataKey GetKeyPolicy CreateKey ImportKeyMaterial ScheduleKeyDeletion SetTokenNames CreateTokenObject DeleteTokenObject"},
+		{"token-objects", "", "Encrypt AsymmetricSign CreateKey SetTokenNames CreateTokenObject"}, // what they allow is no key
 		{"create-keys", "", "Encrypt CreateAlias DeleteAlias DisableKey EnableDefaultKey SetKeyPolicy"},
 	} {
 		text, err := Preset(row.preset)
@@ -49,8 +52,21 @@ func TestPresets(t *testing.T) {
 			t.Errorf("%s is not described", row.preset)
 		}
 	}
-	if n := len(PresetNames()); n != 4 {
-		t.Errorf("%d presets, and 4 are tested", n)
+	text, err := Preset("token-objects")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := ParseIdentity(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []string{"CreateTokenObject", "UpdateTokenObject", "DeleteTokenObject"} {
+		if doc.Evaluate(&Request{Principal: who, Action: MustAction("kms:" + a), Resource: Resource{Region: "local", Account: account, Kind: Keystore, ID: "kst-1"}}) != Allow {
+			t.Errorf("token-objects does not allow %s", a)
+		}
+	}
+	if n := len(PresetNames()); n != 6 {
+		t.Errorf("%d presets, and 6 are tested", n)
 	}
 	if _, err := Preset("all"); err == nil || !strings.Contains(err.Error(), "read-only") || DescribePreset("all") != "" {
 		t.Errorf("no such preset: %v", err)

@@ -17,6 +17,7 @@
 static const char default_path[] = "/run/keyward/pkcs11.sock";
 static const unsigned default_timeout = 10; // seconds
 static const long first_pause = 10, last_pause = 500; // milliseconds between attempts to connect
+static const long refused_pause = 1000;               // milliseconds until the daemon is asked for one more connection after it refused
 static const size_t in_keep = 64 * 1024; // a larger buffer is given back after use
 
 // The octets that begin p11-kit's protocol.
@@ -30,6 +31,8 @@ static struct pool {
 	size_t n_free;
 	bool used[POOL_LINKS + WAIT_LINKS]; // the link is taken, free, or being connected
 	size_t n_used;                      // of the first POOL_LINKS
+	size_t enough;                      // no more than these, until retry: the daemon has refused one
+	struct timespec retry;
 	uint64_t epoch;
 	bool stopped;
 
@@ -88,6 +91,7 @@ CK_RV pool_start(void) {
 	monotonic(&pool.changed);
 	pthread_mutex_lock(&pool.lock);
 	pool.n_free = pool.n_used = 0;
+	pool.enough = POOL_LINKS;
 	memset(pool.used, 0, sizeof pool.used);
 	pool.epoch = 0;
 	pool.stopped = false;
@@ -351,11 +355,16 @@ static CK_RV take_once(struct link **link) {
 			link_close(l); // of a daemon that is gone
 			release(l);
 		}
-		if (pool.n_used < POOL_LINKS) {
+		if (pool.enough < POOL_LINKS && !before(now(), pool.retry))
+			pool.enough = POOL_LINKS;
+		if (pool.n_used < pool.enough) {
 			CK_RV rv = connect_new(0, POOL_LINKS, link);
-			// A daemon that has had enough of our connections answers on those that there are.
 			if (rv == CKR_OK || rv == CKR_DEVICE_ERROR || pool.n_used == 0)
 				return rv;
+			// A daemon that has had enough of our connections answers on those that there are.
+			pool.enough = pool.n_used;
+			pool.retry = after(now(), refused_pause);
+			continue;
 		}
 		pthread_cond_wait(&pool.changed, &pool.lock);
 	}
