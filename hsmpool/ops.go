@@ -119,6 +119,9 @@ func hashPlace(h crypto.Hash) int {
 	return slices.IndexFunc(hashes[:], func(r hashRow) bool { return r.hash == h })
 }
 
+// KnownHash says whether a Job may name the hash.
+func KnownHash(h crypto.Hash) bool { return hashPlace(h) >= 0 }
+
 // choices are what an operation can be told besides data, as Job has it. What an operation does not take is zero.
 type choices struct {
 	hash, mgf crypto.Hash
