@@ -24,6 +24,8 @@ func TestDocuments(t *testing.T) {
 			`"KeyStorageMechanism": "HsmEncryptedDatabase"`, `"RandomPassword": "`}},
 		{"../docs/api.md", "<!-- run", "\x00", 5, []string{`"KeyState":"Enabled"`, `"Plaintext":"aGVsbG8="`, `"Code":"InvalidParameter"`,
 			`"Items":[{"CiphertextBlob":"`, `},{"Code":"InvalidParameter"`}},
+		{"../docs/pkcs11.md", "<!-- run", "\x00", 4, []string{"Certificate request self-signature verify OK", "Verified OK", "hello CN=me", "ecdsa-sha2-nistp256", "CN = by GnuTLS",
+			"java, PrivateKeyEntry", "kst-hardware:web"}},
 	} {
 		t.Run(filepath.Base(doc.file), func(t *testing.T) {
 			text, err := os.ReadFile(doc.file)

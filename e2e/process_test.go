@@ -139,7 +139,7 @@ func (p *process) mustWork(key string) {
 	}
 }
 
-// build builds both programs as they are shipped, without the race detector, and returns their paths.
+// build builds both programs as they are shipped, without the race detector, and the PKCS #11 module beside them, and returns their paths.
 var build = sync.OnceValues(func() (programs, error) {
 	dir, err := filepath.Abs("../bin/e2e") // ignored by git, and kept for the next run
 	if err != nil {
@@ -153,7 +153,16 @@ var build = sync.OnceValues(func() (programs, error) {
 			return programs{}, err
 		}
 	}
-	return p, nil
+	cmd := exec.Command("make", "-s", "-C", "..", "module")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return programs{}, err
+	}
+	module, err := os.ReadFile("../bin/libkeyward-pkcs11.so")
+	if err != nil {
+		return programs{}, err
+	}
+	return p, os.WriteFile(filepath.Join(dir, "libkeyward-pkcs11.so"), module, 0o755)
 })
 
 type programs struct{ keywardd, keywardctl string }

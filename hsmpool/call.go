@@ -131,7 +131,7 @@ type call struct {
 	fn    function
 	mech  uint
 	param []byte
-	gcm   bool
+	tag   int // octets; 0: it is not AES-GCM, which has its parameter made of this, nonce and aad
 	nonce []byte
 	aad   []byte
 	in    []byte
@@ -159,14 +159,10 @@ func (f functions) operate(session pkcs11.SessionHandle, key pkcs11.ObjectHandle
 	if len(c.param) > 0 {
 		param = unsafe.Pointer(&c.param[0])
 	}
-	var tag C.kw_ulong
-	if c.gcm {
-		tag = gcmTag * 8
-	}
 	n := C.kw_ulong(len(c.out))
 	var st C.int
 	rv := C.kw_operate(f.list, initOf[c.fn], C.kw_ulong(session), C.kw_ulong(c.mech), param, C.kw_ulong(len(c.param)),
-		ptr(c.nonce), C.kw_ulong(len(c.nonce)), ptr(c.aad), C.kw_ulong(len(c.aad)), tag,
+		ptr(c.nonce), C.kw_ulong(len(c.nonce)), ptr(c.aad), C.kw_ulong(len(c.aad)), C.kw_ulong(c.tag*8),
 		C.kw_ulong(key), ptr(c.in), C.kw_ulong(len(c.in)), ptr(c.out), &n, &st, times)
 	if rv != 0 {
 		clear(c.out)
@@ -235,7 +231,25 @@ func ulongs(v ...uint) []byte {
 	return b
 }
 
-// oaepParam encodes CK_RSA_PKCS_OAEP_PARAMS with an empty label: SoftHSM refuses what it has encrypted with another.
+// oaepParam encodes CK_RSA_PKCS_OAEP_PARAMS with an empty label: SoftHSM has no other, so those are undone here: see rawOAEP.
 func oaepParam(hash, mgf uint) []byte {
 	return ulongs(hash, mgf, pkcs11.CKZ_DATA_SPECIFIED, 0, 0)
 }
+
+// oaepParams are all of them, by the places of hash and mask generation function in hashes.
+var oaepParams = func() (all [len(hashes)][len(hashes)][]byte) {
+	for i, hash := range hashes {
+		for j, mgf := range hashes {
+			all[i][j] = oaepParam(hash.mech, mgf.mgf)
+		}
+	}
+	return all
+}()
+
+// pssParam encodes CK_RSA_PKCS_PSS_PARAMS.
+func pssParam(c *choices) []byte {
+	return ulongs(hashes[hashPlace(c.hash)].mech, hashes[hashPlace(c.mgf)].mgf, uint(c.salt))
+}
+
+// ctrParam encodes CK_AES_CTR_PARAMS with a counter that is the whole block.
+func ctrParam(counter []byte) []byte { return append(ulongs(8*aesBlock), counter...) }

@@ -458,7 +458,7 @@ func plausible(t, x *task) bool {
 	if t.key != nil {
 		kt = keyTypes[t.key.Type]
 	}
-	n, exact := r.out(kt, len(t.in))
+	n, exact := r.out(kt, t)
 	return len(x.out) == n || !exact && len(x.out) < n
 }
 

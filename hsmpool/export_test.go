@@ -123,13 +123,16 @@ func NoRenewLimit() (restore func()) {
 }
 
 var (
-	UnpadOAEPSHA256 = unpadOAEPSHA256
+	UnpadOAEP       = unpadOAEP
 	MarshalECPublic = marshalECPublic
 	ParseShare      = func(b []byte) error { _, err := parseShare(b); return err }
 	DecodeRecovery  = func(b []byte) error { _, _, _, err := decodeRecovery(b); return err }
 	PlanSessions    = planSessions
 	ErrNoMasterKeys = errNoMasterKeys
 )
+
+// OpsOfJobs is how many numbers operations of jobs take.
+const OpsOfJobs = opsOfJobs
 
 // SessionKeys counts the secret and private session objects on a member.
 func SessionKeys(p *Pool, name string) (n int, err error) {

@@ -126,7 +126,7 @@ func (l *login) prove(t *task, w *tokenWorker) *Error {
 		if kt.class == classRSA {
 			op = SignPKCS1SHA256
 		}
-		u := &task{op: op, key: t.key, in: op.input(proofDigest[:])}
+		u := &task{op: op, key: t.key, in: op.input(t.key.Type, proofDigest[:])}
 		if err := l.operate(u, w); err != nil {
 			return err
 		}

@@ -331,7 +331,7 @@ func TestHostileFlood(t *testing.T) {
 		defer close(ended)
 		// It reads nothing any more: 40 MB of tasks fit into no socket.
 		for i := range 300 {
-			l.post(&task{id: uint64(i + 1), op: EncryptGCM, key: wireKeys[0], in: make([]byte, maxGCMText), nonce: make([]byte, gcmNonce),
+			l.post(&task{id: uint64(i + 1), op: EncryptGCM, key: wireKeys[0], in: make([]byte, maxAESText), nonce: make([]byte, gcmNonce),
 				aad: make([]byte, maxGCMAAD)}, 1, i == 0)
 			l.flush()
 		}

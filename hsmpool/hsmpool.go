@@ -6,7 +6,10 @@
 // loaded into any member as session objects when they are first used.
 package hsmpool
 
-import "time"
+import (
+	"crypto"
+	"time"
+)
 
 // KeyType is what kind of key a job or a generation is about.
 type KeyType uint8
@@ -50,26 +53,44 @@ type Key struct {
 // Op is what a job does. The table in ops.go gives each one's mechanism, key type and bounds.
 type Op uint8
 
-// The operations.
+// The operations. k is the length of the modulus, in octets.
 const (
-	EncryptGCM      Op = iota + 1 // In: plaintext, Nonce: 12 octets, AAD; Out: ciphertext and 16 octets of tag
-	DecryptGCM                    // In: ciphertext and tag, Nonce, AAD; Out: plaintext
-	SignPKCS1SHA256               // In: 32-octet digest; Out: signature, the length of the modulus
+	EncryptGCM      Op = iota + 1 // In: plaintext, at most 64 KiB, Nonce: 12 octets, AAD, TagBits; Out: ciphertext and tag
+	DecryptGCM                    // In: ciphertext and tag, Nonce, AAD, TagBits; Out: plaintext
+	SignPKCS1SHA256               // In: 32-octet digest; Out: signature, k octets
 	SignPSSSHA256                 // In: 32-octet digest; salt 32, MGF1 SHA-256
-	SignECDSA                     // In: 32-octet digest; Out: r and s, 32 octets each
-	DecryptOAEPSHA1               // In: ciphertext, the length of the modulus; label empty
+	SignECDSA                     // In: digest of 1 to 64 octets, of which the leftmost bits count; Out: r and s, each as long as the order
+	DecryptOAEPSHA1               // In: ciphertext, k octets; label empty
 	DecryptOAEPSHA256
+
+	// What has more choices than the API. A module that has not the choice refuses it: KindUnsupported.
+
+	SignPKCS1   // In: 1 to k-11 octets, which are padded as they are; Out: signature
+	SignPSS     // In: digest of Hash; MGF, Salt; Out: signature
+	SignRaw     // In: k octets, as a number smaller than the modulus, which the caller sees to; Out: k octets
+	DecryptOAEP // In: ciphertext, k octets; Hash, MGF, Label
+	DecryptRaw  // In: k octets; Out: k octets, with the padding. Whoever may not see it must not learn anything of it from what the caller does next
+	EncryptECB  // In: whole blocks, at most 64 KiB; Out: as many octets
+	DecryptECB
+	EncryptCBC // as EncryptECB; Nonce: the IV, 16 octets
+	DecryptCBC
+	CryptCTR // In: at most 64 KiB; Nonce: the first counter, a whole block of 128 bits, and after the last comes zero. It is its own opposite
 )
 
 // Job is one operation with one key. The caller fills the first group and hands it to Pool.Do, which writes the second
-// before it returns; workers never touch it. AAD, In and Nonce must not change meanwhile.
+// before it returns; workers never touch it. AAD, In, Label and Nonce must not change meanwhile.
 type Job struct {
 	Op        Op
 	Key       *Key
 	In        []byte
 	Nonce     []byte
 	AAD       []byte
-	Principal string // for fairness between callers
+	Hash      crypto.Hash // SHA-1, SHA-224, SHA-256, SHA-384 or SHA-512
+	MGF       crypto.Hash // of MGF1, the same
+	Salt      int         // octets
+	Label     []byte      // at most 1024 octets
+	TagBits   int         // 96, 104, 112, 120 or 128; 0: 128
+	Principal string      // for fairness between callers
 
 	Out []byte
 	Err error // *Error

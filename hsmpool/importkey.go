@@ -243,7 +243,7 @@ func (r *importRun) unwrapBlock(row importRow, block []byte, template []*pkcs11.
 	if e != nil {
 		return 0, e
 	}
-	u := &task{in: block}
+	u := &task{op: DecryptOAEPSHA256, in: block}
 	if e := r.rawOAEP(r.s, transport, u, keyTypes[r.t.from.Type], &r.w.meter); e != nil {
 		if e.Kind == KindBadData {
 			e = badMaterial()

@@ -1,28 +1,26 @@
 package hsmpool
 
 import (
-	"crypto/sha256"
+	"crypto"
 	"crypto/subtle"
 	"encoding/binary"
 )
 
-// lHashSHA256 is the hash of the empty label.
-var lHashSHA256 = sha256.Sum256(nil)
-
-// unpadOAEPSHA256 undoes EME-OAEP (RFC 8017 §7.1.2) with SHA-256, MGF1 with SHA-256 and the empty label on em, the output
-// of the raw RSA operation, which it overwrites. Which check failed takes the same time and gives the same answer;
-// only the length of a valid message shows.
-func unpadOAEPSHA256(em []byte) (message []byte, ok bool) {
-	const h = sha256.Size
+// unpadOAEP undoes EME-OAEP (RFC 8017 §7.1.2) with MGF1 on em, the output of the raw RSA operation, which it overwrites. Which check
+// failed takes the same time and gives the same answer; only the length of a valid message shows.
+func unpadOAEP(em []byte, hash, mgf crypto.Hash, label []byte) (message []byte, ok bool) {
+	h := hash.Size()
 	if len(em) < 2*h+2 {
 		return nil, false
 	}
 	seed, db := em[1:1+h], em[1+h:]
-	mgf1XOR(seed, db)
-	mgf1XOR(db, seed)
+	mgf1XOR(seed, db, mgf)
+	mgf1XOR(db, seed, mgf)
 
+	lHash := hash.New()
+	lHash.Write(label)
 	bad := 1 - subtle.ConstantTimeByteEq(em[0], 0)
-	bad |= 1 - subtle.ConstantTimeCompare(db[:h], lHashSHA256[:])
+	bad |= 1 - subtle.ConstantTimeCompare(db[:h], lHash.Sum(nil))
 
 	// After the hash come zeros, a one, and the message. looking stays 1 until the one is seen.
 	looking, index := 1, 0
@@ -41,11 +39,11 @@ func unpadOAEPSHA256(em []byte) (message []byte, ok bool) {
 	return rest[index+1:], true
 }
 
-// mgf1XOR adds MGF1-SHA-256(seed) to out.
-func mgf1XOR(out, seed []byte) {
+// mgf1XOR adds MGF1(seed) to out (RFC 8017 §B.2.1).
+func mgf1XOR(out, seed []byte, mgf crypto.Hash) {
 	var counter [4]byte
-	hash := sha256.New()
-	var digest [sha256.Size]byte
+	var digest [64]byte // as the longest hash
+	hash := mgf.New()
 	for n, c := 0, uint32(0); n < len(out); c++ {
 		binary.BigEndian.PutUint32(counter[:], c)
 		hash.Reset()

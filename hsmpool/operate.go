@@ -2,6 +2,9 @@ package hsmpool
 
 import (
 	"crypto/rand"
+	"encoding/binary"
+	"math"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 )
@@ -59,29 +62,45 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 	if t.key != nil {
 		kt = keyTypes[t.key.Type]
 	}
-	n, exact := r.out(kt, len(t.in))
-	switch {
-	case r.mech == pkcs11.CKM_AES_GCM:
-		c.gcm, c.nonce, c.aad = true, t.nonce, t.aad
+	n, exact := r.out(kt, t)
+	room := n
+	var oaep *atomic.Uint32 // what is known of the module
+	switch r.mech {
+	case pkcs11.CKM_AES_GCM:
+		c.tag, c.nonce, c.aad = t.tag(), t.nonce, t.aad
 		if r.fn == fnDecrypt {
-			// SoftHSM wants room for the tag in the output of a decryption too.
-			c.out = make([]byte, n+gcmTag)
+			room += c.tag // SoftHSM wants room for the tag in the output of a decryption too
 		}
-	case r.modulus:
-		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepOurs {
+	case pkcs11.CKM_AES_CBC:
+		c.param = t.nonce
+	case pkcs11.CKM_AES_CTR:
+		return l.counterMode(s, h, t, &w.meter)
+	case pkcs11.CKM_RSA_PKCS_PSS:
+		if c.param == nil {
+			c.param = pssParam(&t.choices)
+		}
+	case pkcs11.CKM_RSA_PKCS_OAEP:
+		hash, mgf := t.oaep()
+		i, j := hashPlace(hash), hashPlace(mgf)
+		oaep = &w.oaep[i][j]
+		if len(t.label) > 0 || oaep.Load() == oaepOurs {
 			return l.rawOAEP(s, h, t, kt, &w.meter)
 		}
-		c.out = make([]byte, kt.octets)
+		c.param, room = oaepParams[i][j], kt.octets
+	case pkcs11.CKM_RSA_X_509:
+		if r.fn == fnDecrypt {
+			var e *Error
+			t.out, e = l.rawDecrypt(s, h, t, kt, &w.meter)
+			return e
+		}
 	}
-	if c.out == nil {
-		c.out = make([]byte, n)
-	}
+	c.out = make([]byte, room)
 	got, st, err := l.mod.fns.operate(s, h, &c, &w.meter)
 	if err != nil {
-		e := l.fail(err, r.fn, st, r.name)
-		if t.op == DecryptOAEPSHA256 && w.oaepSHA256.Load() == oaepUnknown && refusesParameter(err) {
-			// This module's OAEP has no SHA-256. The session is dropped by the caller like after any error.
-			w.oaepSHA256.Store(oaepOurs)
+		e := l.failOperation(err, r, st)
+		if oaep != nil && oaep.Load() != oaepModule && refusesParameter(err) {
+			// This module's OAEP has not these hashes. The session is dropped by the caller like after any error.
+			oaep.Store(oaepOurs)
 			e.fate = fateSession
 		}
 		return e
@@ -90,11 +109,51 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 		clear(c.out)
 		return errImpossible
 	}
-	if t.op == DecryptOAEPSHA256 {
-		w.oaepSHA256.Store(oaepModule)
+	if oaep != nil && oaep.Load() != oaepModule {
+		oaep.Store(oaepModule)
 	}
 	t.out = c.out[:got]
 	return nil
+}
+
+// failOperation makes the error of an operation. What its Init refuses of parameters that were checked, the module can't do.
+func (l *login) failOperation(err error, r opRow, st stage) *Error {
+	e := l.fail(err, r.fn, st, r.name)
+	if st == stageInit && refusesParameter(err) {
+		e.Kind = KindUnsupported
+	}
+	return e
+}
+
+// counterMode is CryptCTR. After the last counter comes zero, where modules refuse to go on: so from there on it is another call.
+func (l *login) counterMode(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, m *meter) *Error {
+	r := ops[t.op]
+	out := make([]byte, len(t.in))
+	counter, from := t.nonce, 0
+	for to := counterEnd(counter, len(out)); from < len(out); from, to = to, len(out) {
+		c := call{fn: r.fn, mech: r.mech, param: ctrParam(counter), in: t.in[from:to], out: out[from:to]}
+		n, st, err := l.mod.fns.operate(s, h, &c, m)
+		if err != nil {
+			clear(out)
+			return l.failOperation(err, r, st)
+		}
+		if n != to-from {
+			clear(out)
+			return errImpossible
+		}
+		counter = make([]byte, aesBlock)
+	}
+	t.out = out
+	return nil
+}
+
+// counterEnd is how many of n octets there are before the counter is zero. n is far below 2^64 blocks.
+func counterEnd(counter []byte, n int) int {
+	left := -binary.BigEndian.Uint64(counter[8:]) // blocks before the lower half is zero; 0: 2^64
+	if binary.BigEndian.Uint64(counter) != math.MaxUint64 || left == 0 || left > uint64(n)/aesBlock {
+		return n
+	}
+	return int(left) * aesBlock
 }
 
 // refusesParameter says whether a module may have refused a mechanism parameter: SoftHSM calls it CKR_ARGUMENTS_BAD.
@@ -107,28 +166,37 @@ func refusesParameter(err error) bool {
 	return false
 }
 
-// rawOAEP decrypts OAEP with SHA-256 for modules that have it with SHA-1 only: the private operation happens in the HSM, and
-// what is left of the padding is undone here. It is the only way to the raw RSA mechanism, and gives nothing of a
-// message whose padding is wrong.
+// rawOAEP decrypts OAEP with hashes and labels that the module has not: the private operation happens in the HSM, and what is left
+// of the padding is undone here. It gives nothing of a message whose padding is wrong.
 func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, kt keyTypeRow, m *meter) *Error {
-	c := call{fn: fnDecrypt, mech: pkcs11.CKM_RSA_X_509, in: t.in, out: make([]byte, kt.octets)}
-	n, st, err := l.mod.fns.operate(s, h, &c, m)
-	if err != nil {
-		return l.fail(err, fnDecrypt, st, "DecryptOAEPSHA256")
+	em, e := l.rawDecrypt(s, h, t, kt, m)
+	if e != nil {
+		return e
 	}
-	em := c.out
-	if n < len(em) {
-		// A module that takes leading zeros off.
-		em = append(make([]byte, len(em)-n), em[:n]...)
-		clear(c.out)
-	}
-	message, ok := unpadOAEPSHA256(em)
+	hash, mgf := t.oaep()
+	message, ok := unpadOAEP(em, hash, mgf, t.label)
 	if !ok {
-		return &Error{Kind: KindBadData, fate: fateData, Detail: "DecryptOAEPSHA256"}
+		return &Error{Kind: KindBadData, fate: fateData, Detail: ops[t.op].name}
 	}
 	t.out = append(make([]byte, 0, len(message)), message...)
 	clear(em)
 	return nil
+}
+
+// rawDecrypt is the bare operation with a private key on t.in, to as many octets as the modulus has. The caller wipes them.
+func (l *login) rawDecrypt(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, kt keyTypeRow, m *meter) ([]byte, *Error) {
+	c := call{fn: fnDecrypt, mech: pkcs11.CKM_RSA_X_509, in: t.in, out: make([]byte, kt.octets)}
+	n, st, err := l.mod.fns.operate(s, h, &c, m)
+	if err != nil {
+		return nil, l.failOperation(err, ops[t.op], st)
+	}
+	if n == len(c.out) {
+		return c.out, nil
+	}
+	// A module that takes leading zeros off.
+	em := append(make([]byte, len(c.out)-n), c.out[:n]...)
+	clear(c.out)
+	return em, nil
 }
 
 // loadKey gives the handle of a key, and brings the key in if it is not there yet. s is the caller's work session.

@@ -3,8 +3,6 @@ package hsmpool_test
 import (
 	"bytes"
 	"crypto"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
@@ -219,32 +217,6 @@ func rsaPublic(t *testing.T, spki []byte) *rsa.PublicKey {
 		t.Fatal(err)
 	}
 	return pub.(*rsa.PublicKey)
-}
-
-// testGCMAgainstGo imports the plain key, so that Go's own AES-GCM can look at what the HSM makes.
-func testGCMAgainstGo(t *testing.T, p *hsmpool.Pool) {
-	raw := bytes.Repeat([]byte{0x5a}, 32)
-	k := importKey(t, p, "a", hsmpool.AES256, hsmpool.UseEncrypt, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_SECRET_KEY),
-		pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_AES),
-		pkcs11.NewAttribute(pkcs11.CKA_VALUE, raw),
-	})
-	block, err := aes.NewCipher(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gcm, err := cipher.NewGCM(block)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nonce, aad, in := []byte("twelve bytes"), []byte("aad"), []byte("plaintext")
-	j := &hsmpool.Job{Op: hsmpool.EncryptGCM, Key: k, In: in, Nonce: nonce, AAD: aad}
-	if err := p.Do(testContext(t), j); err != nil {
-		t.Fatal(err)
-	}
-	if want := gcm.Seal(nil, nonce, in, aad); !bytes.Equal(j.Out, want) {
-		t.Errorf("EncryptGCM %x, want %x", j.Out, want)
-	}
 }
 
 // importKey makes an extractable session object of plain key attributes and wraps it, as a key from elsewhere would be.

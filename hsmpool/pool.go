@@ -196,7 +196,7 @@ func (p *Pool) Close() error {
 }
 
 // Do runs the job and returns its Err. ctx bounds the waiting: a C call in flight runs to its end and its result is
-// wiped and dropped. It may go on reading In, Nonce and AAD after a context error, so the job must not be used again. Its
+// wiped and dropped. It may go on reading In, Nonce, AAD and Label after a context error, so the job must not be used again. Its
 // memory may: what the call then reads changes nothing but the result that nobody sees.
 func (p *Pool) Do(ctx context.Context, j *Job) error {
 	j.Out, j.Err = nil, nil
@@ -221,10 +221,12 @@ func (p *Pool) prepare(j *Job, t *ticket) *Error {
 	if e := checkKey(j.Key); e != nil {
 		return e
 	}
-	if e := checkInput(j.Op, j.Key, j.In, j.Nonce, j.AAD); e != nil {
+	t.op, t.key, t.nonce, t.aad, t.principal = j.Op, j.Key, j.Nonce, j.AAD, j.Principal
+	t.choices = choices{j.Hash, j.MGF, j.Salt, j.Label, j.TagBits}
+	if e := t.checkInput(len(j.In)); e != nil {
 		return e
 	}
-	t.op, t.key, t.in, t.nonce, t.aad, t.principal = j.Op, j.Key, j.Op.input(j.In), j.Nonce, j.AAD, j.Principal
+	t.in = j.Op.input(j.Key.Type, j.In)
 	if j.Key.Member == "" {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package hsmpool
 
 import (
+	"crypto"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -107,18 +108,34 @@ func TestCKRClassify(t *testing.T) {
 }
 
 func TestOpTable(t *testing.T) {
-	for o := EncryptGCM; o <= DecryptOAEPSHA256; o++ {
+	classes := map[taskClass]Op{}
+	for o := EncryptGCM; int(o) < opsOfJobs; o++ {
 		r, ok := ops[o]
-		if !ok || r.out == nil || r.fn == fnOther || r.class == 0 || r.usage == 0 || !r.modulus && r.max == 0 || r.name != o.String() {
+		if !ok || r.out == nil || r.fn == fnOther || r.class == 0 || r.usage == 0 || r.name != o.String() ||
+			!r.modulus && r.max == 0 && r.pad == 0 && r.takes != hashAndSalt {
 			t.Errorf("operation %d: %+v", o, r)
 		}
+		variants := []choices{{}}
+		if r.takes == hashAndSalt || r.takes == hashAndLabel {
+			variants = []choices{{hash: crypto.SHA1, mgf: crypto.SHA1}, {hash: crypto.SHA512, mgf: crypto.SHA512}, {hash: crypto.SHA512, mgf: crypto.SHA1}}
+		}
+		for _, kt := range []KeyType{AES128, Secp256k1} {
+			for _, v := range variants {
+				c := (&task{op: o, key: &Key{Type: kt}, choices: v}).class()
+				if other, ok := classes[c]; ok || int(c) >= taskClasses {
+					t.Errorf("%v is of class %d of %d, as %v", o, c, taskClasses, other)
+				}
+				classes[c] = o
+			}
+		}
 	}
-	if _, ok := ops[DecryptOAEPSHA256+1]; ok {
+	if _, ok := ops[Op(opsOfJobs)]; ok || opsOfJobs >= int(opGenerate) {
 		t.Error("an operation that has no constant")
 	}
 	for o, r := range ops {
-		if r.mech == pkcs11.CKM_RSA_X_509 || r.mech == pkcs11.CKM_RSA_PKCS && r.fn == fnDecrypt {
-			t.Errorf("%v decrypts with raw RSA or PKCS#1 v1.5", o)
+		// A module that decrypts PKCS#1 v1.5 itself tells by its error whether the padding was good.
+		if r.mech == pkcs11.CKM_RSA_PKCS && r.fn == fnDecrypt || r.mech == pkcs11.CKM_RSA_X_509 && o != DecryptRaw && o != SignRaw {
+			t.Errorf("%v decrypts PKCS#1 v1.5, or uses raw RSA", o)
 		}
 	}
 	for k := AES128; k <= Secp256k1; k++ {
@@ -140,9 +157,11 @@ func TestOpTable(t *testing.T) {
 		if o.String() == "unknown operation" {
 			t.Errorf("operation %d has no name", o)
 		}
-		if c := (&task{op: o, key: &Key{Type: Secp256k1}}).class(); int(c) >= taskClasses {
-			t.Errorf("%v is of class %d of %d", o, c, taskClasses)
+		c := (&task{op: o, key: &Key{Type: Secp256k1}}).class()
+		if other, ok := classes[c]; ok || int(c) >= taskClasses {
+			t.Errorf("%v is of class %d of %d, as %v", o, c, taskClasses, other)
 		}
+		classes[c] = o
 	}
 	if len(keyTypes) != int(Secp256k1) {
 		t.Errorf("%d key types", len(keyTypes))

@@ -1,6 +1,9 @@
 package hsmpool
 
-import "time"
+import (
+	"crypto"
+	"time"
+)
 
 // task is a job as a worker sees it: plain data, that goes to a process and back as well as to a goroutine. Who makes it sets
 // the first group and does not change it while a worker has the task; the worker sets the second.
@@ -11,7 +14,8 @@ type task struct {
 	in    []byte
 	nonce []byte
 	aad   []byte
-	pub   []byte // SubjectPublicKeyInfo: of the key to prove, or the answer of a generation
+	choices
+	pub []byte // SubjectPublicKeyInfo: of the key to prove, or the answer of a generation
 
 	from      *Key // an import's transport key
 	algorithm ImportAlgorithm
@@ -56,21 +60,44 @@ func (t *task) slow() bool {
 	return false
 }
 
-// taskClass numbers what tasks of one kind are likely to take alike.
-type taskClass uint8
+// taskClass numbers what tasks of one kind are likely to take alike, and what modules can do or can't.
+type taskClass uint16
 
+// hashVariants is how many classes an operation has for what it may be told: each hash with MGF1 of the same, and all the rest.
 const (
 	keyTypesCount = int(Secp256k1) + 1
-	taskClasses   = (int(DecryptOAEPSHA256) + 1 + int(opForget) - int(opGenerate) + 1) * keyTypesCount
+	hashVariants  = len(hashes) + 1
+	opNumbers     = opsOfJobs + int(opForget) - int(opGenerate) + 1
+	taskClasses   = (opNumbers + 2*hashVariants) * keyTypesCount
 )
 
 func (t *task) class() taskClass {
 	op := int(t.op)
-	if t.op >= opGenerate {
-		op -= int(opGenerate) - int(DecryptOAEPSHA256) - 1
+	switch {
+	case t.op >= opGenerate:
+		op -= int(opGenerate) - opsOfJobs
+	case t.op == SignPSS:
+		op = opNumbers + t.hashVariant()
+	case t.op == DecryptOAEP:
+		op = opNumbers + hashVariants + t.hashVariant()
 	}
 	if t.key == nil {
 		return taskClass(op * keyTypesCount)
 	}
 	return taskClass(op*keyTypesCount + int(t.key.Type))
+}
+
+func (t *task) hashVariant() int {
+	if i := hashPlace(t.hash); i >= 0 && t.mgf == t.hash && len(t.label) == 0 {
+		return i
+	}
+	return len(hashes)
+}
+
+// oaep gives the hashes of an operation that is OAEP.
+func (t *task) oaep() (hash, mgf crypto.Hash) {
+	if h := ops[t.op].hash; h != 0 {
+		return h, h
+	}
+	return t.hash, t.mgf
 }

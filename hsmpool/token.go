@@ -31,10 +31,11 @@ type tokenWorker struct {
 	renewed time.Time
 	lost    *Error // why login is nil, when that was no close
 
-	// oaepSHA256 is what is known of the module's OAEP with SHA-256: unknown, done by it, or by us over raw RSA.
-	oaepSHA256 atomic.Uint32
+	// oaep is what is known of the module's OAEP, by the places of hash and mask generation function in hashes: unknown, done by it, or
+	// by us over raw RSA.
+	oaep [len(hashes)][len(hashes)]atomic.Uint32
 
-	// unwrapSHA256 is the same for C_UnwrapKey.
+	// unwrapSHA256 is the same for C_UnwrapKey with SHA-256.
 	unwrapSHA256 atomic.Uint32
 }
 

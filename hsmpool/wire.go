@@ -1,6 +1,7 @@
 package hsmpool
 
 import (
+	"crypto"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,7 +43,7 @@ const (
 )
 
 const (
-	wireVersion = 3
+	wireVersion = 4
 
 	// maxFrame bounds a frame; the largest task has some 140 KiB.
 	maxFrame = 1 << 20
@@ -278,10 +279,26 @@ func (c *cursor) key() *Key {
 	return &Key{ID: c.text(), Type: KeyType(c.u8()), Usage: Usage(c.u8()), Wrapped: c.octets(), Member: c.text(), ObjectID: c.octets()}
 }
 
+// putChoices adds what there is besides data. Numbers that are too large for it were refused before.
+func putChoices(b []byte, o *choices) []byte {
+	b = append(b, byte(o.hash), byte(o.mgf), byte(o.tagBits))
+	b = binary.BigEndian.AppendUint16(b, uint16(o.salt))
+	return putOctets(b, o.label)
+}
+
+func (c *cursor) choices() choices {
+	o := choices{hash: crypto.Hash(c.u8()), mgf: crypto.Hash(c.u8()), tagBits: int(c.u8())}
+	if v := c.take(2); v != nil {
+		o.salt = int(binary.BigEndian.Uint16(v))
+	}
+	o.label = c.octets()
+	return o
+}
+
 // putTask adds a task. Its key is what the worker knows under slot, or is told now if tell is set; with noSlot it comes along and
 // is not kept.
 func putTask(b []byte, t *task, slot uint32, tell bool) []byte {
-	b = slices.Grow(b, len(t.in)+len(t.nonce)+len(t.aad)+len(t.pub)+64) // the key is public
+	b = slices.Grow(b, len(t.in)+len(t.nonce)+len(t.aad)+len(t.label)+len(t.pub)+64) // the key is public
 	b = binary.BigEndian.AppendUint64(b, t.id)
 	b = append(b, byte(t.op))
 	tell = tell && t.key != nil
@@ -293,6 +310,7 @@ func putTask(b []byte, t *task, slot uint32, tell bool) []byte {
 	b = putOctets(b, t.in)
 	b = putOctets(b, t.nonce)
 	b = putOctets(b, t.aad)
+	b = putChoices(b, &t.choices)
 	b = putOctets(b, t.pub)
 	if t.from != nil {
 		b = append(putKey(b, t.from), byte(t.algorithm))
@@ -329,7 +347,8 @@ func (c *cursor) task(slots *keySlots) *task {
 		}
 		t.key = slots[slot]
 	}
-	t.in, t.nonce, t.aad, t.pub = c.octets(), c.octets(), c.octets(), c.octets()
+	t.in, t.nonce, t.aad = c.octets(), c.octets(), c.octets()
+	t.choices, t.pub = c.choices(), c.octets()
 	if t.op == opImport || t.op == opImportPinned {
 		t.from, t.algorithm = c.key(), ImportAlgorithm(c.u8())
 	}
@@ -341,6 +360,9 @@ func (c *cursor) task(slots *keySlots) *task {
 
 // check holds a task that came over a socket to what the pool would send: libraries end their process for some parameters.
 func (t *task) check() *Error {
+	if t.op >= opGenerate && !t.choices.none() {
+		return badInput("choices that no task of this kind has")
+	}
 	switch t.op {
 	case opCheck:
 		if t.key != nil {
@@ -383,12 +405,13 @@ func (t *task) check() *Error {
 	if e := checkKey(t.key); e != nil {
 		return e
 	}
-	// The length of the input includes what input() put before it.
-	in := len(t.in) - len(ops[t.op].prefix)
-	if in < 0 {
-		return badInput("a task without its prefix")
+	// The input is what input() made of it.
+	r := ops[t.op]
+	n := len(t.in) - len(r.prefix)
+	if n < 0 || r.digest && n != keyTypes[t.key.Type].octets {
+		return badInput("a task without its prefix, or with a digest of another length")
 	}
-	return checkInput(t.op, t.key, t.in[:in], t.nonce, t.aad)
+	return t.checkInput(n)
 }
 
 func putAnswer(b []byte, t *task) []byte {

@@ -2,6 +2,7 @@ package hsmpool
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -156,14 +157,25 @@ func wireTasks() []*task {
 	nonce, digest := bytes.Repeat([]byte{4}, gcmNonce), bytes.Repeat([]byte{5}, 32)
 	return []*task{
 		{op: EncryptGCM, key: aes, in: []byte("text"), nonce: nonce, aad: []byte("aad")},
-		{op: EncryptGCM, key: aes, in: bytes.Repeat([]byte{1}, maxGCMText), nonce: nonce, aad: bytes.Repeat([]byte{2}, maxGCMAAD)},
+		{op: EncryptGCM, key: aes, in: bytes.Repeat([]byte{1}, maxAESText), nonce: nonce, aad: bytes.Repeat([]byte{2}, maxGCMAAD)},
 		{op: DecryptGCM, key: aes, in: bytes.Repeat([]byte{6}, gcmTag), nonce: nonce},
-		{op: SignPKCS1SHA256, key: rsa, in: SignPKCS1SHA256.input(digest)},
+		{op: SignPKCS1SHA256, key: rsa, in: SignPKCS1SHA256.input(RSA2048, digest)},
 		{op: SignPSSSHA256, key: rsa, in: digest},
 		{op: SignECDSA, key: ec, in: digest},
 		{op: SignECDSA, key: pinned, in: digest},
 		{op: DecryptOAEPSHA1, key: rsa, in: bytes.Repeat([]byte{7}, 256)},
 		{op: DecryptOAEPSHA256, key: rsa, in: bytes.Repeat([]byte{8}, 256)},
+		{op: EncryptGCM, key: aes, in: []byte("text"), nonce: nonce, choices: choices{tagBits: 96}},
+		{op: SignPKCS1, key: rsa, in: bytes.Repeat([]byte{9}, 245)},
+		{op: SignPSS, key: rsa, in: digest[:20], choices: choices{hash: crypto.SHA1, mgf: crypto.SHA512, salt: 234}},
+		{op: SignRaw, key: rsa, in: bytes.Repeat([]byte{1}, 256)},
+		{op: DecryptOAEP, key: rsa, in: bytes.Repeat([]byte{8}, 256), choices: choices{hash: crypto.SHA384, mgf: crypto.SHA256, label: []byte("label")}},
+		{op: DecryptRaw, key: rsa, in: bytes.Repeat([]byte{8}, 256)},
+		{op: EncryptECB, key: aes, in: bytes.Repeat([]byte{1}, maxAESText)},
+		{op: DecryptECB, key: aes, in: bytes.Repeat([]byte{1}, 16)},
+		{op: EncryptCBC, key: aes, in: bytes.Repeat([]byte{1}, 32), nonce: bytes.Repeat([]byte{2}, 16)},
+		{op: DecryptCBC, key: aes, in: bytes.Repeat([]byte{1}, 48), nonce: bytes.Repeat([]byte{2}, 16)},
+		{op: CryptCTR, key: aes, in: []byte("x"), nonce: bytes.Repeat([]byte{2}, 16)},
 		{op: opGenerate, key: &Key{ID: "new", Type: P256, Usage: UseSign}},
 		{op: opProve, key: ec, pub: []byte("a public key")},
 		{op: opGeneratePinned, key: &Key{ID: "new", Type: AES128, Usage: UseEncrypt, Member: "b", ObjectID: []byte("id")}},
@@ -185,6 +197,7 @@ func wireTasks() []*task {
 
 func sameTask(a, b *task) bool {
 	return a.id == b.id && a.op == b.op && bytes.Equal(a.in, b.in) && bytes.Equal(a.nonce, b.nonce) && bytes.Equal(a.aad, b.aad) &&
+		a.hash == b.hash && a.mgf == b.mgf && a.salt == b.salt && a.tagBits == b.tagBits && bytes.Equal(a.label, b.label) &&
 		bytes.Equal(a.pub, b.pub) && a.algorithm == b.algorithm && (a.from == nil) == (b.from == nil) &&
 		(a.from == nil || sameKey(a.from, b.from)) && (a.key == nil) == (b.key == nil) && (a.key == nil || sameKey(a.key, b.key))
 }
@@ -222,7 +235,7 @@ func TestWireTasks(t *testing.T) {
 		}
 	}
 	for o := EncryptGCM; o <= opForget; o++ {
-		if o == DecryptOAEPSHA256+1 {
+		if int(o) == opsOfJobs {
 			o = opGenerate
 		}
 		if !seen[o] {
@@ -260,7 +273,7 @@ func wireAnswers() []*task {
 	return []*task{
 		{id: 1},
 		{id: 1<<64 - 1, ahead: maxWindow, took: time.Hour, begun: true, loaded: true, count: 1 << 20, out: []byte("out"), pub: []byte("pub")},
-		{id: 3, out: bytes.Repeat([]byte{1}, maxGCMText+gcmTag)},
+		{id: 3, out: bytes.Repeat([]byte{1}, maxAESText+gcmTag)},
 		{id: 4, begun: true, err: &Error{Kind: KindBadData, fate: fateData, Detail: "DecryptGCM", Err: pkcs11.Error(pkcs11.CKR_ENCRYPTED_DATA_INVALID)}},
 		{id: 5, ahead: 3, took: 17, err: &Error{Kind: KindCanceled, fate: fateData}},
 	}
@@ -497,7 +510,7 @@ func TestHostileTasks(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"operation 0":               patch(good, opAt, 0),
 		"operation 255":             patch(good, opAt, 255),
-		"operation between":         patch(good, opAt, byte(DecryptOAEPSHA256)+1),
+		"operation between":         patch(good, opAt, byte(opsOfJobs)),
 		"neither told nor not":      patch(good, tellAt, 2),
 		"slot out of range":         patch(good, slotAt, 0, 0, wireSlots>>8, 0),
 		"last slot but none":        patch(good, slotAt, 255, 255, 255, 254),
@@ -514,8 +527,38 @@ func TestHostileTasks(t *testing.T) {
 		"wrapped key too long":      some(gcm(aes(func(k *Key) { k.Wrapped = make([]byte, maxWrapped+8) }))),
 		"object ID too long":        some(gcm(aes(func(k *Key) { k.Member, k.ObjectID = "a", make([]byte, maxObjectID+1) }))),
 		"short nonce":               some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 11)}),
-		"text too long":             some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), in: make([]byte, maxGCMText+1)}),
+		"text too long":             some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), in: make([]byte, maxAESText+1)}),
 		"digest without its prefix": some(&task{op: SignPKCS1SHA256, key: wireKeys[1], in: make([]byte, 3)}),
+		"digest that is not cut":    some(&task{op: SignECDSA, key: wireKeys[2], in: make([]byte, 33)}),
+		"digest that is short":      some(&task{op: SignECDSA, key: wireKeys[2], in: make([]byte, 31)}),
+		"hash of nothing":           some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32)}),
+		"hash that nobody knows":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: 255, mgf: crypto.SHA256}}),
+		"mask of a strange hash":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA256, mgf: crypto.MD5}}),
+		"digest of another hash":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA384, mgf: crypto.SHA384}}),
+		"too much salt":             some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, salt: 223}}),
+		"salt for OAEP":             some(&task{op: DecryptOAEP, key: wireKeys[1], in: make([]byte, 256), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, salt: 1}}),
+		"label for PSS":             some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, label: []byte("x")}}),
+		"label for OAEP of the API": some(&task{op: DecryptOAEPSHA1, key: wireKeys[1], in: make([]byte, 256), choices: choices{label: []byte("x")}}),
+		"label too long":            some(&task{op: DecryptOAEP, key: wireKeys[1], in: make([]byte, 256), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, label: make([]byte, maxLabel+1)}}),
+		"too much to pad":           some(&task{op: SignPKCS1, key: wireKeys[1], in: make([]byte, 246)}),
+		"nothing to pad":            some(&task{op: SignPKCS1, key: wireKeys[1]}),
+		"raw and short":             some(&task{op: SignRaw, key: wireKeys[1], in: make([]byte, 255)}),
+		"raw and long":              some(&task{op: DecryptRaw, key: wireKeys[1], in: make([]byte, 257)}),
+		"half a block":              some(&task{op: EncryptECB, key: wireKeys[0], in: make([]byte, 24)}),
+		"no block":                  some(&task{op: DecryptECB, key: wireKeys[0]}),
+		"IV for ECB":                some(&task{op: EncryptECB, key: wireKeys[0], in: make([]byte, 16), nonce: make([]byte, 16)}),
+		"short IV":                  some(&task{op: EncryptCBC, key: wireKeys[0], in: make([]byte, 16), nonce: make([]byte, 12)}),
+		"no counter":                some(&task{op: CryptCTR, key: wireKeys[0], in: make([]byte, 16)}),
+		"AAD for a mode without":    some(&task{op: CryptCTR, key: wireKeys[0], in: make([]byte, 16), nonce: make([]byte, 16), aad: []byte("x")}),
+		"blocks beyond the most":    some(&task{op: EncryptCBC, key: wireKeys[0], in: make([]byte, maxAESText+16), nonce: make([]byte, 16)}),
+		"tag of 64 bits":            some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), choices: choices{tagBits: 64}}),
+		"tag of 100 bits":           some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), choices: choices{tagBits: 100}}),
+		"tag of 136 bits":           some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), choices: choices{tagBits: 136}}),
+		"less than the tag":         some(&task{op: DecryptGCM, key: wireKeys[0], in: make([]byte, 13), nonce: make([]byte, 12), choices: choices{tagBits: 112}}),
+		"seal with a short tag":     putTask(nil, &task{op: opSealGCM, nonce: make([]byte, 12), choices: choices{tagBits: 96}}, noSlot, false),
+		"AES of an RSA key":         some(&task{op: EncryptECB, key: wireKeys[1], in: make([]byte, 16)}),
+		"raw signature to decrypt":  some(&task{op: SignRaw, key: &Key{ID: "k", Type: RSA2048, Usage: UseEncrypt, Wrapped: make([]byte, 1232)}, in: make([]byte, 256)}),
+		"raw decryption to sign":    some(&task{op: DecryptRaw, key: &Key{ID: "k", Type: RSA2048, Usage: UseSign, Wrapped: make([]byte, 1232)}, in: make([]byte, 256)}),
 		"seal with a key":           some(&task{op: opSealGCM, key: wireKeys[0], nonce: make([]byte, 12)}),
 		"seal too long":             putTask(nil, &task{op: opSealGCM, in: make([]byte, maxSealed+1), nonce: make([]byte, 12)}, noSlot, false),
 		"generate nothing":          withOp(opGenerate, nil),

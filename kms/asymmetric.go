@@ -223,7 +223,7 @@ func (c *call) asymmetricDecrypt(g grant, versionID, versionParam string, alg km
 	if err := c.dryRunEnd(); err != nil {
 		return nil, err
 	}
-	bad := Invalid("CiphertextBlob", "it does not decrypt with %s", m.version.ID)
+	bad := badCiphertext(m)
 	if m.private != nil {
 		plaintext, err := m.private.Decrypt(alg, ciphertext)
 		if err != nil {

@@ -57,12 +57,13 @@ type call struct {
 	actor  *Actor
 	action *action
 	dryRun bool
-	// algorithm is that of an asymmetric encryption, for conditions of policies; set before the call is authorized.
+	// algorithm is that of an asymmetric encryption or of a bare mode, for conditions of policies; set before the call is authorized.
 	algorithm kmswire.Algorithm
 	event     AuditEvent
 	failed    atomic.Int64 // items
 	others    []AuditEvent // of further keys: see also
 	quiet     bool         // whoever made the call logs its failure
+	unseen    bool         // only a failure has an event, and success is no use: of MayUse, and of later parts of one use
 }
 
 // audited runs one action: do decides and acts, audited writes the events around it and drops the answer if the event
@@ -89,6 +90,9 @@ func audited[T any](s *Service, ctx context.Context, actor *Actor, act *action, 
 			s.log.Error().Err(failure).Str("request", c.event.RequestID).Str("action", act.name).
 				Str("key", c.event.KeyID).Msg("call failed")
 		}
+	}
+	if c.unseen && failure == nil {
+		return answer, nil
 	}
 	// The event is kept even if the caller is gone by now.
 	kept := context.WithoutCancel(ctx)

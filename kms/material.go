@@ -18,7 +18,7 @@ import (
 const maxMaterials = 16384
 
 // material is one version, parsed and ready to use. Which fields are set depends on where the key is:
-// software symmetric: aes; software asymmetric: private, public; hardware: hsm, and calls or public.
+// software symmetric: aes, calls; software asymmetric: private, public; hardware: hsm, and calls or public.
 //
 // It is shared, and counted: whoever got it from the cache calls release when done. The last one out wipes it, after the
 // cache has dropped it.
@@ -30,6 +30,10 @@ type material struct {
 	public  *softkey.PublicKey
 	hsm     *hsmpool.Key
 	calls   *callCounter
+
+	// rejection is for decryption by PKCS#1 v1.5: see kms/rsapad. It is made of the public key, so that all copies of a key, such as
+	// one that was imported twice, reject alike. nil: the key does not decrypt so.
+	rejection []byte
 
 	// forget takes what HSMs have loaded of the key out of them; nil: nothing is loaded. If the material was dropped while it was in use,
 	// the last one out calls it: it may have loaded the key after whoever dropped the material had all HSMs forget it.
@@ -71,6 +75,7 @@ func (m *material) leave() (last bool) {
 	if m.public != nil {
 		m.public.Close()
 	}
+	clear(m.rejection)
 	return true
 }
 
@@ -187,7 +192,9 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 		return nil, storeError(err)
 	}
 	m := &material{version: v, spec: g.spec}
-	if !g.spec.symmetric() {
+	if g.spec.symmetric() {
+		m.calls = &callCounter{store: s.store, log: s.log, version: v.ID, worn: func() { s.schedule.wear(v.ID) }}
+	} else {
 		if m.public, err = softkey.ParsePublicKey(v.PublicKey); err != nil {
 			return nil, &Error{Code: KeyUnavailable, Detail: "the public key of " + v.ID + " can't be read", Err: err}
 		}
@@ -201,19 +208,25 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 		if v.Wrapped != nil {
 			m.forget = func() { s.unload(context.Background(), v.KeyID, v.ID) }
 		}
-		if g.spec.symmetric() {
-			m.calls = &callCounter{store: s.store, log: s.log, version: v.ID, worn: func() { s.schedule.wear(v.ID) }}
-		}
 	default:
 		err = Errorf(KeyUnavailable, "%s has no material", v.ID)
 	}
-	if err != nil {
-		if m.public != nil {
-			m.public.Close()
+	if err == nil && g.spec.rsaBytes > 0 {
+		if m.rejection, err = s.store.Fingerprint("rejection of PKCS#1 v1.5", v.PublicKey); err != nil {
+			err = storeError(err)
 		}
+	}
+	if err != nil {
+		m.leaveUnused()
 		return nil, err
 	}
 	return m, nil
+}
+
+// leaveUnused wipes material that nobody has got.
+func (m *material) leaveUnused() {
+	m.users.Store(1)
+	m.leave()
 }
 
 func (s *Service) unseal(m *material, v *keystore.Version) error {

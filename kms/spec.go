@@ -11,6 +11,7 @@ type spec struct {
 	name     kmswire.KeySpec
 	hsm      hsmpool.KeyType
 	aesBytes int // symmetric keys: octets of material; 0: asymmetric
+	rsaBytes int // RSA keys: octets of the modulus; 0: another type
 	software bool
 	sign     []kmswire.Algorithm
 	encrypt  []kmswire.Algorithm
@@ -40,9 +41,9 @@ var specs = map[kmswire.KeySpec]*spec{
 	kmswire.AES256:  {name: kmswire.AES256, hsm: hsmpool.AES256, aesBytes: 32, software: true},
 	kmswire.AES192:  {name: kmswire.AES192, hsm: hsmpool.AES192, aesBytes: 24},
 	kmswire.AES128:  {name: kmswire.AES128, hsm: hsmpool.AES128, aesBytes: 16},
-	kmswire.RSA2048: {name: kmswire.RSA2048, hsm: hsmpool.RSA2048, software: true, sign: rsaSign, encrypt: rsaEncrypt},
-	kmswire.RSA3072: {name: kmswire.RSA3072, hsm: hsmpool.RSA3072, software: true, sign: rsaSign, encrypt: rsaEncrypt},
-	kmswire.RSA4096: {name: kmswire.RSA4096, hsm: hsmpool.RSA4096, software: true, sign: rsaSign, encrypt: rsaEncrypt},
+	kmswire.RSA2048: {name: kmswire.RSA2048, hsm: hsmpool.RSA2048, rsaBytes: 256, software: true, sign: rsaSign, encrypt: rsaEncrypt},
+	kmswire.RSA3072: {name: kmswire.RSA3072, hsm: hsmpool.RSA3072, rsaBytes: 384, software: true, sign: rsaSign, encrypt: rsaEncrypt},
+	kmswire.RSA4096: {name: kmswire.RSA4096, hsm: hsmpool.RSA4096, rsaBytes: 512, software: true, sign: rsaSign, encrypt: rsaEncrypt},
 	kmswire.ECP256:  {name: kmswire.ECP256, hsm: hsmpool.P256, software: true, sign: ecSign},
 	kmswire.ECP256K: {name: kmswire.ECP256K, hsm: hsmpool.Secp256k1, software: true, sign: ecSign},
 }

@@ -22,7 +22,9 @@ type NewTokenKey struct {
 	Instance string
 	Spec     kmswire.KeySpec
 	Usage    kmswire.KeyUsage
-	Pinned   bool // hardware instances: HsmInternal rather than HsmEncryptedDatabase
+	// Secondary is a second usage, of RSA keys; empty: none.
+	Secondary kmswire.KeyUsage
+	Pinned    bool // hardware instances: HsmInternal rather than HsmEncryptedDatabase
 	// Names are CKA_ID and CKA_LABEL, as far as the client gave them. A label that can be an alias and is free becomes one too.
 	Names map[ObjectClass]ObjectNames
 	// Material is that of a key that is brought along: PKCS#8 DER, or the octets of an AES key. The caller wipes it. nil: it is made.
@@ -78,7 +80,8 @@ func (c *call) draftTokenKey(req *NewTokenKey) (*draft, error) {
 	if req.Instance == "" {
 		return nil, Missing("DKMSInstanceId")
 	}
-	create := &kmswire.CreateKeyRequest{DKMSInstanceID: req.Instance, KeySpec: req.Spec, KeyUsage: req.Usage}
+	create := &kmswire.CreateKeyRequest{DKMSInstanceID: req.Instance, KeySpec: req.Spec, KeyUsage: req.Usage,
+		SecondaryKeyUsage: req.Secondary}
 	if req.Pinned {
 		create.KeyStorageMechanism = kmswire.HsmInternal
 	}

@@ -45,9 +45,8 @@ type application struct {
 
 // heldObject is a session object in its application.
 type heldObject struct {
-	*sessionObject
-	owner  *session // ends it
-	octets int
+	sessionObject
+	owner *session // ends it
 }
 
 // login is a user's login to a token.
@@ -207,27 +206,45 @@ func (a *application) counts(instance string) (all, rw int) {
 	return a.count(instance)
 }
 
-// addObject keeps a session object that a call of the session s made; octets is what it weighs. Its mu is held.
-func (a *application) addObject(s *session, o *sessionObject, octets int) (handle, ck.RV) {
+// addObject keeps a session object that a call of the session s made. Its mu is held.
+func (a *application) addObject(s *session, o sessionObject) (handle, ck.RV) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.sessions[s.id] != s {
+	h, octets := o.handle(), o.weight()
+	switch {
+	case a.sessions[s.id] != s:
 		return 0, ck.CKR_SESSION_HANDLE_INVALID // it ended while the object was made
-	}
-	if len(a.objects) >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets {
+	case len(a.objects) >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets:
 		return 0, ck.CKR_DEVICE_MEMORY
+	case a.objects[h] != nil:
+		return 0, ck.CKR_GENERAL_ERROR // two handles of 60 bits that were drawn are the same: never
 	}
-	h := drawHandle()
-	for a.objects[h] != nil {
-		h = drawHandle()
-	}
-	a.objects[h] = &heldObject{sessionObject: o, owner: s, octets: octets}
+	a.objects[h] = &heldObject{o, s}
 	a.octets += octets
 	return h, ck.CKR_OK
 }
 
+// replaceObject puts next in the place of a session object, if that is still there. The key of the two is the same: nothing is destroyed.
+func (a *application) replaceObject(instance string, o, next sessionObject) ck.RV {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	held := a.objects[o.handle()]
+	more := next.weight() - o.weight()
+	switch {
+	case held == nil || held.owner.instance != instance:
+		return ck.CKR_OBJECT_HANDLE_INVALID
+	case held.sessionObject != o:
+		return ck.CKR_FUNCTION_FAILED // another session was faster
+	case a.octets+more > maxSessionObjectOctets:
+		return ck.CKR_DEVICE_MEMORY
+	}
+	held.sessionObject = next
+	a.octets += more
+	return ck.CKR_OK
+}
+
 // object gives a session object of the instance by its handle; nil if there is none.
-func (a *application) object(instance string, h handle) *sessionObject {
+func (a *application) object(instance string, h handle) sessionObject {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if o := a.objects[h]; o != nil && o.owner.instance == instance {
@@ -237,7 +254,7 @@ func (a *application) object(instance string, h handle) *sessionObject {
 }
 
 // eachObject gives all session objects of the instance, in no order. The function must not call the application.
-func (a *application) eachObject(instance string, f func(handle, *sessionObject)) {
+func (a *application) eachObject(instance string, f func(handle, sessionObject)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for h, o := range a.objects {
@@ -271,7 +288,7 @@ func (a *application) removeObjects(meant func(*heldObject) bool) {
 // dropObject destroys one. a.mu is held.
 func (a *application) dropObject(h handle, o *heldObject) {
 	delete(a.objects, h)
-	a.octets -= o.octets
+	a.octets -= o.weight()
 	o.destroy()
 }
 

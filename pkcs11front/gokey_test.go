@@ -1,7 +1,6 @@
 package pkcs11front
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -17,6 +16,7 @@ import (
 	"math/big"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/mechanism"
@@ -35,37 +35,32 @@ type bench struct {
 	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
-	uses    int // of keys
+	uses    int  // of keys
+	real    bool // keys are keyward's own session keys
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, front: &Front{}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
+	b := &bench{t: t, front: &Front{publics: newPublicCache()}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
 	b.app = newApplication(b.front, Peer{}, "", "")
+	b.app.pinless = time.Now().Add(time.Hour)
 	b.open()
-	placeholderNew = func(_ *request, material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
-		return b.newKey(material, template)
-	}
-	placeholderKey = func(q *request, h handle) (key, ck.RV) {
-		if k := b.keys[h]; k != nil {
-			return k.look(), ck.CKR_OK
-		}
-		return nil, ck.CKR_KEY_HANDLE_INVALID
-	}
 	return b
 }
 
 // open opens another session, which the calls are of from then on.
 func (b *bench) open() {
-	b.session = &session{app: b.app, instance: "kst-software", rw: true}
+	b.session = &session{app: b.app, id: uint64(len(b.all) + 1), instance: "kst-software", rw: true}
+	b.app.sessions[b.session.id] = b.session
 	b.all = append(b.all, b.session)
 }
 
 // octets and null are arguments of calls, and so are uint64 (u), byte (y) and what follows.
 type (
-	octets []byte     // ay
-	room   int        // fy; -1: NULL
-	mech   mechanismM // M
-	attrs  []p11rpc.Attribute
+	octets []byte             // ay
+	room   int                // fy; -1: NULL
+	mech   mechanismM         // M
+	attrs  []p11rpc.Attribute // aA
+	wants  []ck.Attribute     // fA, with much room
 )
 
 type mechanismM struct {
@@ -131,6 +126,12 @@ func (b *bench) encode(args []any) []byte {
 					u32(len(at.Octets))
 					out = append(out, at.Octets...)
 				}
+			}
+		case wants:
+			u32(len(a))
+			for _, at := range a {
+				u32(int(at))
+				u32(1 << 16)
 			}
 		default:
 			b.t.Fatalf("argument %T", a)
@@ -263,19 +264,19 @@ func gcmParam(iv, aad []byte, tagBits uint64) []byte {
 
 // goKey is a key made of Go's cryptography: the other opinion on what keys of the KMS and session keys do.
 type goKey struct {
-	h       handle
-	cls     ck.Class
-	f       keyFacts
-	octets  []byte // of a secret
-	rsa     *rsa.PrivateKey
-	ec      *ecdsa.PrivateKey
-	refuse  ck.RV // by may
-	values  map[ck.Attribute]uint64
-	open    bool // CKA_VALUE is given out
-	secret  *sessionkey.Secret
-	private *sessionkey.Private
-	canned  []byte // what sign gives, for benchmarks
-	b       *bench
+	h      handle
+	cls    ck.Class
+	f      keyFacts
+	octets []byte // of a secret
+	rsa    *rsa.PrivateKey
+	ec     *ecdsa.PrivateKey
+	refuse ck.RV // by may
+	values map[ck.Attribute]uint64
+	open   bool // CKA_VALUE is given out
+	secret *sessionkey.Secret
+	priv   *sessionkey.Private
+	canned []byte // what sign gives, for benchmarks
+	b      *bench
 }
 
 // localGoKey is a goKey as a session key.
@@ -327,7 +328,7 @@ func (k localGoKey) privateKey() *sessionkey.Private {
 	if k.cls != ck.CKO_PRIVATE_KEY {
 		return nil
 	}
-	if k.private == nil {
+	if k.priv == nil {
 		var private any = k.rsa
 		if k.ec != nil {
 			private = k.ec
@@ -336,11 +337,11 @@ func (k localGoKey) privateKey() *sessionkey.Private {
 		if err != nil {
 			k.b.t.Fatal(err)
 		}
-		if k.private, err = sessionkey.ParsePrivate(der); err != nil {
+		if k.priv, err = sessionkey.ParsePrivate(der); err != nil {
 			k.b.t.Fatal(err)
 		}
 	}
-	return k.private
+	return k.priv
 }
 
 func (k *goKey) may(_ context.Context, _ kms.Verb, _ *mechanism.Mechanism) ck.RV { return k.refuse }
@@ -506,11 +507,93 @@ func (k *goKey) aes(m *mechanism.Mechanism, in []byte, encrypt bool) ([]byte, ck
 	return out, ck.CKR_OK
 }
 
-// add makes a key known to the session's calls.
+// add makes a key known to the session's calls, as a session object; what it says that it is, is another matter.
 func (b *bench) add(k *goKey) handle {
 	k.h, k.b = handle(len(b.keys)+1), b
 	b.keys[k.h] = k
+	b.show(k)
 	return k.h
+}
+
+func (b *bench) show(k *goKey) {
+	o := sessionObject(k)
+	if b.real {
+		b.app.objects[k.h] = &heldObject{b.sessionKeyOf(k), b.session}
+		return
+	}
+	if !k.f.token {
+		o = localGoKey{k}
+	}
+	b.app.objects[k.h] = &heldObject{o, b.session}
+}
+
+// sessionKeyOf is the same key as keyward has it in a session.
+func (b *bench) sessionKeyOf(k *goKey) *sessionKey {
+	k.f.token = false
+	s := &sessionKey{f: k.f}
+	s.sessionData = newSessionData(tableOf(k.cls, k.f.keyType), nil)
+	s.h = k.h
+	local := localGoKey{k}
+	s.secret, s.priv = local.secretKey(), local.privateKey()
+	if k.cls == ck.CKO_PUBLIC_KEY {
+		var public any
+		if k.rsa != nil {
+			public = &k.rsa.PublicKey
+		} else {
+			public = &k.ec.PublicKey
+		}
+		spki, err := x509.MarshalPKIXPublicKey(public)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if s.public, err = sessionkey.ParsePublic(spki); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// What a session object has besides.
+func (k *goKey) private() bool                { return false }
+func (k *goKey) destroy()                     {}
+func (k *goKey) weight() int                  { return 0 }
+func (k *goKey) age() uint64                  { return uint64(k.h) }
+func (k *goKey) changed(values) sessionObject { return k }
+func (k *goKey) attributes() values           { return nil }
+
+// adopt makes a goKey of a session key that a call has made.
+func (b *bench) adopt(h handle) {
+	held := b.app.objects[h]
+	if held == nil || b.keys[h] != nil {
+		return
+	}
+	made, ok := held.sessionObject.(*sessionKey)
+	if !ok {
+		return
+	}
+	k := &goKey{h: h, cls: made.class(), f: made.f, open: made.readable(), values: map[ck.Attribute]uint64{}, b: b}
+	for _, a := range made.v {
+		k.values[a.Type] = a.Number
+	}
+	b.keys[h] = k
+	if made.secret != nil {
+		k.octets, _ = made.secret.Marshal()
+		return
+	}
+	der, err := made.priv.Marshal()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	private, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return // Go does not know the curve
+	}
+	switch p := private.(type) {
+	case *rsa.PrivateKey:
+		k.rsa = p
+	case *ecdsa.PrivateKey:
+		k.ec = p
+	}
 }
 
 // secret adds a secret session key.
@@ -553,43 +636,6 @@ func hashOf(h crypto.Hash, in []byte) []byte {
 	return d.Sum(nil)
 }
 
-// newKey is a session key by its template.
-func (b *bench) newKey(material []byte, template []p11rpc.Attribute) (handle, ck.RV) {
-	k := &goKey{values: map[ck.Attribute]uint64{}}
-	for _, a := range template {
-		k.values[a.Type] = a.Number
-		for _, u := range templateUsages {
-			if a.Type == u.a && a.Number != 0 {
-				k.f.usage |= u.may
-			}
-		}
-	}
-	k.cls, k.f.keyType = ck.Class(k.values[ck.CKA_CLASS]), ck.KeyType(k.values[ck.CKA_KEY_TYPE])
-	k.f.extractable = k.values[ck.CKA_EXTRACTABLE] != 0
-	k.open = k.f.extractable && k.values[ck.CKA_SENSITIVE] == 0
-	if k.cls == ck.CKO_SECRET_KEY {
-		k.octets, k.f.bits = bytes.Clone(material), 8*len(material)
-		return b.add(k), ck.CKR_OK
-	}
-	private, err := x509.ParsePKCS8PrivateKey(bytes.TrimRight(material, "\x00"))
-	if err != nil {
-		return 0, ck.CKR_WRAPPED_KEY_INVALID
-	}
-	switch p := private.(type) {
-	case *rsa.PrivateKey:
-		k.rsa, k.f.bits = p, p.N.BitLen()
-	case *ecdsa.PrivateKey:
-		k.ec, k.f.bits, k.f.curve = p, p.Curve.Params().BitSize, p.Curve.Params().Name
-	}
-	return b.add(k), ck.CKR_OK
-}
-
-var templateUsages = []struct {
-	a   ck.Attribute
-	may usage
-}{{ck.CKA_ENCRYPT, mayEncrypt}, {ck.CKA_DECRYPT, mayDecrypt}, {ck.CKA_SIGN, maySign}, {ck.CKA_VERIFY, mayVerify},
-	{ck.CKA_WRAP, mayWrap}, {ck.CKA_UNWRAP, mayUnwrap}, {ck.CKA_DERIVE, mayDerive}}
-
 // Attributes of templates.
 func withTrue(types ...ck.Attribute) (t attrs) {
 	for _, a := range types {
@@ -625,5 +671,7 @@ func (b *bench) doHandle(name string, args ...any) handle {
 	if a.rv != ck.CKR_OK || len(a.b) != 8 {
 		b.t.Fatalf("%s: %v %x", name, a.rv, a.b)
 	}
-	return handle(binary.BigEndian.Uint64(a.b))
+	h := handle(binary.BigEndian.Uint64(a.b))
+	b.adopt(h)
+	return h
 }

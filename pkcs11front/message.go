@@ -2,7 +2,6 @@ package pkcs11front
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -40,69 +39,20 @@ func (q *request) messageCipherInit(kind operationKind) ck.RV {
 	return q.start(op, k)
 }
 
-// gcmMessage is CK_GCM_MESSAGE_PARAMS as keyward's module sends it (docs/pkcs11-wire.md).
-type gcmMessage struct {
-	iv        []byte
-	fixedBits uint64
-	generator uint64
-	tag       []byte
-	tagBits   uint64
-}
-
-// readGCMMessage gives false for what is none. The octets are parts of b.
-func readGCMMessage(b []byte) (m gcmMessage, ok bool) {
-	ok = true
-	octets := func() (v []byte) {
-		if ok = ok && len(b) >= 4; !ok {
-			return nil
-		}
-		n := binary.BigEndian.Uint32(b)
-		b = b[4:]
-		if n == 1<<32-1 { // NULL
-			return nil
-		}
-		if ok = uint64(n) <= uint64(len(b)); !ok {
-			return nil
-		}
-		v, b = b[:n], b[n:]
-		return v
-	}
-	number := func() (n uint64) {
-		if ok = ok && len(b) >= 8; !ok {
-			return 0
-		}
-		n, b = binary.BigEndian.Uint64(b), b[8:]
-		return n
-	}
-	m = gcmMessage{iv: octets(), fixedBits: number(), generator: number(), tag: octets(), tagBits: number()}
-	return m, ok && len(b) == 0
-}
-
-// append writes the parameter as it comes back.
-func (m *gcmMessage) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(len(m.iv)))
-	b = append(b, m.iv...)
-	b = binary.BigEndian.AppendUint64(b, m.fixedBits)
-	b = binary.BigEndian.AppendUint64(b, m.generator)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(m.tag)))
-	b = append(b, m.tag...)
-	return binary.BigEndian.AppendUint64(b, m.tagBits)
-}
-
-// drawn says whether the IV is to be made here: all of it, at random. A counter would have to outlive the daemon, and a part that the caller chooses leaves
+// drawnIV says whether the IV of a message is to be made here: all of it, at random. A counter would have to outlive the daemon, and a part that the caller chooses leaves
 // too few octets to draw.
-func (m *gcmMessage) drawn() (drawn bool, rv ck.RV) {
+func drawnIV(m *p11rpc.GCMMessage) (drawn bool, rv ck.RV) {
 	switch {
-	case m.generator == ck.CKG_NO_GENERATE:
+	case m.Generator == ck.CKG_NO_GENERATE:
 		return false, ck.CKR_OK
-	case (m.generator == ck.CKG_GENERATE || m.generator == ck.CKG_GENERATE_RANDOM) && m.fixedBits == 0 && len(m.iv) == gcmIV:
+	case (m.Generator == ck.CKG_GENERATE || m.Generator == ck.CKG_GENERATE_RANDOM) && m.FixedBits == 0 && len(m.IV) == gcmIV:
 		return true, ck.CKR_OK
 	}
 	return false, ck.CKR_MECHANISM_PARAM_INVALID
 }
 
 // message reads what C_EncryptMessage and C_DecryptMessage have in common.
-func (q *request) message(kind operationKind) (op *operation, m gcmMessage, aad, text []byte, room p11rpc.Room, rv ck.RV) {
+func (q *request) message(kind operationKind) (op *operation, m p11rpc.GCMMessage, aad, text []byte, room p11rpc.Room, rv ck.RV) {
 	param, _ := q.in.Octets()
 	aad, _ = q.in.Octets()
 	text, _ = q.in.Octets()
@@ -113,7 +63,7 @@ func (q *request) message(kind operationKind) (op *operation, m gcmMessage, aad,
 	if op, rv = q.operation(kind); rv != ck.CKR_OK {
 		return
 	}
-	m, ok := readGCMMessage(param)
+	m, ok := p11rpc.ParseGCMMessage(param)
 	switch {
 	case !ok:
 		rv = ck.CKR_ARGUMENTS_BAD
@@ -133,16 +83,16 @@ func (q *request) encryptMessage() ck.RV {
 	if rv != ck.CKR_OK {
 		return q.done(op, rv)
 	}
-	drawn, rv := m.drawn()
-	if rv != ck.CKR_OK || !gcmSizes(len(m.iv), len(aad), m.tagBits, k.facts()) {
+	drawn, rv := drawnIV(&m)
+	if rv != ck.CKR_OK || !gcmSizes(len(m.IV), len(aad), m.TagBits, k.facts()) {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	if n := len(plaintext); n > 0 && !fits(room, n) {
-		q.out.Result(p11rpc.Room{Size: ^uint32(0)}, m.append(nil))
+		q.out.Parameter(&m)
 		q.out.Needed(n)
 		return ck.CKR_OK
 	}
-	use := &mechanism.Mechanism{Kind: mechanism.AESGCM, IV: m.iv, AAD: aad, TagBits: int(m.tagBits)}
+	use := &mechanism.Mechanism{Kind: mechanism.AESGCM, IV: m.IV, AAD: aad, TagBits: int(m.TagBits)}
 	_, local := k.(localKey)
 	switch {
 	case drawn && local:
@@ -155,13 +105,13 @@ func (q *request) encryptMessage() ck.RV {
 	if rv != ck.CKR_OK {
 		return rv
 	}
-	m.iv = use.IV
-	if m.iv == nil {
-		m.iv, sealed = sealed[:gcmIV], sealed[gcmIV:]
+	m.IV = use.IV
+	if m.IV == nil {
+		m.IV, sealed = sealed[:gcmIV], sealed[gcmIV:]
 	}
 	n := len(plaintext)
-	m.tag = sealed[n:]
-	q.out.Result(p11rpc.Room{Size: ^uint32(0)}, m.append(nil))
+	m.Tag = sealed[n:]
+	q.out.Parameter(&m)
 	q.out.Result(room, sealed[:n])
 	return ck.CKR_OK
 }
@@ -176,15 +126,15 @@ func (q *request) decryptMessage() ck.RV {
 	if rv != ck.CKR_OK {
 		return q.done(op, rv)
 	}
-	if !gcmSizes(len(m.iv), len(aad), m.tagBits, k.facts()) || len(m.tag) != int(m.tagBits/8) {
+	if !gcmSizes(len(m.IV), len(aad), m.TagBits, k.facts()) || len(m.Tag) != int(m.TagBits/8) {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	if n := len(ciphertext); n > 0 && !fits(room, n) {
 		q.out.Needed(n)
 		return ck.CKR_OK
 	}
-	sealed := append(append(make([]byte, 0, len(ciphertext)+len(m.tag)), ciphertext...), m.tag...)
-	plaintext, rv := k.decrypt(q.ctx, &mechanism.Mechanism{Kind: mechanism.AESGCM, IV: m.iv, AAD: aad, TagBits: int(m.tagBits)}, sealed, false)
+	sealed := append(append(make([]byte, 0, len(ciphertext)+len(m.Tag)), ciphertext...), m.Tag...)
+	plaintext, rv := k.decrypt(q.ctx, &mechanism.Mechanism{Kind: mechanism.AESGCM, IV: m.IV, AAD: aad, TagBits: int(m.TagBits)}, sealed, false)
 	if rv == ck.CKR_ENCRYPTED_DATA_INVALID {
 		return ck.CKR_AEAD_DECRYPT_FAILED
 	}

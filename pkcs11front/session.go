@@ -54,10 +54,6 @@ func (s *session) state() ck.State {
 	return ck.CKS_RO_PUBLIC_SESSION
 }
 
-// pinlessTime is how long it is believed that a principal has no PIN: so long after one was set, applications that were not asked
-// for it go on.
-const pinlessTime = time.Second
-
 // privateAllowed says whether private objects (CKA_PRIVATE) exist for the request, which is one of a session: without a PIN always,
 // with one after a login with it. If it can't be told, they do not.
 func (q *request) privateAllowed() bool {
@@ -78,6 +74,6 @@ func (q *request) privateAllowed() bool {
 	if a.principal != q.actor().Principal {
 		return false
 	}
-	a.pinless = now.Add(pinlessTime)
+	a.pinless = now.Add(a.front.cfg.times.pinless)
 	return true
 }

@@ -1,11 +1,15 @@
 package pkcs11front
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -165,6 +169,119 @@ func TestLoginWithoutPIN(t *testing.T) {
 		c.ok(66, loginArgs(s, ck.CKU_USER, "").octets([]byte("alice"))) // C_LoginUser
 		c.ok(19, args{}.u(s))
 	})
+}
+
+// TestLoginWithPIN says what a PIN does: until it is given private objects do not exist, and wrong ones are counted.
+func TestLoginWithPIN(t *testing.T) {
+	var log bytes.Buffer
+	var mu sync.Mutex
+	e := newEnv(t, func(c *Config) {
+		c.Log = zerolog.New(&lockedWriter{&mu, &log})
+		c.times = standardTimes
+		c.times.pinless = 0
+	})
+	handleWith(t, 67, func(q *request) ck.RV { // C_SessionCancel
+		if q.privateAllowed() {
+			return ck.CKR_OK
+		}
+		return ck.CKR_USER_NOT_LOGGED_IN
+	})
+	private := func(s uint64) args { return args{}.u(s).u(0) }
+	tokenFlags := func(c *testClient) ck.Flags {
+		a := c.ok(6, args{}.u(c.slot(hardwareID)))
+		for range 4 {
+			a.Text()
+		}
+		return ck.Flags(a.Ulong())
+	}
+	admin := e.service.Principals()
+	if _, err := admin.Create(t.Context(), root, alice.Principal, ""); err != nil {
+		t.Fatal(err)
+	}
+	e.actor.Store(alice)
+	early := e.client(t, p11rpc.Offer0)
+	earlySession := early.session(softwareID)
+	early.ok(67, private(earlySession))
+	early.ok(18, loginArgs(earlySession, ck.CKU_USER, "anything"))
+	early.want(ck.CKR_USER_PIN_NOT_INITIALIZED, 15, args{}.u(earlySession).octets([]byte("old")).octets([]byte("new-PIN-1")))
+
+	const pin, next = "sesame-open", "sesame-close"
+	if err := admin.SetPIN(t.Context(), root, alice.Principal, []byte(pin)); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []p11rpc.Dialect{p11rpc.Offer0, p11rpc.Keyward} { // a PIN takes long
+		c := e.dial(t, d)
+		c.ok(1, hello(strings.Repeat("a", cookieLength)))
+		if f := tokenFlags(c); f&ck.CKF_LOGIN_REQUIRED == 0 {
+			t.Errorf("flags %#x", f)
+		}
+		s, hardware := c.session(softwareID), c.session(hardwareID)
+		c.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(s))
+		c.want(ck.CKR_PIN_INCORRECT, 18, loginArgs(s, ck.CKU_USER, pin+"!"))
+		c.want(ck.CKR_PIN_INCORRECT, 18, loginArgs(s, ck.CKU_USER, ""))
+		c.want(ck.CKR_USER_TYPE_INVALID, 18, loginArgs(s, ck.CKU_SO, pin))
+		c.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(s))
+		c.ok(18, loginArgs(s, ck.CKU_USER, pin))
+		c.want(ck.CKR_USER_ALREADY_LOGGED_IN, 18, loginArgs(s, ck.CKU_USER, pin))
+		c.ok(67, private(s))
+		c.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(hardware)) // another token
+		c.ok(19, args{}.u(s))
+		c.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(s))
+		c.ok(18, loginArgs(hardware, ck.CKU_USER, pin))
+		c.ok(11, args{}.u(hardware)) // the last one
+		c.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(c.session(hardwareID)))
+		c.ok(2, nil)
+	}
+	// A login from before there was a PIN is no login with it.
+	early.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(earlySession))
+	early.ok(18, loginArgs(earlySession, ck.CKU_USER, pin))
+	early.ok(67, private(earlySession))
+
+	setPIN := func(s uint64, old, pin string) args { return args{}.u(s).octets([]byte(old)).octets([]byte(pin)) }
+	early.want(ck.CKR_PIN_LEN_RANGE, 15, setPIN(earlySession, pin, "short"))
+	early.want(ck.CKR_PIN_INCORRECT, 15, setPIN(earlySession, "", next))
+	early.want(ck.CKR_PIN_INCORRECT, 15, setPIN(earlySession, pin+"?", next))
+	reader := early.ok(10, args{}.u(slotIDOf(softwareID)).u(serial)).Ulong()
+	early.want(ck.CKR_SESSION_READ_ONLY, 15, setPIN(reader, pin, next))
+	early.ok(15, setPIN(earlySession, pin, next))
+	early.ok(19, args{}.u(reader))
+	early.want(ck.CKR_PIN_INCORRECT, 18, loginArgs(earlySession, ck.CKU_USER, pin))
+	early.ok(18, loginArgs(earlySession, ck.CKU_USER, next))
+	early.ok(19, args{}.u(earlySession))
+
+	// The attack: trying all PINs, from as many applications as one likes.
+	for range kms.MaxPINFailures {
+		c := e.client(t, p11rpc.Offer2)
+		c.want(ck.CKR_PIN_INCORRECT, 18, loginArgs(c.session(softwareID), ck.CKU_USER, "wrong PIN"))
+	}
+	early.want(ck.CKR_PIN_LOCKED, 18, loginArgs(earlySession, ck.CKU_USER, next))
+	early.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(earlySession))
+
+	mu.Lock()
+	defer mu.Unlock()
+	events := e.events.take()
+	for _, secret := range []string{pin, next, "wrong PIN", "anything"} {
+		if strings.Contains(log.String(), secret) {
+			t.Errorf("the log has %q:\n%s", secret, log.String())
+		}
+		for _, event := range events {
+			if strings.Contains(fmt.Sprintf("%+v", event), secret) {
+				t.Errorf("the audit has %q: %+v", secret, event)
+			}
+		}
+	}
+}
+
+// lockedWriter is a log that a test reads.
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *bytes.Buffer
+}
+
+func (w *lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
 }
 
 // TestSessionLimits says that there is an end to sessions, of an application and of a user, and that clients that wait for nothing but their end
@@ -394,6 +511,14 @@ func TestWhileReloading(t *testing.T) {
 	}
 }
 
+// weighed is a session object that says what it weighs.
+type weighed struct {
+	*sessionData
+	octets int
+}
+
+func (w weighed) weight() int { return w.octets }
+
 // TestSessionObjects says whose they are, and when they end.
 func TestSessionObjects(t *testing.T) {
 	e := newEnv(t)
@@ -407,9 +532,13 @@ func TestSessionObjects(t *testing.T) {
 	for _, id := range ids {
 		sessions = append(sessions, a.sessions[id])
 	}
+	weighing := func(octets int) sessionObject {
+		data := newSessionData(tableOf(ck.CKO_DATA, noKey), nil)
+		return weighed{&data, octets}
+	}
 	add := func(i, octets int) handle {
 		t.Helper()
-		h, rv := a.addObject(sessions[i], &sessionObject{}, octets)
+		h, rv := a.addObject(sessions[i], weighing(octets))
 		if rv != ck.CKR_OK {
 			t.Fatal(rv)
 		}
@@ -424,7 +553,7 @@ func TestSessionObjects(t *testing.T) {
 	}
 	first = add(0, 1)
 	n := 0
-	a.eachObject(softwareID, func(h handle, _ *sessionObject) { n++ })
+	a.eachObject(softwareID, func(h handle, _ sessionObject) { n++ })
 	if n != 2 {
 		t.Errorf("%d objects", n)
 	}
@@ -432,16 +561,16 @@ func TestSessionObjects(t *testing.T) {
 	if a.object(softwareID, first) != nil || a.object(softwareID, second) == nil || a.octets != 110 {
 		t.Error("the objects of a session end with it, and others do not")
 	}
-	if _, rv := a.addObject(sessions[0], &sessionObject{}, 1); rv != ck.CKR_SESSION_HANDLE_INVALID {
+	if _, rv := a.addObject(sessions[0], weighing(1)); rv != ck.CKR_SESSION_HANDLE_INVALID {
 		t.Errorf("a closed session made an object: %v", rv)
 	}
-	if _, rv := a.addObject(sessions[1], &sessionObject{}, maxSessionObjectOctets); rv != ck.CKR_DEVICE_MEMORY {
+	if _, rv := a.addObject(sessions[1], weighing(maxSessionObjectOctets)); rv != ck.CKR_DEVICE_MEMORY {
 		t.Errorf("too many octets: %v", rv)
 	}
 	for len(a.objects) < maxSessionObjects {
 		add(1, 0)
 	}
-	if _, rv := a.addObject(sessions[1], &sessionObject{}, 0); rv != ck.CKR_DEVICE_MEMORY {
+	if _, rv := a.addObject(sessions[1], weighing(0)); rv != ck.CKR_DEVICE_MEMORY {
 		t.Errorf("too many objects: %v", rv)
 	}
 	c.ok(12, args{}.u(uint64(slotNumber(softwareID))))

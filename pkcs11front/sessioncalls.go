@@ -196,8 +196,44 @@ func (q *request) initToken2() ck.RV { return ck.CKR_FUNCTION_NOT_SUPPORTED }
 // initPIN is C_InitPIN, which a security officer would call; a token has none.
 func (q *request) initPIN() ck.RV { return ck.CKR_FUNCTION_NOT_SUPPORTED }
 
-// setPIN is C_SetPIN. PINs are set by keywardctl: a program that has a PIN must not be able to change it.
-func (q *request) setPIN() ck.RV { return ck.CKR_FUNCTION_NOT_SUPPORTED }
+// setPIN is C_SetPIN: a principal that has a PIN may set another.
+func (q *request) setPIN() ck.RV {
+	old, _ := q.in.Octets()
+	pin, _ := q.in.Octets()
+	defer clear(old)
+	defer clear(pin)
+	switch {
+	case q.in.End() != nil:
+		return ck.CKR_ARGUMENTS_BAD
+	case !q.session.rw:
+		return ck.CKR_SESSION_READ_ONLY
+	}
+	t, rv := q.token(q.session.instance)
+	switch {
+	case rv != ck.CKR_OK:
+		return rv
+	case !t.PIN:
+		return ck.CKR_USER_PIN_NOT_INITIALIZED // the first one is set by keywardctl
+	case len(pin) < kms.MinPIN || len(pin) > kms.MaxPIN:
+		return ck.CKR_PIN_LEN_RANGE
+	case len(old) == 0:
+		return ck.CKR_PIN_INCORRECT
+	}
+	return q.pinRV(q.front.cfg.Service.Principals().SetOwnPIN(q.ctx, q.actor(), old, pin))
+}
+
+// pinRV gives the return value for what the service says of a PIN.
+func (q *request) pinRV(err error) ck.RV {
+	switch {
+	case err == nil:
+		return ck.CKR_OK
+	case kms.AsError(err).Code == kms.Denied:
+		return ck.CKR_PIN_INCORRECT
+	case kms.AsError(err).Code == kms.Throttled:
+		return ck.CKR_PIN_LOCKED
+	}
+	return rvOf(err, aboutToken)
+}
 
 // openSession is C_OpenSession.
 func (q *request) openSession() ck.RV {
@@ -312,14 +348,8 @@ func (q *request) logIn(user ck.UserType, pin []byte) ck.RV {
 		return ck.CKR_PIN_INCORRECT // no PIN is empty, and programs that only try do not lock it
 	}
 	if t.PIN {
-		switch err := q.front.cfg.Service.CheckPIN(q.ctx, q.actor(), pin); {
-		case err == nil:
-		case kms.AsError(err).Code == kms.Denied:
-			return ck.CKR_PIN_INCORRECT
-		case kms.AsError(err).Code == kms.Throttled:
-			return ck.CKR_PIN_LOCKED
-		default:
-			return q.failed(err, aboutToken)
+		if rv := q.pinRV(q.front.cfg.Service.CheckPIN(q.ctx, q.actor(), pin)); rv != ck.CKR_OK {
+			return rv
 		}
 	}
 	return q.app.logIn(q.session, t.PIN)

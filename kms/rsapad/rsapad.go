@@ -70,14 +70,18 @@ func inspect(em []byte) (good, separator int) {
 	return good & found & subtle.ConstantTimeLessOrEq(minSeparator, separator), separator
 }
 
-// reject makes the fake message, which is the end of k octets, and its length.
-func reject(k int, ciphertext, secret []byte) (fake []byte, length int) {
+// keyed is the PRF from which all that is fake is made: HMAC-SHA-256 under a key of the secret and the ciphertext.
+func keyed(ciphertext, secret []byte) hash.Hash {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write(ciphertext)
 	key := mac.Sum(nil)
-	mac = hmac.New(sha256.New, key)
-	clear(key)
+	defer clear(key)
+	return hmac.New(sha256.New, key)
+}
 
+// reject makes the fake message, which is the end of k octets, and its length.
+func reject(k int, ciphertext, secret []byte) (fake []byte, length int) {
+	mac := keyed(ciphertext, secret)
 	fake = expand(mac, "message", k)
 	// Candidates are cut to as many bits as the longest message needs.
 	longest := k - overhead

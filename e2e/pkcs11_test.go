@@ -1,0 +1,410 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Programs of other people, as Debian has them, with keys of a daemon that serves several Unix users.
+
+// shared is a daemon that everybody on the machine may connect to.
+type shared struct {
+	*process
+	t      *testing.T
+	dir    string // 0755
+	module string
+	env    []string
+}
+
+// startShared starts one. peers are [[peer]] tables.
+func startShared(t *testing.T, peers string) *shared {
+	t.Helper()
+	programs, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := shortDir(t)
+	startDev(t, programs.keywardd, dir).stop()
+	k := filepath.Join(dir, "k")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(k, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(k, "keyward.toml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := strings.Replace(string(text), "private = true", "private = false", 1) + peers
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &shared{t: t, dir: dir, module: filepath.Join(dir, "libkeyward-pkcs11.so"), process: start(t, filepath.Join(k, "admin.sock"), programs.keywardd, "run", "--config", path)}
+	// Where any user may read it.
+	module, err := os.ReadFile(filepath.Join(filepath.Dir(programs.keywardd), "libkeyward-pkcs11.so"))
+	if err == nil {
+		err = os.WriteFile(s.module, module, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.env = append(os.Environ(), "PATH="+filepath.Dir(programs.keywardctl)+":"+os.Getenv("PATH"), "KEYWARD_SOCKET="+s.socket,
+		"KEYWARD_PKCS11_SOCKET="+filepath.Join(k, "pkcs11.sock"), "MODULE="+s.module, "OPENSSL_CONF="+filepath.Join(dir, "openssl.cnf"))
+	s.write("openssl.cnf", opensslEngine)
+	return s
+}
+
+const opensslEngine = `openssl_conf = init
+[init]
+engines = engines
+[engines]
+pkcs11 = pkcs11
+[pkcs11]
+engine_id = pkcs11
+MODULE_PATH = $ENV::MODULE
+init = 0
+[req]
+distinguished_name = dn
+[dn]
+`
+
+// write writes a file that everybody may read, and gives its path.
+func (s *shared) write(name, text string) string {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// command makes a command of a shell script in the daemon's directory.
+func (s *shared) command(script string) *exec.Cmd {
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir, cmd.Env = s.dir, s.env
+	return cmd
+}
+
+// sh runs a script that must end well, and gives what it printed.
+func (s *shared) sh(script string) string {
+	s.t.Helper()
+	out, err := s.command(script).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("%s\n%v\n%s\n%s", script, err, out, s.log)
+	}
+	return string(out)
+}
+
+// freePort gives a TCP port of loopback that nobody listens at.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// background runs a program until the end of the test, and sees that it ends when it is asked to.
+func (s *shared) background(stop syscall.Signal, name string, args ...string) *exec.Cmd {
+	s.t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = s.dir, s.env
+	out := &text{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(stop)
+		_ = cmd.Wait() // how a server says that it was asked to end differs
+		if s.t.Failed() {
+			s.t.Logf("%s: %s", name, out)
+		}
+	})
+	return cmd
+}
+
+// dial waits until somebody listens at a port.
+func dial(t *testing.T, port int) net.Conn {
+	t.Helper()
+	deadline := time.Now().Add(startTimeout)
+	for {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return c
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks
+	}
+}
+
+// TestNginx has nginx serve TLS with a key of an HSM, its workers running as a user that policies let sign with that key and nothing else. Its
+// configuration is reloaded while clients connect, none of which may notice. curl shows a key of its own. Then the policy is taken
+// back, and handshakes fail.
+func TestNginx(t *testing.T) {
+	s := startShared(t, `
+[[peer]]
+user = "www-data"
+principal = "acs:ram::1000000000000001:user/www"
+`)
+	s.sh(`keywardctl principal create user/www
+		keywardctl key create --alias web --instance kst-hardware --spec RSA_2048 --signers user/www --exclusive
+		keywardctl key create --alias me --instance kst-software --spec EC_P256
+		openssl req -new -x509 -days 30 -engine pkcs11 -keyform engine -key 'pkcs11:token=kst-hardware;object=web;type=private' -subj /CN=localhost -addext subjectAltName=DNS:localhost -out web.crt
+		openssl req -new -x509 -days 30 -engine pkcs11 -keyform engine -key 'pkcs11:token=kst-software;object=me;type=private' -subj /CN=me -out me.crt`)
+	port := freePort(t)
+	conf := s.write("nginx.conf", fmt.Sprintf(`daemon off;
+env MODULE; env KEYWARD_PKCS11_SOCKET; env OPENSSL_CONF;
+user www-data;
+worker_processes 2;
+pid %[1]s/nginx.pid;
+error_log %[1]s/nginx.log;
+ssl_engine pkcs11;
+events {}
+http {
+  access_log off;
+  server {
+    listen 127.0.0.1:%[2]d ssl;
+    ssl_session_cache off; ssl_session_tickets off;
+    ssl_certificate %[1]s/web.crt;
+    ssl_certificate_key "engine:pkcs11:pkcs11:token=kst-hardware;object=web;type=private";
+    ssl_verify_client optional_no_ca;
+    location / { return 200 "hello $ssl_client_s_dn\n"; }
+  }
+}
+`, s.dir, port))
+	nginx := s.background(syscall.SIGQUIT, "/usr/sbin/nginx", "-c", conf)
+	dial(t, port).Close()
+
+	cert, err := os.ReadFile(filepath.Join(s.dir, "web.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(cert) {
+		t.Fatal("no certificate")
+	}
+	get := func(version uint16) error {
+		c := &http.Client{Timeout: startTimeout, Transport: &http.Transport{DisableKeepAlives: true,
+			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: version, MaxVersion: version}}}
+		resp, err := c.Get(fmt.Sprintf("https://127.0.0.1:%d/", port))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err == nil && !strings.HasPrefix(string(body), "hello") {
+			err = fmt.Errorf("the answer is %q", body)
+		}
+		return err
+	}
+	var done atomic.Bool
+	var served, failed atomic.Int64
+	var load sync.WaitGroup
+	for i := range 4 {
+		load.Go(func() {
+			for !done.Load() {
+				if err := get([]uint16{tls.VersionTLS12, tls.VersionTLS13}[i%2]); err != nil {
+					failed.Add(1)
+					t.Errorf("a client: %v", err)
+					return
+				}
+				served.Add(1)
+			}
+		})
+	}
+	for range 3 {
+		before := served.Load()
+		if err := nginx.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(startTimeout); served.Load() < before+30 && failed.Load() == 0 && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond) // between two looks
+		}
+	}
+	done.Store(true)
+	load.Wait()
+	if served.Load() < 90 {
+		t.Errorf("only %d requests were served", served.Load())
+	}
+	out := s.sh(fmt.Sprintf(`curl --silent --show-error --cacert web.crt --engine pkcs11 --key-type ENG --key 'pkcs11:token=kst-software;object=me;type=private' --cert me.crt https://localhost:%d/`, port))
+	if !strings.Contains(out, "CN=me") {
+		t.Errorf("curl got %q", out)
+	}
+	usage := s.sh(`sleep 0; keywardctl api StartKeyAssociationCheck --KeyId alias/web >/dev/null; keywardctl key usage alias/web`)
+	if !strings.Contains(usage, "user/www") {
+		t.Errorf("who used the key: %s", usage)
+	}
+
+	s.sh(`keywardctl policy set alias/web --exclusive --users user/nobody --yes || keywardctl policy set alias/web --exclusive --users user/nobody`)
+	if err := get(tls.VersionTLS13); err == nil {
+		t.Error("nginx signs with a key that it may not use any more")
+	}
+}
+
+// TestSSH logs in with a key of keyward, by the configuration that the documentation gives.
+func TestSSH(t *testing.T) {
+	s := startShared(t, "")
+	page, err := os.ReadFile("../docs/pkcs11.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, config, found := strings.Cut(string(page), "<!-- ssh")
+	_, config, _ = strings.Cut(config, "```\n")
+	config, _, _ = strings.Cut(config, "```")
+	if !found || !strings.Contains(config, "PKCS11Provider /usr") {
+		t.Fatalf("the documentation has no configuration for ssh: %q", config)
+	}
+	provider := strings.Fields(config[strings.Index(config, "PKCS11Provider"):])[1]
+	port := freePort(t)
+	s.write("ssh_config", strings.Replace(config, provider, s.module, 1)+fmt.Sprintf(`
+    HostName 127.0.0.1
+    Port %d
+    User root
+    IdentityFile none
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+    BatchMode yes
+`, port))
+	s.sh(`keywardctl key create --alias ec --instance kst-hardware --spec EC_P256
+		keywardctl key create --alias rsa --instance kst-software --spec RSA_2048
+		ssh-keygen -q -t ed25519 -N '' -f host
+		ssh-keygen -D $MODULE > keys`)
+	keys, err := os.ReadFile(filepath.Join(s.dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil { // which sshd wants
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"ecdsa-sha2-nistp256", "ssh-rsa"} {
+		i := bytes.Index(keys, []byte(kind))
+		if i < 0 {
+			t.Fatalf("there is no %s key:\n%s", kind, keys)
+		}
+		line, _, _ := strings.Cut(string(keys[i:]), "\n")
+		// sshd wants a file of root's in directories that nobody else may write.
+		s.write("authorized", line+"\n")
+		sshd := s.write("sshd_config", fmt.Sprintf(`ListenAddress 127.0.0.1:%d
+HostKey %[2]s/host
+AuthorizedKeysFile %[2]s/authorized
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+UsePAM no
+PidFile none
+StrictModes no
+`, port, s.dir))
+		t.Run(kind, func(t *testing.T) {
+			server := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", sshd)
+			if err := server.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				_ = server.Process.Signal(syscall.SIGTERM)
+				_ = server.Wait()
+			}()
+			dial(t, port).Close()
+			if out := s.sh(`ssh -F ssh_config appliance echo logged in`); !strings.Contains(out, "logged in") {
+				t.Errorf("ssh: %s", out)
+			}
+		})
+	}
+}
+
+// TestJava runs a program of several threads with keys of both kinds of instance, of which keytool made the pairs.
+func TestJava(t *testing.T) {
+	source, err := filepath.Abs("testdata/java/Keys.java")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startShared(t, "")
+	for _, instance := range []string{"kst-software", "kst-hardware"} {
+		slot := map[string]int{"kst-software": 0, "kst-hardware": 1}[instance]
+		s.write("java.cfg", fmt.Sprintf("name = keyward\nlibrary = %s\nslotListIndex = %d\n", s.module, slot))
+		s.sh(fmt.Sprintf(`keywardctl key create --alias aes-%[1]s --instance %[1]s
+			tool() { keytool "$@" -keystore NONE -storetype PKCS11 -addprovider SunPKCS11 -providerarg $PWD/java.cfg -storepass none; }
+			tool -genkeypair -alias rsa -keyalg RSA -keysize 2048 -dname CN=rsa
+			tool -genkeypair -alias ec -keyalg EC -groupname secp256r1 -dname CN=ec
+			tool -list
+			tool -certreq -alias ec -file ec.csr
+			openssl req -in ec.csr -noout -verify`, instance))
+		out := s.sh(fmt.Sprintf(`java %s $PWD/java.cfg rsa ec aes-%s`, source, instance))
+		if !strings.Contains(out, "good: ") {
+			t.Errorf("%s: %s", instance, out)
+		}
+	}
+}
+
+// TestTLSServers has OpenSSL serve TLS 1.2 and 1.3 with keys of both kinds, and every way of key exchange and authentication that needs the key,
+// RSA key exchange with its PKCS #1 v1.5 decryption among them.
+func TestTLSServers(t *testing.T) {
+	s := startShared(t, "")
+	for _, row := range []struct {
+		name, create, flags string
+		version             uint16
+		suites              []uint16
+	}{
+		{"rsa13", "--spec RSA_2048", "-tls1_3", tls.VersionTLS13, nil},
+		{"rsa12", "--spec RSA_2048", "-tls1_2", tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}},
+		{"ec13", "--spec EC_P256", "-tls1_3", tls.VersionTLS13, nil},
+		{"ec12", "--spec EC_P256", "-tls1_2", tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}},
+		{"exchange", "--spec RSA_2048 --usage SIGN/VERIFY --secondary-usage ENCRYPT/DECRYPT", "-tls1_2 -cipher AES128-SHA", tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}},
+	} {
+		for _, instance := range []string{"kst-software", "kst-hardware"} {
+			t.Run(row.name+"/"+instance, func(t *testing.T) {
+				port := freePort(t)
+				key := fmt.Sprintf("pkcs11:token=%s;object=%s;type=private", instance, row.name+instance)
+				s.sh(fmt.Sprintf(`keywardctl key create --alias %[1]s%[2]s --instance %[2]s %[3]s
+					openssl req -new -x509 -days 30 -engine pkcs11 -keyform engine -key '%[4]s' -subj /CN=localhost -addext subjectAltName=DNS:localhost -out %[1]s.crt`,
+					row.name, instance, row.create, key))
+				server := s.command(fmt.Sprintf("exec openssl s_server -quiet -www -accept 127.0.0.1:%d -engine pkcs11 -keyform engine -key '%s' -cert %s.crt %s", port, key, row.name, row.flags))
+				if err := server.Start(); err != nil {
+					t.Fatal(err)
+				}
+				defer func() {
+					_ = server.Process.Kill()
+					_ = server.Wait()
+				}()
+				dial(t, port).Close()
+				text, err := os.ReadFile(filepath.Join(s.dir, row.name+".crt"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				block, _ := pem.Decode(text)
+				cert, err := x509.ParseCertificate(block.Bytes)
+				if err != nil {
+					t.Fatal(err)
+				}
+				roots := x509.NewCertPool()
+				roots.AddCert(cert)
+				for range 3 {
+					c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: row.version, MaxVersion: row.version, CipherSuites: row.suites})
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Close()
+				}
+			})
+		}
+	}
+}
