@@ -67,6 +67,10 @@ faulty: deps ## build modules that wrap SoftHSM2 and fail on order, for bench --
 
 fuzz: ## each fuzz target for a few seconds
 	@scripts/fuzz.sh 5s
+	@mkdir -p bin
+	$(CC) -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fsanitize-coverage=trace-pc -o bin/fuzz-answers \
+		pkcs11front/module/test/fuzz.c $(addprefix pkcs11front/module/,calls.c wire.c attribute.c mechanism.c)
+	bin/fuzz-answers -t 5 pkcs11front/module/test/corpus
 
 clean: ## remove what was built, but no keys
 	rm -rf bin

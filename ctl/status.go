@@ -14,7 +14,7 @@ func (c *cli) statusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Tell how keyward is",
-		Long: `Tell how keyward is: who you are to it, the store, the instances and the HSM members.
+		Long: `Tell how keyward is: who you are to it, the store, the PKCS#11 door, the instances and the HSM members.
 The exit code is 0 when all is well, 7 when it serves but needs a person,
 6 when no HSM member is up and there is no software instance whose keys go on.`,
 		Example: "  keywardctl status\n  keywardctl status -o json | jq .state",
@@ -65,6 +65,9 @@ func (c *cli) statusTable(s *admin.Status) error {
 		{"Running for", span(time.Duration(s.Uptime * float64(time.Second)))},
 		{"Store", store},
 		{"HSM members", fmt.Sprintf("%d of %d up", up, len(s.Members))},
+	}
+	if p := s.PKCS11; p != nil {
+		pairs = append(pairs, [2]string{"PKCS#11", fmt.Sprintf("%s: %d programs, %d connections, %d sessions", p.Socket, p.Applications, p.Connections, p.Sessions)})
 	}
 	for _, i := range s.Instances {
 		pairs = append(pairs, [2]string{"Instance", i.ID + " (" + i.Type + ")"})

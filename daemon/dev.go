@@ -234,6 +234,8 @@ func devWelcome(w io.Writer, dir string) {
   %[3]s key create --instance kst-hardware --spec EC_P256 --usage SIGN/VERIFY --alias alias/release
   %[3]s sign --key alias/release FILE
 
+Programs that know PKCS#11 find the same keys at %[4]s.
+
 Stop it with Ctrl-C. Start it again with the same command: the keys stay.
-`, dir, strconv.Quote(filepath.Join(dir, devSocket)), ctl)
+`, dir, strconv.Quote(filepath.Join(dir, devSocket)), ctl, filepath.Join(dir, devPKCS11))
 }

@@ -167,6 +167,10 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		Store:   admin.Store{Keys: health.Keys, Sequence: health.Sequence, Problem: health.Problem, Damaged: health.Damaged},
 		Members: s.members(), Instances: []admin.Instance{},
 	}
+	if s.pkcs11Socket != "" {
+		f := s.front.Stats()
+		st.PKCS11 = &admin.PKCS11{Socket: s.pkcs11Socket, Connections: f.Connections, Applications: f.Applications, Sessions: f.Sessions}
+	}
 	software := false // keys that need no HSM once the daemon runs
 	for _, in := range c.Instances {
 		// Those of others are as if they were not there, but for the first account, whose root looks after the appliance.
@@ -231,6 +235,7 @@ func forTenant(st *admin.Status, c *config.Config, account string) {
 		}
 	}
 	st.Store.Problem, st.Store.Damaged = "", nil
+	st.PKCS11 = nil
 	if n := len(st.Problems); n > 0 {
 		st.Problems = []string{fmt.Sprintf("%d things want the appliance's administrator, %s", n, rootOf(c.FirstAccount()))}
 	}

@@ -40,10 +40,12 @@ type server struct {
 	kms       http.Handler       // the KMS API
 	doors     []*tlsDoor         // what listenTLS opened
 	front     *pkcs11front.Front // the PKCS #11 door; serves only if there is a socket for it
-	signing   keyService         // makes the signatures of certificates whose key keyward has
-	metrics   http.Handler       // what GET /metrics answers
-	stopping  context.Context    // ends when the daemon begins to stop: calls that only wait end then
-	beginStop context.CancelFunc
+	// pkcs11Socket is where that is; empty: nowhere. Set before anything is served.
+	pkcs11Socket string
+	signing      keyService      // makes the signatures of certificates whose key keyward has
+	metrics      http.Handler    // what GET /metrics answers
+	stopping     context.Context // ends when the daemon begins to stop: calls that only wait end then
+	beginStop    context.CancelFunc
 }
 
 // newServer makes a server of parts that are open.
@@ -134,6 +136,9 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 		MaxHeaderBytes:    1 << 20,
 	}
 	defer s.beginStop()
+	if sockets.pkcs11 != nil {
+		s.pkcs11Socket = sockets.pkcs11.Addr().String()
+	}
 	served := make(chan error, 2+len(s.doors))
 	go func() { served <- h.Serve(sockets.admin) }()
 	if sockets.pkcs11 != nil {

@@ -6,10 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -57,8 +54,7 @@ type conn struct {
 
 	// Of the connection's goroutine.
 	app    *application // between C_Initialize and C_Finalize
-	in     []byte       // what was read: in[done:]
-	done   int
+	in     p11rpc.Input // wiped as it is done with: there are PINs, keys and plaintexts among the arguments
 	inline request
 	out    []byte // answers that are not written yet
 	timed  bool   // there is a deadline for reading
@@ -122,7 +118,7 @@ func (c *conn) end() {
 	if c.app != nil {
 		c.front.leave(c.app)
 	}
-	clear(c.in[:cap(c.in)])
+	c.in.Wipe()
 	clear(c.out[:cap(c.out)])
 }
 
@@ -148,17 +144,15 @@ func (c *conn) serve() error {
 		if err := c.handle(f); err != nil {
 			return err
 		}
-		c.done += f.size
-		if (!c.whole() || len(c.out) > flushAt) && len(c.out) > 0 {
+		more := c.in.Buffered()
+		c.in.Done()
+		if (!more || len(c.out) > flushAt) && len(c.out) > 0 {
 			if err := c.flush(); err != nil {
 				return err
 			}
 		}
 		if c.refused {
 			return nil
-		}
-		if c.done == len(c.in) {
-			c.recycle()
 		}
 	}
 }
@@ -173,107 +167,49 @@ func (c *conn) start() error {
 		return err
 	}
 	c.timed = true
-	for len(c.in) == 0 {
-		if err := c.fill(1); err != nil {
-			return err
-		}
+	if err := c.in.Fill(c.net); err != nil {
+		return err
 	}
-	d, answer, ok := p11rpc.DialectOf(c.in[0])
-	if !ok {
+	offer, ok := c.in.Octet()
+	d, answer, known := p11rpc.DialectOf(offer)
+	if !ok || !known {
 		return errors.New("the offer is none of a PKCS #11 client")
 	}
-	c.done = 1
 	c.dialect = d
 	return c.write([]byte{answer})
 }
 
-// frame is a request. The body is a part of the connection's buffer.
-type frame struct {
-	serial uint32
-	body   []byte
-	size   int // octets of all of it
-}
-
 // next reads a frame. The first one is under the deadline of the start; later ones may be waited for, but not for their rest.
-func (c *conn) next(first bool) (frame, error) {
+func (c *conn) next(first bool) (p11rpc.Frame, error) {
 	for {
-		have := c.in[c.done:]
-		need := p11rpc.HeaderSize
-		if len(have) >= need {
-			h, err := p11rpc.ParseHeader(have)
-			if err != nil {
-				return frame{}, err
-			}
-			need += h.Options + h.Body
-			if len(have) >= need {
-				if c.timed {
-					c.timed = false
-					if err := c.net.SetReadDeadline(time.Time{}); err != nil {
-						return frame{}, err
-					}
-				}
-				return frame{h.Serial, have[need-h.Body : need], need}, nil
-			}
+		f, ok, err := c.in.Next()
+		switch {
+		case err != nil:
+			return f, err
+		case ok && !c.timed:
+			return f, nil
+		case ok:
+			c.timed = false
+			return f, c.net.SetReadDeadline(time.Time{})
 		}
-		if len(have) > 0 && !c.timed && !first {
+		begun := c.in.Begun()
+		if begun && !c.timed && !first {
 			if err := c.net.SetReadDeadline(time.Now().Add(c.front.cfg.times.frame)); err != nil {
-				return frame{}, err
+				return f, err
 			}
 			c.timed = true
 		}
-		if err := c.fill(need); err != nil {
-			if len(have) > 0 && errors.Is(err, io.EOF) {
+		if err := c.in.Fill(c.net); err != nil {
+			if begun && errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return frame{}, err
+			return f, err
 		}
-	}
-}
-
-// whole says whether the next frame has come already.
-func (c *conn) whole() bool {
-	have := c.in[c.done:]
-	if len(have) < p11rpc.HeaderSize {
-		return false
-	}
-	h, err := p11rpc.ParseHeader(have)
-	return err != nil || len(have) >= p11rpc.HeaderSize+h.Options+h.Body
-}
-
-const firstBuffer = 4 << 10
-
-// fill reads once, towards need octets after c.done. The buffer grows with what has come, not with what a header announces.
-func (c *conn) fill(need int) error {
-	if c.done > 0 && cap(c.in)-c.done < need {
-		n := copy(c.in, c.in[c.done:])
-		clear(c.in[n:])
-		c.in, c.done = c.in[:n], 0
-	}
-	if len(c.in) == cap(c.in) {
-		grown := make([]byte, len(c.in), max(firstBuffer, min(need, 4*cap(c.in))))
-		copy(grown, c.in)
-		clear(c.in)
-		c.in = grown
-	}
-	n, err := c.net.Read(c.in[len(c.in):cap(c.in)])
-	c.in = c.in[:len(c.in)+n]
-	if n > 0 {
-		return nil
-	}
-	return err
-}
-
-// recycle empties the buffer, of which all was answered.
-func (c *conn) recycle() {
-	clear(c.in)
-	c.in, c.done = c.in[:0], 0
-	if cap(c.in) > keptBuffer {
-		c.in = nil
 	}
 }
 
 // handle answers a request, or puts it into its lane.
-func (c *conn) handle(f frame) error {
+func (c *conn) handle(f p11rpc.Frame) error {
 	q := &c.inline
 	c.begin(q, f)
 	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) {
@@ -283,86 +219,19 @@ func (c *conn) handle(f frame) error {
 		}
 		c.out = q.answer(c.out)
 		stop()
-		clear(f.body) // it may have been a PIN, a key, a plaintext
 		return nil
 	}
 	if err := c.flush(); err != nil { // of what was answered before
 		return err
 	}
 	c.queue(f)
-	clear(f.body)
 	return nil
 }
 
-// longCalls make keys, which can take many seconds in an HSM.
-var longCalls = [numCalls]bool{20: true, 58: true, 59: true, 61: true} // C_CreateObject, C_GenerateKey, C_GenerateKeyPair, C_UnwrapKey
-
-// watch cancels the connection's calls when the client goes away. It is for when the connection's goroutine is in a call and can't see that itself;
-// stop ends it.
-func (c *conn) watch() (stop func()) {
-	raw, err := rawConn(c.net)
-	if err != nil {
-		return func() {}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		gone := false
-		_ = raw.Read(func(fd uintptr) bool { // an error is that of stop
-			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			gone = n == 0 && err == nil
-			return !errors.Is(err, unix.EAGAIN)
-		})
-		if gone && !c.front.isDraining() { // which looks the same from here
-			c.cancel()
-		}
-	}()
-	return func() {
-		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // if it fails the connection is closed, and so is the watch
-		<-done
-		_ = c.net.SetReadDeadline(time.Time{})
-	}
-}
-
-func rawConn(nc net.Conn) (syscall.RawConn, error) {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	return sc.SyscallConn()
-}
-
-// quickCalls wait for nothing: no HSM, no disk. Answered at once they keep the other threads of a client waiting for less than a lane costs,
-// which is 8 us.
-var quickCalls = func() (quick [numCalls]bool) {
-	for _, call := range []p11rpc.CallID{
-		11, 13, 19, // C_CloseSession, C_GetSessionInfo, C_Logout
-		23, 24, 26, 27, 28, // C_GetObjectSize, C_GetAttributeValue, C_FindObjects*
-		29, 33, 42, 48, // Inits
-		37, 38, 39, 40, 41, 44, 50, // digests, C_SignUpdate, C_VerifyUpdate
-		63, 64, 67, // C_SeedRandom, C_GenerateRandom, C_SessionCancel
-	} {
-		quick[call] = true
-	}
-	return quick
-}()
-
-const quickOctets = 4 << 10 // of a body
-
-// quick says whether a call of a session is answered at once: it must not overtake others of the session either.
-func (c *conn) quick(q *request, f frame) bool {
-	if !quickCalls[q.number] || len(f.body) > quickOctets {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.lanes[q.sessionID] == nil
-}
-
 // begin makes a request of a frame.
-func (c *conn) begin(q *request, f frame) {
-	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.serial, body: q.body, reader: q.reader, writer: q.writer}
-	q.parse(f.body)
+func (c *conn) begin(q *request, f p11rpc.Frame) {
+	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
+	q.parse(f.Body)
 }
 
 // context gives the context of a new call. Making one for each costs more than many a call, so one is for all that begin within a minute.
@@ -372,53 +241,6 @@ func (c *conn) context() context.Context {
 		c.callCtx, c.callCancel = context.WithDeadline(c.ctx, now.Add(2*c.front.cfg.times.call))
 	}
 	return c.callCtx
-}
-
-var requests = sync.Pool{New: func() any { return new(request) }}
-
-// queue puts a request into the lane of its session, when there is room for it.
-func (c *conn) queue(f frame) {
-	q := requests.Get().(*request)
-	q.body = append(q.body[:0], f.body...)
-	c.begin(q, frame{serial: f.serial, body: q.body})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.inFlight > 0 && (c.inFlight >= maxInFlight || c.octets+len(q.body) > maxInFlightOctets) {
-		c.room.Wait()
-	}
-	c.inFlight++
-	c.octets += len(q.body)
-	last := c.lanes[q.sessionID]
-	c.lanes[q.sessionID] = q
-	if last != nil {
-		last.next = q
-		return
-	}
-	c.running.Add(1)
-	go c.runLane(q)
-}
-
-// runLane answers the calls of a session, one after the other, until there are no more.
-func (c *conn) runLane(q *request) {
-	defer c.running.Done()
-	for q != nil {
-		q.frame = q.answer(q.frame[:0])
-		if err := c.write(q.frame); err != nil {
-			c.cancel() // nobody reads the answers of the others either
-			c.net.Close()
-		}
-		c.mu.Lock()
-		c.inFlight--
-		c.octets -= len(q.body)
-		c.room.Signal()
-		next := q.next
-		if next == nil {
-			delete(c.lanes, q.sessionID)
-		}
-		c.mu.Unlock()
-		q.recycle()
-		q = next
-	}
 }
 
 // flush writes what was answered.

@@ -75,7 +75,7 @@ func (q *request) mayMake(table *classTable, v values) ck.RV {
 	switch {
 	case v.is(ck.CKA_TOKEN, false) && !q.session.rw:
 		return ck.CKR_SESSION_READ_ONLY
-	case v.is(ck.CKA_PRIVATE, secretClass(table.class)) && !q.privateAllowed():
+	case (v.is(ck.CKA_PRIVATE, secretClass(table.class)) || secretClass(table.class) && v.is(ck.CKA_TOKEN, false)) && !q.privateAllowed():
 		return ck.CKR_USER_NOT_LOGGED_IN
 	}
 	return ck.CKR_OK
@@ -118,7 +118,7 @@ func (q *request) keep(table *classTable, v values, k *sessionKey) (handle, ck.R
 		}
 		return q.keepInToken(table, v)
 	}
-	v = v.set(ck.CKA_TOKEN, boolValue(false))
+	v = v.set(ck.CKA_TOKEN, boolValue(false)).set(ck.CKA_PRIVATE, boolValue(v.is(ck.CKA_PRIVATE, secretClass(table.class))))
 	var o sessionObject
 	if k == nil {
 		data := newSessionData(table, v)

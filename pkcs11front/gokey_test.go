@@ -35,7 +35,8 @@ type bench struct {
 	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
-	uses    int // of keys
+	uses    int  // of keys
+	real    bool // keys are keyward's own session keys
 }
 
 func newBench(t testing.TB) *bench {
@@ -55,10 +56,11 @@ func (b *bench) open() {
 
 // octets and null are arguments of calls, and so are uint64 (u), byte (y) and what follows.
 type (
-	octets []byte     // ay
-	room   int        // fy; -1: NULL
-	mech   mechanismM // M
-	attrs  []p11rpc.Attribute
+	octets []byte             // ay
+	room   int                // fy; -1: NULL
+	mech   mechanismM         // M
+	attrs  []p11rpc.Attribute // aA
+	wants  []ck.Attribute     // fA, with much room
 )
 
 type mechanismM struct {
@@ -124,6 +126,12 @@ func (b *bench) encode(args []any) []byte {
 					u32(len(at.Octets))
 					out = append(out, at.Octets...)
 				}
+			}
+		case wants:
+			u32(len(a))
+			for _, at := range a {
+				u32(int(at))
+				u32(1 << 16)
 			}
 		default:
 			b.t.Fatalf("argument %T", a)
@@ -509,10 +517,40 @@ func (b *bench) add(k *goKey) handle {
 
 func (b *bench) show(k *goKey) {
 	o := sessionObject(k)
+	if b.real {
+		b.app.objects[k.h] = &heldObject{b.sessionKeyOf(k), b.session}
+		return
+	}
 	if !k.f.token {
 		o = localGoKey{k}
 	}
 	b.app.objects[k.h] = &heldObject{o, b.session}
+}
+
+// sessionKeyOf is the same key as keyward has it in a session.
+func (b *bench) sessionKeyOf(k *goKey) *sessionKey {
+	k.f.token = false
+	s := &sessionKey{f: k.f}
+	s.sessionData = newSessionData(tableOf(k.cls, k.f.keyType), nil)
+	s.h = k.h
+	local := localGoKey{k}
+	s.secret, s.priv = local.secretKey(), local.privateKey()
+	if k.cls == ck.CKO_PUBLIC_KEY {
+		var public any
+		if k.rsa != nil {
+			public = &k.rsa.PublicKey
+		} else {
+			public = &k.ec.PublicKey
+		}
+		spki, err := x509.MarshalPKIXPublicKey(public)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if s.public, err = sessionkey.ParsePublic(spki); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return s
 }
 
 // What a session object has besides.

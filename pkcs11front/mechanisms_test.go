@@ -18,7 +18,7 @@ import (
 )
 
 // roundTrips has a test for each family: a row that has none is not done.
-var roundTrips = map[family]func(*testing.T, *mechanismRow){
+var roundTrips = map[family]func(*bench, *mechanismRow){
 	familyBare:   testSigningRow,
 	familyHashed: testSigningRow,
 	familyHMAC:   testMACRow,
@@ -47,7 +47,14 @@ func TestEveryMechanism(t *testing.T) {
 		}
 		seen[row.mechanism] = true
 		if test := roundTrips[row.does]; test != nil {
-			t.Run(row.mechanism.String(), func(t *testing.T) { test(t, row) })
+			t.Run(row.mechanism.String(), func(t *testing.T) {
+				test(newBench(t), row)
+				t.Run("session keys", func(t *testing.T) {
+					b := newBench(t)
+					b.real = true
+					test(b, row)
+				})
+			})
 		} else if elsewhere[row.does] == "" {
 			t.Errorf("%v has no test", row.mechanism)
 		}
@@ -97,8 +104,8 @@ func message(n int) []byte {
 	return b
 }
 
-func testSigningRow(t *testing.T, row *mechanismRow) {
-	b := newBench(t)
+func testSigningRow(b *bench, row *mechanismRow) {
+	t := b.t
 	b.front.cfg.RawRSA = true
 	var prv, pub handle
 	if row.keyType == ck.CKK_RSA {
@@ -166,8 +173,8 @@ func testSigningRow(t *testing.T, row *mechanismRow) {
 	b.refused(ck.CKR_SIGNATURE_LEN_RANGE, "C_Verify", octets(in), octets(one[1:]))
 }
 
-func testMACRow(t *testing.T, row *mechanismRow) {
-	b := newBench(t)
+func testMACRow(b *bench, row *mechanismRow) {
+	t := b.t
 	k := b.secret(ck.CKK_GENERIC_SECRET, message(40), maySign|mayVerify)
 	in := message(1000)
 	m := mech{m: row.mechanism, param: rowParam(row)}
@@ -196,8 +203,8 @@ func testMACRow(t *testing.T, row *mechanismRow) {
 	b.refused(ck.CKR_SIGNATURE_INVALID, "C_VerifyFinal", octets(mac))
 }
 
-func testDigestRow(t *testing.T, row *mechanismRow) {
-	b := newBench(t)
+func testDigestRow(b *bench, row *mechanismRow) {
+	t := b.t
 	in := message(1000)
 	want := hashOf(row.hash, in)
 	m := mech{m: row.mechanism}
@@ -217,8 +224,8 @@ func testDigestRow(t *testing.T, row *mechanismRow) {
 	}
 }
 
-func testRSACipherRow(t *testing.T, row *mechanismRow) {
-	b := newBench(t)
+func testRSACipherRow(b *bench, row *mechanismRow) {
+	t := b.t
 	prv, pub := b.rsaPair(mayDecrypt, mayEncrypt)
 	m := mech{m: row.mechanism, param: rowParam(row)}
 	in := message(100)
@@ -264,9 +271,9 @@ func TestRSABlocks(t *testing.T) {
 	b.refused(ck.CKR_MECHANISM_INVALID, "C_EncryptInit", mech{m: ck.CKM_RSA_X_509}, pub)
 }
 
-func testBlocksRow(t *testing.T, row *mechanismRow) {
+func testBlocksRow(b *bench, row *mechanismRow) {
+	t := b.t
 	for _, size := range []int{16, 24, 32} {
-		b := newBench(t)
 		k := b.secret(ck.CKK_AES, message(size), mayEncrypt|mayDecrypt)
 		block, _ := aes.NewCipher(b.keys[k].octets)
 		m := mech{m: row.mechanism, param: rowParam(row)}

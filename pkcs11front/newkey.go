@@ -222,12 +222,13 @@ func (q *request) whereTo(v values) (place, ck.RV) {
 	return inSoftware, ck.CKR_OK
 }
 
-// forKMS says whether a key of the KMS can be as the template wants it. What it can't be is refused and not done otherwise, but for usage (usage.go).
+// forKMS says whether a key of the KMS can be as the template wants it: never to be taken out, changed by nobody, or for a time only. That it be less
+// protected than it is, not sensitive or not private, is what pkcs11-tool wants of every secret key that it makes, so that is taken, and the object
+// says what it is. For usage see usage.go.
 func forKMS(v values) ck.RV {
 	switch {
 	case !v.is(ck.CKA_MODIFIABLE, true), !v.is(ck.CKA_DESTROYABLE, true), // names and the life of a key are the KMS's affair
-		!v.is(ck.CKA_SENSITIVE, true), v.is(ck.CKA_EXTRACTABLE, false),
-		len(v.octets(ck.CKA_START_DATE)) > 0, len(v.octets(ck.CKA_END_DATE)) > 0:
+		v.is(ck.CKA_EXTRACTABLE, false), len(v.octets(ck.CKA_START_DATE)) > 0, len(v.octets(ck.CKA_END_DATE)) > 0:
 		return ck.CKR_TEMPLATE_INCONSISTENT
 	}
 	return ck.CKR_OK

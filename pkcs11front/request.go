@@ -122,6 +122,15 @@ func (q *request) answer(out []byte) []byte {
 // do does the call. A panic is an error like others to the client; the operations of the session, of which nobody knows what state they are in,
 // are gone then.
 func (q *request) do() (rv ck.RV) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.front.cfg.Log.Error().Str("call", q.name()).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a PKCS #11 call panicked")
+			if q.session != nil {
+				q.session.ops.abandon()
+			}
+			rv = ck.CKR_GENERAL_ERROR
+		}
+	}()
 	switch {
 	case q.early != ck.CKR_OK:
 		return q.early
@@ -147,15 +156,6 @@ func (q *request) do() (rv ck.RV) {
 			}
 		}
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			q.front.cfg.Log.Error().Str("call", q.name()).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a PKCS #11 call panicked")
-			if q.session != nil {
-				q.session.ops.abandon()
-			}
-			rv = ck.CKR_GENERAL_ERROR
-		}
-	}()
 	return q.row.handle(q)
 }
 

@@ -178,11 +178,6 @@ func (t *classTable) checkFixed(v values) ck.RV {
 		return ck.CKR_ATTRIBUTE_READ_ONLY
 	case v.is(ck.CKA_ALWAYS_AUTHENTICATE, false):
 		return ck.CKR_TEMPLATE_INCONSISTENT
-	case v.is(ck.CKA_PRIVATE, true):
-	case t.class == ck.CKO_SECRET_KEY || t.class == ck.CKO_PRIVATE_KEY:
-		if v.is(ck.CKA_TOKEN, false) {
-			return ck.CKR_TEMPLATE_INCONSISTENT // a key of the KMS is private
-		}
 	}
 	return checkRange(v)
 }

@@ -137,6 +137,7 @@ func TestWrapRSA(t *testing.T) {
 
 // TestAttackP7Unwrap is Bleichenbacher's attack by C_UnwrapKey: bad padding, and a key of another length, give a key like any other, and the same each time.
 func TestAttackP7Unwrap(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	prv := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayUnwrap}})
 	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT), withNumber(ck.CKA_VALUE_LEN, 32))
@@ -313,10 +314,12 @@ func TestAttackP6(t *testing.T) {
 	}
 }
 
-func mustEC(t testing.TB) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func mustEC(testing.TB) *ecdsa.PrivateKey { return mustCurve(elliptic.P256()) }
+
+func mustCurve(c elliptic.Curve) *ecdsa.PrivateKey {
+	k, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	return k
 }
@@ -391,8 +394,8 @@ func must[T *ecdh.PublicKey](v T, err error) T {
 }
 
 // testCMACRow: against SP 800-38B's own vectors, which are RFC 4493 §4.
-func testCMACRow(t *testing.T, row *mechanismRow) {
-	b := newBench(t)
+func testCMACRow(b *bench, row *mechanismRow) {
+	t := b.t
 	k := b.secret(ck.CKK_AES, unhex(t, "2b7e151628aed2a6abf7158809cf4f3c"), maySign|mayVerify)
 	in := unhex(t, "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710")
 	m := mech{m: row.mechanism, param: rowParam(row)}

@@ -76,6 +76,15 @@ type Status struct {
 	Store     Store      `json:"store"`
 	Members   []Member   `json:"members"`
 	Instances []Instance `json:"instances"`
+	PKCS11    *PKCS11    `json:"pkcs11,omitempty"` // none: there is no such socket, or the caller's account does not run the appliance
+}
+
+// PKCS11 is how programs that know PKCS #11 are served.
+type PKCS11 struct {
+	Socket       string `json:"socket"`
+	Connections  int    `json:"connections"`
+	Applications int    `json:"applications"` // processes that have initialized the library
+	Sessions     int    `json:"sessions"`
 }
 
 // State sums a Status up.

@@ -54,6 +54,10 @@ static enum parameter parameter_of(CK_MECHANISM_TYPE type) {
 	case CKM_SHA256_RSA_PKCS:
 	case CKM_SHA384_RSA_PKCS:
 	case CKM_SHA512_RSA_PKCS:
+	case CKM_SHA3_224_RSA_PKCS:
+	case CKM_SHA3_256_RSA_PKCS:
+	case CKM_SHA3_384_RSA_PKCS:
+	case CKM_SHA3_512_RSA_PKCS:
 	case CKM_EC_KEY_PAIR_GEN:
 	case CKM_ECDSA:
 	case CKM_ECDSA_SHA1:
@@ -61,6 +65,10 @@ static enum parameter parameter_of(CK_MECHANISM_TYPE type) {
 	case CKM_ECDSA_SHA256:
 	case CKM_ECDSA_SHA384:
 	case CKM_ECDSA_SHA512:
+	case CKM_ECDSA_SHA3_224:
+	case CKM_ECDSA_SHA3_256:
+	case CKM_ECDSA_SHA3_384:
+	case CKM_ECDSA_SHA3_512:
 	case CKM_AES_KEY_GEN:
 	case CKM_GENERIC_SECRET_KEY_GEN:
 	case CKM_AES_ECB:

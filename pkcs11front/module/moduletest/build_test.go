@@ -56,8 +56,8 @@ func built(t testing.TB, variant, name string) string {
 		case "module.so":
 			args = append(args, "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,--version-script=../module.map")
 			args = append(args, sources...)
-		case "fuzz": // has what it feeds in it
-			args = append(args, "../test/fuzz.c", "../calls.c", "../wire.c", "../attribute.c", "../mechanism.c")
+		case "fuzz", "kinds": // they have what they test in them
+			args = append(args, "../test/"+name+".c", "../calls.c", "../wire.c", "../attribute.c", "../mechanism.c")
 		default:
 			args = append(args, "../test/"+name+".c", "-ldl")
 		}
@@ -86,6 +86,7 @@ func environment(d *daemon, timeout int) []string {
 type driver struct {
 	t     testing.TB
 	d     *daemon
+	pid   int
 	in    io.Writer
 	lines chan string
 }
@@ -133,7 +134,7 @@ func driveFor(t testing.TB, d *daemon, variant string, timeout int, under ...str
 			t.Errorf("the driver ended with %v\n%s", err, stderr.Bytes())
 		}
 	})
-	return &driver{t, d, in, lines}
+	return &driver{t, d, cmd.Process.Pid, in, lines}
 }
 
 // tell gives the driver a line; answer waits for what comes of it.

@@ -4,6 +4,10 @@ import (
 	"crypto/sha256"
 	"debug/elf"
 	"fmt"
+	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -243,6 +247,75 @@ func TestArguments(t *testing.T) {
 	v.sent("")
 	v.want("0", "C_MessageEncryptInit %s m0x1087 1", s)
 	v.want("0x71 9", "C_EncryptMessage %s x0102 x x @9", s)
+}
+
+// The module and the daemon must agree on what attributes are: the daemon refuses a kind that is not the attribute's.
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	var in strings.Builder
+	var types []ck.Attribute
+	for _, range_ := range []struct{ from, to ck.Attribute }{{0, 0x700}, {0x40000000, 0x40000700}} {
+		for a := range_.from; a < range_.to; a++ {
+			types = append(types, a)
+			fmt.Fprintln(&in, uint64(a))
+		}
+	}
+	cmd := exec.Command(built(t, "address", "kinds"))
+	cmd.Stdin = strings.NewReader(in.String())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := strings.Fields(string(out))
+	if len(kinds) != len(types) {
+		t.Fatal(len(kinds), "kinds")
+	}
+	for i, a := range types {
+		if want := fmt.Sprint(uint8(p11rpc.KindOf(a))); kinds[i] != want {
+			t.Errorf("%v is of kind %s, not %s", a, kinds[i], want)
+		}
+	}
+}
+
+// What the library shows before it is used.
+func TestLists(t *testing.T) {
+	t.Parallel()
+	for _, variant := range []string{"address", "plain"} {
+		if out, err := exec.Command(built(t, variant, "lists"), built(t, variant, "module.so")).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
+
+// A PIN is kept in a page that is locked, not dumped, and empty in a child of fork; a token that asks for none has no such page.
+func TestPINPage(t *testing.T) {
+	t.Parallel()
+	v := drive(t, start(t), "plain")
+	pages := func() (n int) {
+		t.Helper()
+		smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", v.pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(smaps), "\n") {
+			if strings.HasPrefix(line, "VmFlags:") && strings.Contains(line, " lo ") && strings.Contains(line, " wf ") && strings.Contains(line, " dd ") {
+				n++
+			}
+		}
+		return n
+	}
+	s := v.open(2)
+	if n := pages(); n != 0 {
+		t.Error(n, "pages before the login")
+	}
+	v.want("0", "C_Login %s 1 x31323334", s)
+	if n := pages(); n != 1 {
+		t.Error(n, "pages after it")
+	}
+	v.want("0", "C_Finalize")
+	if n := pages(); n != 0 {
+		t.Error(n, "pages at the end")
+	}
 }
 
 // The library shows the functions of PKCS #11 and nothing else, and needs nothing but libc.

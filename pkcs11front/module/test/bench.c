@@ -1,10 +1,10 @@
 // Measures a PKCS #11 module: any, by its path.
 //
-//	bench MODULE [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] OPERATION...
+//	bench [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] MODULE OPERATION...
 //
 // OPERATION is one of: random (C_GenerateRandom of 16 octets), p256 and rsa (C_SignInit and C_Sign, CKM_ECDSA of 32 octets and
-// CKM_SHA256_RSA_PKCS of 32), gcm (C_EncryptInit and C_Encrypt of 1 KiB, with an IV of its own each time). Keys are found by CKA_LABEL -k;
-// without it session keys are made. SLOT counts the slots with a token from 0. It prints, for each, how many were done in a
+// CKM_SHA256_RSA_PKCS of 32), gcm (C_EncryptInit and C_Encrypt of 1 KiB, with an IV of its own each time), find (a search for a private
+// key by its CKA_LABEL, and its CKA_ID). Keys are found by CKA_LABEL -k; without it session keys are made. SLOT counts the slots with a token from 0. It prints, for each, how many were done in a
 // second, and the median and the 99th percentile of how long one took.
 #include <dlfcn.h>
 #include <pthread.h>
@@ -88,6 +88,9 @@ static void once(struct worker *w, unsigned long count) {
 	memcpy(in, &count, sizeof count);
 	if (strcmp(operation, "random") == 0) {
 		TRY(C_GenerateRandom(w->session, out, 16));
+	} else if (strcmp(operation, "find") == 0) {
+		CK_ATTRIBUTE id = { CKA_ID, out, sizeof out };
+		TRY(C_GetAttributeValue(w->session, find(w->session, CKO_PRIVATE_KEY), &id, 1));
 	} else if (strcmp(operation, "gcm") == 0) {
 		memcpy(iv, &count, sizeof count);
 		memcpy(iv + 8, &w->session, 4);
@@ -134,7 +137,7 @@ static void measure(void) {
 			if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
 				die("C_Login", rv);
 		}
-		if (strcmp(operation, "random") == 0)
+		if (strcmp(operation, "random") == 0 || strcmp(operation, "find") == 0)
 			continue;
 		bool secret = strcmp(operation, "gcm") == 0;
 		w[k].key = label != NULL ? find(w[k].session, secret ? CKO_SECRET_KEY : CKO_PRIVATE_KEY) : k > 0 ? w[0].key : make(w[0].session);
@@ -195,7 +198,7 @@ int main(int argc, char **argv) {
 		}
 	}
 	if (optind + 2 > argc || threads == 0) {
-		fprintf(stderr, "bench MODULE [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] random|p256|rsa|gcm...\n");
+		fprintf(stderr, "bench [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] MODULE random|p256|rsa|gcm|find...\n");
 		return 2;
 	}
 	void *module = dlopen(argv[optind], RTLD_NOW);

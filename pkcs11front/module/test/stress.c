@@ -1,14 +1,17 @@
 // Threads that use a module all at once: stress MODULE THREADS SECONDS [fork|finalize]. Each signs with a key of its own, whose handle is its
 // number, and has the signature verified, so that an answer that gets to the wrong thread is noticed; they share a session too, and open
 // and close others. fork: processes are forked meanwhile, and use the module themselves. finalize: the module is finalized while they are
-// at it. It prints how many rounds were made.
+// at it. All the while signals interrupt system calls. It prints how many rounds were made.
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -88,7 +91,6 @@ static void *work(void *number) {
 // use_forked uses the module in a child, where it must be as if nobody had ever.
 static void use_forked(void) {
 	CK_SESSION_HANDLE session = 0;
-	alarm(60);
 	if (p11->C_GenerateRandom(shared, NULL, 0) != CKR_CRYPTOKI_NOT_INITIALIZED || p11->C_Finalize(NULL) != CKR_CRYPTOKI_NOT_INITIALIZED)
 		_exit(3);
 	TRY(C_Initialize(NULL));
@@ -104,12 +106,26 @@ static void fork_some(time_t until) {
 		pid_t pid = fork();
 		if (pid == 0)
 			use_forked();
-		int status;
-		if (waitpid(pid, &status, 0) != pid || status != 0) {
+		int status = -1;
+		while (waitpid(pid, &status, 0) != pid && errno == EINTR) {
+		}
+		if (status != 0) {
 			fprintf(stderr, "a child ended with %x\n", status);
 			_exit(1);
 		}
 	}
+}
+
+static void nothing(int number) {
+	(void)number;
+}
+
+// interrupt has a signal come every 3 milliseconds, which no system call is restarted after.
+static void interrupt(void) {
+	struct sigaction action = { .sa_handler = nothing };
+	struct itimerval often = { { 0, 3000 }, { 0, 3000 } };
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
 }
 
 int main(int argc, char **argv) {
@@ -127,6 +143,7 @@ int main(int argc, char **argv) {
 	CK_C_INITIALIZE_ARGS args = { .flags = CKF_OS_LOCKING_OK };
 	TRY(C_Initialize(&args));
 	TRY(C_OpenSession(1, CKF_SERIAL_SESSION, NULL, NULL, &shared));
+	interrupt();
 	pthread_t all[256];
 	if (threads > 256)
 		return 2;

@@ -1,0 +1,276 @@
+package pkcs11front
+
+import (
+	"testing"
+
+	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
+)
+
+// Attacks on tokens (reliability.md, section 2.2), as far as objects stand against them.
+
+// TestObjectsAttackP1 tries to give a key of one use another one, after it was made.
+func TestObjectsAttackP1(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP, ck.CKA_UNWRAP))
+	u.wantRV(ck.CKR_OK, rv)
+	_, private := u.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, all(number(ck.CKA_MODULUS_BITS, 2048), onToken), onToken)
+	for _, a := range usageAttributes {
+		for _, target := range []handle{h, private} {
+			if _, rv := u.tryGet(target, p11rpc.Wanted{Type: a.attribute, Room: 1}); rv != ck.CKR_OK || u.is(target, a.attribute) {
+				continue
+			}
+			u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(target, is(a.attribute)))
+		}
+		if a.may&(useWrap|useDerive) != 0 {
+			continue
+		}
+		if _, rv := u.tryCopy(h, is(a.attribute)); rv != ck.CKR_TEMPLATE_INCONSISTENT {
+			t.Errorf("a copy with %v: %v", a.attribute, rv)
+		}
+	}
+	if !u.is(h, ck.CKA_WRAP) || u.is(h, ck.CKA_DECRYPT) || !u.is(private, ck.CKA_SIGN) || u.is(private, ck.CKA_DECRYPT) {
+		t.Error("a key does more than it did")
+	}
+	// It may do less, and then not more again.
+	u.wantRV(ck.CKR_OK, u.set(h, isNot(ck.CKA_UNWRAP)))
+	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(h, is(ck.CKA_UNWRAP)))
+	if u.is(h, ck.CKA_UNWRAP) {
+		t.Error("it unwraps again")
+	}
+	// Nor does it become a key of the KMS, which does not wrap.
+	if _, rv := u.tryCopy(h, onToken); rv != ck.CKR_TEMPLATE_INCONSISTENT {
+		t.Errorf("a wrapping key went into the token: %v", rv)
+	}
+}
+
+// TestObjectsAttackP4 tries to make keys less secret than they were made: by changes, and by copies.
+func TestObjectsAttackP4(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	session, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP_WITH_TRUSTED))
+	u.wantRV(ck.CKR_OK, rv)
+	token, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken)
+	u.wantRV(ck.CKR_OK, rv)
+	for _, weaker := range [][]p11rpc.Attribute{isNot(ck.CKA_SENSITIVE), is(ck.CKA_EXTRACTABLE), isNot(ck.CKA_WRAP_WITH_TRUSTED), all(isNot(ck.CKA_SENSITIVE), is(ck.CKA_EXTRACTABLE))} {
+		for _, h := range []handle{session, token} {
+			u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(h, weaker))
+		}
+		if _, rv := u.tryCopy(session, weaker); rv != ck.CKR_TEMPLATE_INCONSISTENT {
+			t.Errorf("a copy with %v: %v", weaker, rv)
+		}
+		if _, rv := u.tryCopy(token, weaker); rv != ck.CKR_ACTION_PROHIBITED {
+			t.Errorf("a copy of a key of the KMS with %v: %v", weaker, rv)
+		}
+	}
+	for _, h := range []handle{session, token} {
+		if !u.is(h, ck.CKA_SENSITIVE) || u.is(h, ck.CKA_EXTRACTABLE) || !u.is(h, ck.CKA_WRAP_WITH_TRUSTED) || !u.is(h, ck.CKA_ALWAYS_SENSITIVE) || !u.is(h, ck.CKA_NEVER_EXTRACTABLE) {
+			t.Error("a key is weaker than it was made")
+		}
+		for _, a := range []ck.Attribute{ck.CKA_LOCAL, ck.CKA_ALWAYS_SENSITIVE, ck.CKA_NEVER_EXTRACTABLE, ck.CKA_KEY_GEN_MECHANISM, ck.CKA_TOKEN, ck.CKA_PRIVATE, ck.CKA_MODIFIABLE,
+			ck.CKA_CLASS, ck.CKA_KEY_TYPE, ck.CKA_VALUE, ck.CKA_VALUE_LEN, ck.CKA_UNIQUE_ID, ck.CKA_ALLOWED_MECHANISMS, ck.CKA_TRUSTED} {
+			kind := p11rpc.KindOf(a)
+			u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(h, p11rpc.Attribute{Type: a, Value: p11rpc.Value{Kind: kind}}))
+		}
+	}
+	// No template makes what was never secret look as if it had been.
+	_, rv = u.tryCreate(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "0123456789abcdef"), is(ck.CKA_NEVER_EXTRACTABLE))
+	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
+	// A key that was readable for a time stays one that was.
+	open := u.create(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "0123456789abcdef"), isNot(ck.CKA_SENSITIVE), is(ck.CKA_EXTRACTABLE))
+	u.wantRV(ck.CKR_OK, u.set(open, is(ck.CKA_SENSITIVE), isNot(ck.CKA_EXTRACTABLE)))
+	if _, rv := u.tryGet(open, p11rpc.Wanted{Type: ck.CKA_VALUE, Room: 100}); rv != ck.CKR_ATTRIBUTE_SENSITIVE {
+		t.Errorf("its value: %v", rv)
+	}
+	if u.is(open, ck.CKA_ALWAYS_SENSITIVE) || u.is(open, ck.CKA_NEVER_EXTRACTABLE) {
+		t.Error("it forgot that it was readable")
+	}
+	copied, rv := u.tryCopy(open)
+	u.wantRV(ck.CKR_OK, rv)
+	if u.is(copied, ck.CKA_ALWAYS_SENSITIVE) || u.is(copied, ck.CKA_NEVER_EXTRACTABLE) || !u.is(copied, ck.CKA_SENSITIVE) {
+		t.Error("the copy has another history")
+	}
+	// A key of the KMS is never made extractable, in any way.
+	for _, template := range [][]p11rpc.Attribute{all(is(ck.CKA_EXTRACTABLE)), all(is(ck.CKA_EXTRACTABLE), isNot(ck.CKA_SENSITIVE))} {
+		_, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken, template)
+		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+		_, rv = u.tryCreate(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "0123456789abcdef0123456789abcdef"), onToken, template)
+		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+		_, _, rv = u.tryPair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), all(onToken, template))
+		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+	}
+	for _, h := range u.find(100, onToken) {
+		if h != token && h != 0 {
+			t.Errorf("%x was made all the same", uint64(h))
+		}
+	}
+}
+
+// TestObjectsAttackP3 brings a key along a second time with other attributes: each copy says what it is, and none has what the first had.
+func TestObjectsAttackP3(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	value := text(ck.CKA_VALUE, "0123456789abcdef0123456789abcdef")
+	first := u.create(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), value, onToken)
+	second, rv := u.tryCreate(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), value, is(ck.CKA_WRAP))
+	if rv == ck.CKR_OK && (u.is(second, ck.CKA_DECRYPT) || u.is(second, ck.CKA_TOKEN) || u.is(second, ck.CKA_ALWAYS_SENSITIVE)) {
+		t.Error("a copy of it wraps and decrypts")
+	}
+	if u.is(first, ck.CKA_WRAP) || u.is(first, ck.CKA_NEVER_EXTRACTABLE) {
+		t.Error("the first one is not what it was")
+	}
+	for _, u := range []*tokenUser{u} {
+		_, rv := u.tryCreate(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), value, onToken, is(ck.CKA_WRAP))
+		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+	}
+}
+
+// TestObjectsAttackP5 tries to make something trusted.
+func TestObjectsAttackP5(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	trusted := is(ck.CKA_TRUSTED)
+	_, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), trusted)
+	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
+	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), trusted)
+	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
+	h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP))
+	u.wantRV(ck.CKR_OK, rv)
+	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(h, trusted))
+	_, rv = u.tryCopy(h, trusted)
+	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
+	if u.is(h, ck.CKA_TRUSTED) {
+		t.Error("it is trusted")
+	}
+}
+
+// TestObjectsAttackP10 gives one key the names of another: a handle goes on naming its own key, and both are found by the name.
+func TestObjectsAttackP10(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	params := text(ck.CKA_ECDSA_PARAMS, p256Params)
+	names := all(text(ck.CKA_ID, "victim"), text(ck.CKA_LABEL, "victim"))
+	_, victim := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), all(onToken, names))
+	_, other := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), onToken)
+	before := u.get(victim, ck.CKA_PUBLIC_KEY_INFO)
+	u.wantRV(ck.CKR_OK, u.set(other, names))
+	u.wantFound([]handle{victim, other}, text(ck.CKA_ID, "victim"))
+	if !sameValue(before, u.get(victim, ck.CKA_PUBLIC_KEY_INFO)) || sameValue(before, u.get(other, ck.CKA_PUBLIC_KEY_INFO)) {
+		t.Error("a handle names another key than it did")
+	}
+	// Somebody who may see a key but not manage it can't rename it.
+	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:DescribeKey"],"Resource":["*"]}]}`)
+	a := e.user(t, p11rpc.Offer0, softwareID)
+	a.wantFound([]handle{victim, other}, text(ck.CKA_ID, "victim"))
+	a.wantRV(ck.CKR_ACTION_PROHIBITED, a.set(victim, text(ck.CKA_LABEL, "mine")))
+	a.wantRV(ck.CKR_ACTION_PROHIBITED, a.destroy(victim))
+	if _, rv := a.tryCreate(dataClass, onToken); rv != ck.CKR_ACTION_PROHIBITED {
+		t.Errorf("she made an object: %v", rv)
+	}
+	if _, rv := a.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken); rv != ck.CKR_ACTION_PROHIBITED {
+		t.Errorf("she made a key: %v", rv)
+	}
+	e.actor.Store(root)
+}
+
+// alice makes the user alice with a policy, and everybody her.
+func (e *testEnv) alice(t testing.TB, policy string) {
+	t.Helper()
+	admin := e.service.Principals()
+	if _, err := admin.Create(t.Context(), root, alice.Principal, ""); err != nil {
+		t.Fatal(err)
+	}
+	if policy != "" {
+		if err := admin.Attach(t.Context(), root, alice.Principal, "test", []byte(policy)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.actor.Store(alice)
+}
+
+// TestObjectsAttackP11 uses handles of other applications, instances and principals.
+func TestObjectsAttackP11(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer0, softwareID)
+	session := u.create(dataClass)
+	kept := u.create(dataClass, onToken)
+	hidden := u.create(dataClass, onToken, is(ck.CKA_PRIVATE))
+	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	unseen := func(u *tokenUser, handles ...handle) {
+		t.Helper()
+		for _, h := range handles {
+			if _, rv := u.tryGet(h, p11rpc.Wanted{Type: ck.CKA_CLASS, Room: 8}); rv != ck.CKR_OBJECT_HANDLE_INVALID {
+				t.Errorf("%x: %v", uint64(h), rv)
+			}
+			u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.set(h, text(ck.CKA_LABEL, "mine")))
+			u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(h))
+			if _, rv := u.tryCopy(h); rv != ck.CKR_OBJECT_HANDLE_INVALID {
+				t.Errorf("a copy: %v", rv)
+			}
+			_, rv := u.call(42, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_ECDSA}); w.Ulong(uint64(h)) }))
+			u.wantRV(ck.CKR_KEY_HANDLE_INVALID, rv)
+		}
+		u.wantFound(nil, dataClass)
+	}
+	other := e.user(t, p11rpc.Offer0, softwareID)
+	other.wantFound([]handle{kept, hidden}, dataClass)
+	if _, rv := other.tryGet(session, p11rpc.Wanted{Type: ck.CKA_CLASS, Room: 8}); rv != ck.CKR_OBJECT_HANDLE_INVALID {
+		t.Errorf("a session object of another application: %v", rv)
+	}
+	other.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, other.destroy(session))
+	// The same application, with a session of another token.
+	first := u.open(hardwareID, true)
+	unseen(u, session, kept, hidden, public, private)
+	u.s = first
+	u.wantFound([]handle{session, kept, hidden}, dataClass)
+	// Another principal: what is private is its maker's.
+	e.alice(t, "")
+	a := e.user(t, p11rpc.Offer0, softwareID)
+	unseenKeys := []handle{public, private, hidden, session}
+	for _, h := range unseenKeys {
+		if _, rv := a.tryGet(h, p11rpc.Wanted{Type: ck.CKA_CLASS, Room: 8}); rv != ck.CKR_OBJECT_HANDLE_INVALID {
+			t.Errorf("%x: %v", uint64(h), rv)
+		}
+	}
+	a.wantFound([]handle{kept}, onToken)
+}
+
+// TestPrivateObjects says that before the login that a PIN asks for, private objects are neither there nor made.
+func TestPrivateObjects(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer0, softwareID)
+	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	hidden := u.create(dataClass, onToken, is(ck.CKA_PRIVATE))
+	if err := e.service.Principals().SetPIN(t.Context(), root, root.Principal, []byte("12345678")); err != nil {
+		t.Fatal(err)
+	}
+	u = e.user(t, p11rpc.Offer1, softwareID)
+	u.wantFound([]handle{public})
+	for _, h := range []handle{private, hidden} {
+		if _, rv := u.tryGet(h, p11rpc.Wanted{Type: ck.CKA_CLASS, Room: 8}); rv != ck.CKR_OBJECT_HANDLE_INVALID {
+			t.Errorf("%x: %v", uint64(h), rv)
+		}
+		u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(h))
+	}
+	u.wantFound(nil, u.uniqueID(private))
+	_, rv := u.tryCreate(dataClass, is(ck.CKA_PRIVATE))
+	u.wantRV(ck.CKR_USER_NOT_LOGGED_IN, rv)
+	_, rv = u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32))
+	u.wantRV(ck.CKR_USER_NOT_LOGGED_IN, rv)
+	_, rv = u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken, isNot(ck.CKA_PRIVATE))
+	u.wantRV(ck.CKR_USER_NOT_LOGGED_IN, rv) // it would be private whatever the template says
+	own, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), isNot(ck.CKA_PRIVATE))
+	u.wantRV(ck.CKR_OK, rv)
+	u.must(18, u.in(func(w *p11rpc.Writer) { w.Ulong(uint64(ck.CKU_USER)); w.Octets([]byte("12345678")) }))
+	u.wantFound([]handle{own, hidden, private, public})
+	secret := u.create(dataClass, is(ck.CKA_PRIVATE))
+	u.must(19, u.in(nil)) // C_Logout
+	u.wantFound([]handle{own, public})
+	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(secret))
+}
+
+// uniqueID is CKA_UNIQUE_ID of a handle, for a template.
+func (u *tokenUser) uniqueID(h handle) p11rpc.Attribute {
+	return text(ck.CKA_UNIQUE_ID, string(uniqueID(h)))
+}
