@@ -230,7 +230,7 @@ func TestPKCS11Crowd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := range 10 {
+	for i := range 4 {
 		c := hold(dialAgain(t, path))
 		flood := []byte(strings.Repeat(string(frame(c)), 1000))
 		reads := i%2 == 0
