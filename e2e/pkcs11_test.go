@@ -184,7 +184,7 @@ http {
   access_log off;
   server {
     listen 127.0.0.1:%[2]d ssl;
-    ssl_session_cache off; ssl_session_tickets off;
+    ssl_protocols TLSv1.2 TLSv1.3; ssl_session_cache off; ssl_session_tickets off;
     ssl_certificate %[1]s/web.crt;
     ssl_certificate_key "engine:pkcs11:pkcs11:token=kst-hardware;object=web;type=private";
     ssl_verify_client optional_no_ca;

@@ -190,11 +190,9 @@ func (l *login) rawDecrypt(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *tas
 	if err != nil {
 		return nil, l.failOperation(err, ops[t.op], st)
 	}
-	if n == len(c.out) {
-		return c.out, nil
-	}
-	// A module that takes leading zeros off.
-	em := append(make([]byte, len(c.out)-n), c.out[:n]...)
+	// Some modules take leading zeros off. They are put back in the same way whether there are any or not: good padding begins with one.
+	em := make([]byte, len(c.out))
+	copy(em[len(em)-n:], c.out[:n])
 	clear(c.out)
 	return em, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyward/keyward/hsmpool/hsmtest"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/kms/mechanism"
 )
 
 type forgetful struct{}
@@ -50,14 +51,27 @@ func BenchmarkService(b *testing.B) {
 		for _, s := range []struct {
 			spec kmswire.KeySpec
 			alg  kmswire.Algorithm
-		}{{kmswire.RSA2048, kmswire.RSAPKCS1SHA256}, {kmswire.ECP256, kmswire.ECDSASHA256}} {
+			by   *mechanism.Mechanism
+		}{{kmswire.RSA2048, kmswire.RSAPKCS1SHA256, &mechanism.Mechanism{Kind: mechanism.RSAPKCS1}}, {kmswire.ECP256, kmswire.ECDSASHA256, &mechanism.Mechanism{Kind: mechanism.ECDSA}}} {
 			key := f.create(k, s.spec, "").KeyID
 			version := f.onlyVersion(key)
 			b.Run(k.String()+"/Sign"+string(s.spec), func(b *testing.B) {
 				req := &kmswire.AsymmetricSignRequest{KeyID: key, KeyVersionID: version, Algorithm: s.alg, Digest: digest[:]}
+				b.ReportAllocs()
 				b.RunParallel(func(p *testing.PB) {
 					for p.Next() {
 						if _, err := f.AsymmetricSign(ctx, root, req); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			})
+			b.Run(k.String()+"/SignWith"+string(s.spec), func(b *testing.B) { // the same by a mechanism
+				use := &KeyUse{KeyID: key, VersionID: version, Mechanism: s.by, Input: digest[:]}
+				b.ReportAllocs()
+				b.RunParallel(func(p *testing.PB) {
+					for p.Next() {
+						if _, err := f.SignWith(ctx, root, use); err != nil {
 							b.Error(err)
 						}
 					}

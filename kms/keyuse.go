@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/softkey"
 )
@@ -130,7 +131,8 @@ func (c *call) authorizeUse(verb Verb, use *KeyUse, row *mechanismRow, entry *ke
 		return g, err
 	}
 	rights := entry.rightsFor(verb, use.Mechanism)
-	if k.SecondaryUsage != "" && entry.bothUsages != nil {
+	both := k.SecondaryUsage != "" && entry.bothUsages != nil
+	if both {
 		rights = entry.bothUsages
 	}
 	for _, right := range rights {
@@ -143,6 +145,10 @@ func (c *call) authorizeUse(verb Verb, use *KeyUse, row *mechanismRow, entry *ke
 		return g, Errorf(OperationRejected, "%s is in no instance, and so in no token", k.ID)
 	case g.spec.family() != row.keys:
 		return g, Errorf(OperationRejected, "%s is a key of another type than %s works with", k.ID, row.name)
+	case both:
+		if err := c.fits(g, kmswire.KeyUsage(k.SecondaryUsage)); err != nil {
+			return g, err
+		}
 	}
 	return g, c.fits(g, verbUsages[verb])
 }

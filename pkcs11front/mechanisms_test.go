@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
 // roundTrips has a test for each family: a row that has none is not done.
@@ -444,6 +445,22 @@ func TestDocument(t *testing.T) {
 		}
 		if !series.MatchString(name) && !regexp.MustCompile(name+`\b`).Match(b) {
 			t.Errorf("%s is missing", name)
+		}
+	}
+}
+
+// TestProtocolKnows: the protocol can carry every mechanism of the table, and gives each attribute the kind that objects have.
+func TestProtocolKnows(t *testing.T) {
+	for i := range mechanismTable {
+		if m := mechanismTable[i].mechanism; !p11rpc.Known(m) {
+			t.Errorf("%v can't be read", m)
+		}
+	}
+	for _, table := range classTables {
+		for _, row := range table.rows {
+			if kind := p11rpc.KindOf(row.attribute); kind != row.kind {
+				t.Errorf("%v of class %v has the kind %d, and %d in the protocol", row.attribute, table.class, row.kind, kind)
+			}
 		}
 	}
 }
