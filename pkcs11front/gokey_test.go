@@ -299,11 +299,12 @@ func (k *goKey) handle() handle   { return k.h }
 func (k *goKey) class() ck.Class  { return k.cls }
 func (k *goKey) facts() *keyFacts { return &k.f }
 func (k *goKey) attribute(a ck.Attribute) (p11rpc.Value, ck.RV) {
-	if a == ck.CKA_VALUE {
-		if k.open {
-			return p11rpc.Value{Octets: k.octets}, ck.CKR_OK
-		}
-		return p11rpc.Value{}, ck.CKR_ATTRIBUTE_SENSITIVE
+	flag := func(b bool) (p11rpc.Value, ck.RV) { return boolValue(b), ck.CKR_OK }
+	switch {
+	case a == ck.CKA_SENSITIVE && k.cls != ck.CKO_PUBLIC_KEY:
+		return flag(!k.open)
+	case a == ck.CKA_EXTRACTABLE && k.cls != ck.CKO_PUBLIC_KEY:
+		return flag(k.open || k.f.extractable)
 	}
 	if v, ok := k.values[a]; ok {
 		return p11rpc.Value{Kind: p11rpc.Bool, Number: v}, ck.CKR_OK
