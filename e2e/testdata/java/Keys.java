@@ -100,9 +100,13 @@ public class Keys {
 				}
 				return null;
 			}));
-		for (Future<?> f : all)
-			f.get();
 		threads.shutdown();
+		try {
+			for (Future<?> f : all)
+				f.get();
+		} finally {
+			threads.shutdownNow();
+		}
 
 		// Keys that live in the session.
 		KeyPairGenerator g = KeyPairGenerator.getInstance("EC", p11);
