@@ -116,10 +116,10 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 	return nil
 }
 
-// failOperation makes the error of an operation. What its Init refuses of parameters that were checked, the module can't do.
+// failOperation makes the error of an operation. Choices of hashes that its Init refuses, as they were checked, the module has not.
 func (l *login) failOperation(err error, r opRow, st stage) *Error {
 	e := l.fail(err, r.fn, st, r.name)
-	if st == stageInit && refusesParameter(err) {
+	if st == stageInit && (r.takes == hashAndSalt || r.takes == hashAndLabel) && refusesParameter(err) {
 		e.Kind = KindUnsupported
 	}
 	return e
