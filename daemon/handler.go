@@ -167,9 +167,9 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		Store:   admin.Store{Keys: health.Keys, Sequence: health.Sequence, Problem: health.Problem, Damaged: health.Damaged},
 		Members: s.members(), Instances: []admin.Instance{},
 	}
-	if s.pkcs11Socket != "" {
+	if path := s.pkcs11Socket.Load(); path != nil {
 		f := s.front.Stats()
-		st.PKCS11 = &admin.PKCS11{Socket: s.pkcs11Socket, Connections: f.Connections, Applications: f.Applications, Sessions: f.Sessions}
+		st.PKCS11 = &admin.PKCS11{Socket: *path, Connections: f.Connections, Applications: f.Applications, Sessions: f.Sessions}
 	}
 	software := false // keys that need no HSM once the daemon runs
 	for _, in := range c.Instances {

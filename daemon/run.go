@@ -40,8 +40,8 @@ type server struct {
 	kms       http.Handler       // the KMS API
 	doors     []*tlsDoor         // what listenTLS opened
 	front     *pkcs11front.Front // the PKCS #11 door; serves only if there is a socket for it
-	// pkcs11Socket is where that is; empty: nowhere. Set before anything is served.
-	pkcs11Socket string
+	// pkcs11Socket is where that is; nil: nowhere.
+	pkcs11Socket atomic.Pointer[string]
 	signing      keyService      // makes the signatures of certificates whose key keyward has
 	metrics      http.Handler    // what GET /metrics answers
 	stopping     context.Context // ends when the daemon begins to stop: calls that only wait end then
@@ -137,7 +137,8 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 	}
 	defer s.beginStop()
 	if sockets.pkcs11 != nil {
-		s.pkcs11Socket = sockets.pkcs11.Addr().String()
+		path := sockets.pkcs11.Addr().String()
+		s.pkcs11Socket.Store(&path)
 	}
 	served := make(chan error, 2+len(s.doors))
 	go func() { served <- h.Serve(sockets.admin) }()
