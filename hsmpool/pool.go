@@ -222,7 +222,9 @@ func (p *Pool) prepare(j *Job, t *ticket) *Error {
 		return e
 	}
 	t.op, t.key, t.nonce, t.aad, t.principal = j.Op, j.Key, j.Nonce, j.AAD, j.Principal
-	t.choices = choices{j.Hash, j.MGF, j.Salt, j.Label, j.TagBits}
+	if c := (choices{j.Hash, j.MGF, j.Salt, j.Label, j.TagBits}); !c.none() {
+		t.told = &c
+	}
 	if e := t.checkInput(len(j.In)); e != nil {
 		return e
 	}
