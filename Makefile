@@ -9,7 +9,8 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 BUILT       ?= $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(date +%s)} +%F)
 
 # What building, running and testing need beside Go.
-PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl openssh-client softhsm2 opensc curl valgrind
+PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl curl softhsm2 opensc \
+	openssh-client openssh-server valgrind p11-kit p11-kit-modules gnutls-bin libengine-pkcs11-openssl libnss3-tools nginx-light openjdk-17-jdk-headless
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build module run tour test check bench faults faulty fuzz clean

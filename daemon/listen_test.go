@@ -54,6 +54,51 @@ func TestListenModes(t *testing.T) {
 	}
 }
 
+// TestListenPKCS11 says who may connect to the other socket, and that it need not be.
+func TestListenPKCS11(t *testing.T) {
+	for private, want := range map[bool]os.FileMode{false: 0o666, true: 0o600} {
+		c := &config.Config{Sockets: *sockets(t)}
+		c.Sockets.Private = private
+		c.PKCS11.Socket = filepath.Join(t.TempDir(), "door", "pkcs11.sock")
+		s, err := listenSockets(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(c.PKCS11.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.Stat(filepath.Dir(c.PKCS11.Socket))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reachable := dir.Mode().Perm()&0o001 != 0; info.Mode().Perm() != want || reachable == private {
+			t.Errorf("private %v: modes %04o in %04o", private, info.Mode().Perm(), dir.Mode().Perm())
+		}
+		if _, err := listenUnix("pkcs11.socket", c.PKCS11.Socket, want, ""); err == nil || !strings.Contains(err.Error(), "another path for pkcs11.socket") {
+			t.Errorf("the socket of a live daemon: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{c.Sockets.Admin, c.PKCS11.Socket} {
+			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s stays after Close: %v", path, err)
+			}
+		}
+	}
+	s, err := listenSockets(&config.Config{Sockets: *sockets(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.pkcs11 != nil {
+		t.Error("there is a socket that nobody wants")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestListenTakesOverStaleSocketOnly leaves a socket behind as a killed daemon does, then a live one, then a file.
 func TestListenTakesOverStaleSocketOnly(t *testing.T) {
 	s := sockets(t)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +32,25 @@ type appliance struct {
 	dir    string
 	server *server
 	client *admin.Client
+	log    heard
+}
+
+// heard is what was logged.
+type heard struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (h *heard) Write(line []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.Write(line)
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
 }
 
 // newAppliance starts one. prepare may write files into its directory, and gives what to add to the configuration.
@@ -70,7 +90,7 @@ func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.server = newServer(p, c, peers, zerolog.Nop())
+	a.server = newServer(p, c, peers, zerolog.New(&a.log))
 	if err := a.server.listenTLS(t.Context(), kmsapi.New(p.svc, tlsOptions(zerolog.Nop(), oneAccessKey{}))); err != nil {
 		t.Fatal(err)
 	}

@@ -14,10 +14,13 @@ import (
 
 	"github.com/keyward/keyward/kms/kmsclient"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
+	"github.com/keyward/keyward/pkcs11front/p11rpc/p11rpctest"
 )
 
-// TestSystemd plays systemd's part: it passes a socket, hears that the daemon is ready and alive, asks it to reload and
-// to stop, and finds the socket still there.
+// TestSystemd plays systemd's part: it passes both sockets, hears that the daemon is ready and alive, asks it to reload and
+// to stop, and finds the sockets still there.
 func TestSystemd(t *testing.T) {
 	dir := shortDir(t)
 	startDev(t, "keywardd", dir).stop()
@@ -34,6 +37,17 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	pkcs11Socket := filepath.Join(dir, "pkcs11.sock")
+	pkcs11Listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: pkcs11Socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pkcs11Listener.Close()
+	pkcs11File, err := pkcs11Listener.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pkcs11File.Close()
 	notifyPath := filepath.Join(dir, "notify")
 	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notifyPath, Net: "unixgram"})
 	if err != nil {
@@ -60,8 +74,8 @@ func TestSystemd(t *testing.T) {
 
 	log := &text{}
 	cmd := exec.Command("sh", "-c", `export LISTEN_PID=$$ WATCHDOG_PID=$$; exec keywardd run --config "$1"`, "sh", conf)
-	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=admin", "NOTIFY_SOCKET="+notifyPath, "WATCHDOG_USEC=600000")
-	cmd.ExtraFiles = []*os.File{file}
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=2", "LISTEN_FDNAMES=admin:pkcs11", "NOTIFY_SOCKET="+notifyPath, "WATCHDOG_USEC=600000")
+	cmd.ExtraFiles = []*os.File{file, pkcs11File}
 	cmd.Stderr = log
 	// A caller that comes before the daemon waits, and is served.
 	early := make(chan error, 1)
@@ -78,6 +92,9 @@ func TestSystemd(t *testing.T) {
 	if err := <-early; err != nil {
 		t.Errorf("the early caller: %v", err)
 	}
+	if slots := pkcs11Slots(t, pkcs11Socket); slots != 2 {
+		t.Errorf("there are %d slots", slots)
+	}
 	hear("WATCHDOG=1")
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
@@ -92,12 +109,38 @@ func TestSystemd(t *testing.T) {
 		t.Errorf("the daemon ended with %v\n%s", err, log)
 	}
 	client.CloseIdle()
-	if _, err := os.Stat(socket); err != nil {
-		t.Errorf("the passed socket is gone: %v", err)
+	for _, passed := range []string{socket, pkcs11Socket} {
+		if _, err := os.Stat(passed); err != nil {
+			t.Errorf("a passed socket is gone: %v", err)
+		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "k", "admin.sock")); err == nil {
-		t.Error("the daemon made a socket of its own too")
+	for _, own := range []string{"admin.sock", "pkcs11.sock"} {
+		if _, err := os.Stat(filepath.Join(dir, "k", own)); err == nil {
+			t.Errorf("the daemon made %s of its own too", own)
+		}
 	}
+}
+
+// pkcs11Slots asks how many slots there are, over a connection that stays open.
+func pkcs11Slots(t *testing.T, socket string) int {
+	t.Helper()
+	c, err := p11rpctest.Dial(socket, p11rpc.OfferKeyward)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if rv, err := c.Initialize("00112233445566778899aabbccddeeff"); err != nil || rv != ck.CKR_OK {
+		t.Fatal("C_Initialize:", rv, err)
+	}
+	r, rv, err := c.Call(4, func(w *p11rpc.Writer) { // C_GetSlotList
+		w.Byte(1)
+		w.Room(p11rpc.Room{Null: true})
+	})
+	if err != nil || rv != ck.CKR_OK {
+		t.Fatal("C_GetSlotList:", rv, err)
+	}
+	_, n := r.Ulongs()
+	return n
 }
 
 // TestDrain stops the daemon while a call runs: the call ends well, new ones are refused, and the daemon ends well.

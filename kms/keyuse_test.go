@@ -292,6 +292,7 @@ func testDecryptionsBy(t *testing.T, f *fixture) {
 		}
 		for _, n := range []int{0, 1, 48, 245} {
 			in := drawn(n)
+			//lint:ignore SA1019 what is tested
 			theirs, err := rsa.EncryptPKCS1v15(rand.Reader, pub, in)
 			if err != nil {
 				t.Fatal(err)
@@ -452,6 +453,7 @@ func testRejection(t *testing.T, f *fixture) {
 	soft, again := f.bring(software, kmswire.RSA2048, kmswire.EncryptDecrypt, der), f.bring(software, kmswire.RSA2048, kmswire.EncryptDecrypt, der)
 	hard := f.bring(wrapped, kmswire.RSA2048, kmswire.EncryptDecrypt, der)
 	other := f.userOf(f.create(software, kmswire.RSA2048, kmswire.EncryptDecrypt))
+	//lint:ignore SA1019 what is tested
 	good, err := rsa.EncryptPKCS1v15(rand.Reader, &private.PublicKey, []byte("a session key"))
 	if err != nil {
 		t.Fatal(err)

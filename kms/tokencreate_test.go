@@ -15,7 +15,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -442,11 +441,40 @@ func testCreateTokenKeyInHSM(t *testing.T, f *fixture) {
 		t.Errorf("%d keys", len(after))
 	}
 	f.wantNoIntents()
-	// The process dies between the import and its commit.
-	begun := &keystore.Intent{ID: newIntentID(), Kind: intentImport, KeyID: newKeyID(), Version: "v"}
-	if err := f.db.Change().PutIntent(begun).Commit(ctx); err != nil {
-		t.Fatal(err)
+	dieBringing(t, f, secret)
+}
+
+// dieBringing has the process die at each commit of bringing a key along as an object of an HSM: it is there and works, or nothing is left.
+func dieBringing(t *testing.T, f *fixture, secret []byte) {
+	ctx := context.Background()
+	for _, torn := range []bool{false, true} {
+		w := newWorld(t, f.pool)
+		for budget := 1; budget <= 3; budget++ {
+			w.disk.mu.Lock()
+			w.disk.budget, w.disk.torn = budget, torn
+			w.disk.mu.Unlock()
+			label := fmt.Sprint("budget ", budget)
+			_, err := w.CreateTokenKey(ctx, root, &NewTokenKey{Instance: "kst-hardware", Spec: kmswire.AES128, Usage: kmswire.EncryptDecrypt, Pinned: true,
+				Material: secret, Names: keyNames(ClassSecretKey, "", label)})
+			if (err == nil) != (budget == 3) {
+				t.Errorf("torn %t, budget %d: %v", torn, budget, err)
+			}
+			w.restart()
+			if left, err := w.db.Intents(ctx); err != nil || len(left) > 0 {
+				t.Errorf("torn %t, budget %d: intents %v, %v", torn, budget, left, err)
+			}
+			found, err := w.TokenKeysNamed(ctx, root, "kst-hardware", nil, &label)
+			if want := budget == 3 || budget == 2 && torn; err != nil || (len(found) == 1) != want || len(found) > 1 {
+				t.Errorf("torn %t, budget %d: %d keys, %v", torn, budget, len(found), err)
+			}
+			for _, k := range found {
+				if _, err := w.Encrypt(ctx, root, &kmswire.EncryptRequest{KeyID: k.KeyID, Plaintext: []byte("x")}); err != nil {
+					t.Errorf("torn %t, budget %d: %v", torn, budget, err)
+				}
+			}
+		}
+		if ids := w.keyIDs(); len(ids) != 1 && !torn || len(ids) != 2 && torn {
+			t.Errorf("torn %t: %d keys", torn, len(ids))
+		}
 	}
-	f.Service = f.start()
-	f.wantNoIntents()
 }

@@ -76,7 +76,7 @@ const nssEmail ck.Attribute = 0xce534352
 // certificateRows are those of X.509 certificates (§4.6); there are no others.
 var certificateRows = []attributeRow{
 	{attribute: ck.CKA_CERTIFICATE_TYPE, kind: asUlong, given: byCreate | byCopy, otherwise: made}, // X.509, which is all that there is
-	{attribute: ck.CKA_TRUSTED, kind: asBool, given: byCreate | byCopy, otherwise: empty}, // false: a security officer would say true, and there is none
+	{attribute: ck.CKA_TRUSTED, kind: asBool, given: byCreate | byCopy, otherwise: empty},          // false: a security officer would say true, and there is none
 	{attribute: ck.CKA_CERTIFICATE_CATEGORY, kind: asUlong, given: byCreate | byCopy, otherwise: empty},
 	{attribute: ck.CKA_CHECK_VALUE, kind: asOctets, given: byCreate, otherwise: made},
 	{attribute: ck.CKA_START_DATE, kind: asDate, given: byCreate | byCopy, otherwise: empty},

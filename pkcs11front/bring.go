@@ -142,12 +142,13 @@ func wipeNumbers(all []*big.Int) {
 }
 
 // factor finds the primes of a modulus by a pair of exponents (NIST SP 800-56B, appendix C). Bases are the small primes in turn: each finds them with
-// a probability of at least one half. It is not constant in time, which a key that its owner just sent need not be.
+// a probability of at least one half, and the first one tells exponents that do not fit. It is not constant in time, which a key that its owner just
+// sent need not be.
 func factor(n, e, d *big.Int) (p, q *big.Int, ok bool) {
 	one := big.NewInt(1)
 	k := new(big.Int).Mul(d, e)
 	k.Sub(k, one)
-	if k.Sign() <= 0 || k.Bit(0) != 0 {
+	if k.Sign() <= 0 || k.Bit(0) != 0 || n.Bit(0) == 0 || n.ProbablyPrime(1) {
 		return nil, nil, false
 	}
 	t := k.TrailingZeroBits()
@@ -158,9 +159,11 @@ func factor(n, e, d *big.Int) (p, q *big.Int, ok bool) {
 	for _, base := range smallPrimes {
 		x := new(big.Int).Exp(big.NewInt(base), r, n)
 		scratch = append(scratch, x)
-		for range t {
+		trivial := false
+		for i := uint(0); i < t && !trivial; i++ {
 			if x.Cmp(one) == 0 || x.Cmp(last) == 0 {
-				break
+				trivial = true
+				continue
 			}
 			square := new(big.Int).Mul(x, x)
 			square.Mod(square, n)
@@ -175,10 +178,13 @@ func factor(n, e, d *big.Int) (p, q *big.Int, ok bool) {
 			}
 			x = square
 		}
+		if !trivial {
+			return nil, nil, false // base to the power of d*e is not base
+		}
 	}
 	return nil, nil, false
 }
 
-// smallPrimes are enough: all of them fail for one modulus in 2^40.
-var smallPrimes = []int64{2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113, 127, 131,
-	137, 139, 149, 151, 157, 163, 167, 173}
+// smallPrimes are enough: all of them fail for one good key in 2^20. A modulus that is a power of a prime keeps the processor busy for a
+// second.
+var smallPrimes = []int64{2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71}

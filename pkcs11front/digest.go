@@ -101,7 +101,7 @@ func (q *request) digestKey() ck.RV {
 		return q.done(op, rv)
 	}
 	secret := secretOf(k)
-	if secret == nil || !valueReadable(k) {
+	if secret == nil || !readable(k) {
 		return q.done(op, ck.CKR_KEY_INDIGESTIBLE)
 	}
 	octets, err := secret.Marshal()
@@ -112,12 +112,6 @@ func (q *request) digestKey() ck.RV {
 	op.hash.Write(octets)
 	clear(octets)
 	return ck.CKR_OK
-}
-
-// valueReadable says whether CKA_VALUE of a key is given out: the key is neither sensitive nor unextractable.
-func valueReadable(k key) bool {
-	_, rv := k.attribute(ck.CKA_VALUE)
-	return rv == ck.CKR_OK
 }
 
 // digestFinal is C_DigestFinal.

@@ -148,6 +148,9 @@ func (q *request) beginSearch(s *search) error {
 	if !anyClass && class != ck.CKO_PUBLIC_KEY && class != ck.CKO_PRIVATE_KEY && class != ck.CKO_SECRET_KEY {
 		return nil
 	}
+	if len(s.template.octets(ck.CKA_SUBJECT)) > 0 {
+		return nil // keys of the KMS have none: nobody need look at all of them for the key of a certificate
+	}
 	if id == nil && label == nil {
 		s.keys = true
 		return nil
@@ -295,8 +298,8 @@ func (q *request) findObjects() ck.RV {
 	return ck.CKR_OK
 }
 
-// maxFound is how many handles one call gives.
-const maxFound = 4096
+// maxFound is how many handles one call gives: they fit into a frame.
+const maxFound = 1 << 16
 
 // findObjectsFinal is C_FindObjectsFinal.
 func (q *request) findObjectsFinal() ck.RV {

@@ -1,6 +1,7 @@
 package pkcs11front
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/rsapad"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -35,8 +37,11 @@ type bench struct {
 	all     []*session
 	dialect p11rpc.Dialect
 	keys    map[handle]*goKey
-	uses    int  // of keys
-	real    bool // keys are keyward's own session keys
+	uses    int      // of keys
+	real    bool     // keys are keyward's own session keys
+	env     *testEnv // keys are the KMS's, in the session's instance
+	kms     keptKeys
+	who     *kms.Actor
 }
 
 func newBench(t testing.TB) *bench {
@@ -49,7 +54,7 @@ func newBench(t testing.TB) *bench {
 
 // open opens another session, which the calls are of from then on.
 func (b *bench) open() {
-	b.session = &session{app: b.app, id: uint64(len(b.all) + 1), instance: "kst-software", rw: true}
+	b.session = &session{app: b.app, id: uint64(len(b.all) + 1), instance: softwareID, rw: true}
 	b.app.sessions[b.session.id] = b.session
 	b.all = append(b.all, b.session)
 }
@@ -162,7 +167,7 @@ func (b *bench) call(name string, args ...any) reply {
 	if !ok {
 		b.t.Fatalf("no call %s", name)
 	}
-	q := &request{ctx: context.Background(), front: b.front, app: b.app, session: b.session, dialect: b.dialect}
+	q := &request{ctx: context.Background(), front: b.front, app: b.app, session: b.session, dialect: b.dialect, who: b.who}
 	q.in, q.out = &q.reader, &q.writer
 	q.reader.Reset(b.dialect, b.encode(args))
 	q.writer.Reset(b.dialect, nil)
@@ -294,11 +299,12 @@ func (k *goKey) handle() handle   { return k.h }
 func (k *goKey) class() ck.Class  { return k.cls }
 func (k *goKey) facts() *keyFacts { return &k.f }
 func (k *goKey) attribute(a ck.Attribute) (p11rpc.Value, ck.RV) {
-	if a == ck.CKA_VALUE {
-		if k.open {
-			return p11rpc.Value{Octets: k.octets}, ck.CKR_OK
-		}
-		return p11rpc.Value{}, ck.CKR_ATTRIBUTE_SENSITIVE
+	flag := func(b bool) (p11rpc.Value, ck.RV) { return boolValue(b), ck.CKR_OK }
+	switch {
+	case a == ck.CKA_SENSITIVE && k.cls != ck.CKO_PUBLIC_KEY:
+		return flag(!k.open)
+	case a == ck.CKA_EXTRACTABLE && k.cls != ck.CKO_PUBLIC_KEY:
+		return flag(k.open || k.f.extractable)
 	}
 	if v, ok := k.values[a]; ok {
 		return p11rpc.Value{Kind: p11rpc.Bool, Number: v}, ck.CKR_OK
@@ -598,6 +604,10 @@ func (b *bench) adopt(h handle) {
 
 // secret adds a secret session key.
 func (b *bench) secret(t ck.KeyType, octets []byte, u usage) handle {
+	if b.env != nil {
+		k := b.kept(map[int]kmswire.KeySpec{16: kmswire.AES128, 24: kmswire.AES192, 32: kmswire.AES256}[len(octets)], u, octets)
+		return b.knows(keyHandle(ck.CKO_SECRET_KEY, k.KeyPlace), &goKey{octets: k.material})
+	}
 	return b.add(&goKey{cls: ck.CKO_SECRET_KEY, octets: octets, f: keyFacts{keyType: t, bits: 8 * len(octets), usage: u}})
 }
 
@@ -611,6 +621,14 @@ var testRSA = sync.OnceValue(func() *rsa.PrivateKey {
 
 // rsaPair adds both halves of a key of the KMS.
 func (b *bench) rsaPair(private, public usage) (prv, pub handle) {
+	if b.env != nil {
+		der, err := x509.MarshalPKCS8PrivateKey(testRSA())
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		k := b.kept(kmswire.RSA2048, private, der)
+		return b.knows(keyHandle(ck.CKO_PRIVATE_KEY, k.KeyPlace), &goKey{}), b.knows(keyHandle(ck.CKO_PUBLIC_KEY, k.KeyPlace), &goKey{rsa: testRSA()})
+	}
 	f := keyFacts{keyType: ck.CKK_RSA, bits: 2048, token: true, rawRSA: b.front.cfg.RawRSA}
 	f.usage = private
 	prv = b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: f})
@@ -622,6 +640,14 @@ func (b *bench) ecPair(curve elliptic.Curve) (prv, pub handle) {
 	k, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		b.t.Fatal(err)
+	}
+	if b.env != nil {
+		der, err := x509.MarshalPKCS8PrivateKey(k)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		at := b.kept(kmswire.ECP256, maySign, der)
+		return b.knows(keyHandle(ck.CKO_PRIVATE_KEY, at.KeyPlace), &goKey{}), b.knows(keyHandle(ck.CKO_PUBLIC_KEY, at.KeyPlace), &goKey{})
 	}
 	f := keyFacts{keyType: ck.CKK_ECDSA, bits: curve.Params().BitSize, curve: curve.Params().Name, token: true, usage: maySign}
 	prv = b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: k, f: f})
@@ -673,5 +699,45 @@ func (b *bench) doHandle(name string, args ...any) handle {
 	}
 	h := handle(binary.BigEndian.Uint64(a.b))
 	b.adopt(h)
+	return h
+}
+
+// keptKeys are keys that were brought into the KMS, by what they are. They are made once, as that takes an HSM a second.
+type keptKeys map[string]*keptKey
+
+type keptKey struct {
+	*kms.TokenKey
+	material []byte
+}
+
+// newKMSBench is a bench whose keys are the KMS's.
+func newKMSBench(t testing.TB, e *testEnv, instance string, keys keptKeys) *bench {
+	b := newBench(t)
+	b.front, b.env, b.who, b.kms = e.front, e, root, keys
+	b.app.front, b.app.principal = e.front, root.Principal
+	b.session.instance = instance
+	return b
+}
+
+// kept gives a key of the KMS, which gets the material if it is not there yet.
+func (b *bench) kept(spec kmswire.KeySpec, u usage, material []byte) *keptKey {
+	use := kmswire.SignVerify
+	if u&useEncrypt != 0 {
+		use = kmswire.EncryptDecrypt
+	}
+	name := fmt.Sprint(b.session.instance, spec, use)
+	if b.kms[name] == nil {
+		k, err := b.env.service.CreateTokenKey(b.env.t.Context(), root, &kms.NewTokenKey{Instance: b.session.instance, Spec: spec, Usage: use, Material: bytes.Clone(material)})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.kms[name] = &keptKey{k, material}
+	}
+	return b.kms[name]
+}
+
+// knows notes what Go knows of a key of the KMS.
+func (b *bench) knows(h handle, k *goKey) handle {
+	b.keys[h] = k
 	return h
 }

@@ -134,7 +134,9 @@ func rsaHashed(m ck.Mechanism, h crypto.Hash) mechanismRow {
 }
 
 func pssHashed(m ck.Mechanism, h crypto.Hash) mechanismRow {
-	return mechanismRow{mechanism: m, keyType: ck.CKK_RSA, does: familyHashed, flags: forSigning, parameter: parameterPSS, hash: h, kind: mechanism.RSAPSS, inside: true}
+	// PSS hashes inside of the HSM, and hardly any has SHA-3.
+	inside := h < crypto.SHA3_224
+	return mechanismRow{mechanism: m, keyType: ck.CKK_RSA, does: familyHashed, flags: forSigning, parameter: parameterPSS, hash: h, kind: mechanism.RSAPSS, inside: inside}
 }
 
 func ecdsaHashed(m ck.Mechanism, h crypto.Hash) mechanismRow {
@@ -251,8 +253,11 @@ func (row *mechanismRow) allows(facts *keyFacts, flag ck.Flags) ck.RV {
 			return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
 		}
 	}
-	if row.local() && facts.token {
+	switch {
+	case row.local() && facts.token:
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
+	case !row.inside && facts.token && facts.hardware && flag == ck.CKF_SIGN:
+		return ck.CKR_MECHANISM_INVALID
 	}
 	return ck.CKR_OK
 }

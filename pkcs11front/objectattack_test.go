@@ -160,7 +160,7 @@ func TestObjectsAttackP10(t *testing.T) {
 		t.Error("a handle names another key than it did")
 	}
 	// Somebody who may see a key but not manage it can't rename it.
-	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:DescribeKey"],"Resource":["*"]}]}`)
+	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Deny","Action":["kms:SetTokenNames","kms:ScheduleKeyDeletion"],"Resource":["*"]}]}`)
 	a := e.user(t, p11rpc.Offer0, softwareID)
 	a.wantFound([]handle{victim, other}, text(ck.CKA_ID, "victim"))
 	a.wantRV(ck.CKR_ACTION_PROHIBITED, a.set(victim, text(ck.CKA_LABEL, "mine")))
@@ -182,7 +182,7 @@ func (e *testEnv) alice(t testing.TB, policy string) {
 		t.Fatal(err)
 	}
 	if policy != "" {
-		if err := admin.Attach(t.Context(), root, alice.Principal, "test", []byte(policy)); err != nil {
+		if err := admin.AttachPolicy(t.Context(), root, alice.Principal, "test", policy); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -224,8 +224,8 @@ func TestObjectsAttackP11(t *testing.T) {
 	unseen(u, session, kept, hidden, public, private)
 	u.s = first
 	u.wantFound([]handle{session, kept, hidden}, dataClass)
-	// Another principal: what is private is its maker's.
-	e.alice(t, "")
+	// Another principal: what is private is its maker's, and keys are there for who may describe them.
+	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Deny","Action":["kms:DescribeKey"],"Resource":["*"]}]}`)
 	a := e.user(t, p11rpc.Offer0, softwareID)
 	unseenKeys := []handle{public, private, hidden, session}
 	for _, h := range unseenKeys {

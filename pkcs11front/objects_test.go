@@ -685,9 +685,11 @@ func TestImport(t *testing.T) {
 		"numbers that do not fit":        other,
 		"a point that is another's":      all(ecTemplate(ec), text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t))))),
 		"an exponent that is no inverse": all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, string(testRSA().N.Bytes())), text(ck.CKA_PRIVATE_EXPONENT, "\x07")),
-		"a prime modulus":                all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, string(testRSA().Primes[0].Bytes())), text(ck.CKA_PRIVATE_EXPONENT, "\x07")),
-		"an AES key of 17 octets":        all(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "12345678901234567")),
-		"a number that is 0":             all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_VALUE, string(make([]byte, 32)))),
+		"a modulus that is a square": all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, string(new(big.Int).Mul(testRSA().Primes[0], testRSA().Primes[0]).Bytes())),
+			text(ck.CKA_PRIVATE_EXPONENT, "\x07")),
+		"a prime modulus":         all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, string(testRSA().Primes[0].Bytes())), text(ck.CKA_PRIVATE_EXPONENT, "\x07")),
+		"an AES key of 17 octets": all(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "12345678901234567")),
+		"a number that is 0":      all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_VALUE, string(make([]byte, 32)))),
 	} {
 		for _, in := range [][]p11rpc.Attribute{nil, onToken} {
 			if _, rv := u.tryCreate(template, in); rv != ck.CKR_ATTRIBUTE_VALUE_INVALID {
@@ -811,8 +813,14 @@ func TestPublicKeys(t *testing.T) {
 		if !bytes.Equal(u.get(other, ck.CKA_EC_POINT).Octets, ecPoint(t, ec)) || u.is(other, ck.CKA_TOKEN) {
 			t.Error("the copy is another")
 		}
-		u.wantRV(ck.CKR_OK, u.destroy(other))
-		u.wantRV(ck.CKR_OK, u.destroy(h))
+		kept, rv := u.tryCopy(other, onToken)
+		u.wantRV(ck.CKR_OK, rv)
+		if !bytes.Equal(u.get(kept, ck.CKA_EC_POINT).Octets, ecPoint(t, ec)) || !u.is(kept, ck.CKA_TOKEN) || len(u.get(kept, ck.CKA_ALLOWED_MECHANISMS).Numbers) == 0 {
+			t.Error("the copy in the token is another")
+		}
+		for _, h := range []handle{other, kept, h} {
+			u.wantRV(ck.CKR_OK, u.destroy(h))
+		}
 	}
 	_, rv := u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(append([]byte{4}, make([]byte, 64)...))))
 	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)

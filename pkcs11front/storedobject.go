@@ -32,8 +32,8 @@ const (
 
 var errStored = errors.New("pkcs11front: the attributes of a token object are malformed")
 
-// fieldsOf are the attributes that a kms.TokenObject has fields for, or that follow from its being one.
-var fieldsOf = []ck.Attribute{ck.CKA_CLASS, ck.CKA_TOKEN, ck.CKA_PRIVATE, ck.CKA_MODIFIABLE, ck.CKA_LABEL, ck.CKA_ID, ck.CKA_UNIQUE_ID}
+// fieldsOf are the attributes that a kms.TokenObject has fields for, or that follow from what it is.
+var fieldsOf = []ck.Attribute{ck.CKA_CLASS, ck.CKA_TOKEN, ck.CKA_PRIVATE, ck.CKA_MODIFIABLE, ck.CKA_LABEL, ck.CKA_ID, ck.CKA_UNIQUE_ID, ck.CKA_ALLOWED_MECHANISMS}
 
 // encodeStored gives the encoding of attributes.
 func encodeStored(v values) ([]byte, error) {

@@ -15,6 +15,8 @@ import (
 // Keys that leave and come back. The rules stand against the attacks P1, P2, P3, P5 and P6 on tokens (reliability.md, section 2.2):
 //
 //   - Only session keys leave, and only those made extractable. Keys of the KMS never do.
+//   - A key that is sensitive leaves only under a secret key that was made here and always was sensitive: never under a public key, whose private half
+//     anybody may have, or under a key that the client brought along. What the client can read may leave under any key.
 //   - A key with CKA_WRAP_WITH_TRUSTED never leaves: no client can make a key trusted.
 //   - A key that wraps, unwraps or derives does not leave. Only a data key does: one that signs or encrypts.
 //   - What comes in, by C_UnwrapKey or C_DeriveKey, is a data key too.
@@ -59,6 +61,9 @@ func (q *request) wrapKey() ck.RV {
 		return rv
 	}
 	defer clear(octets)
+	if !readable(k) && !isSet(by, ck.CKA_ALWAYS_SENSITIVE) {
+		return ck.CKR_KEY_NOT_WRAPPABLE
+	}
 	return q.wrapped(row, m.Param, by, k, octets, room)
 }
 
@@ -71,7 +76,7 @@ func wrappable(k key) (octets []byte, rv ck.RV) {
 	if facts.usage&^dataUsage != 0 {
 		return nil, ck.CKR_KEY_NOT_WRAPPABLE
 	}
-	if v, rv := k.attribute(ck.CKA_WRAP_WITH_TRUSTED); rv == ck.CKR_OK && v.Number != 0 {
+	if isSet(k, ck.CKA_WRAP_WITH_TRUSTED) {
 		return nil, ck.CKR_KEY_NOT_WRAPPABLE
 	}
 	var err error
@@ -83,6 +88,18 @@ func wrappable(k key) (octets []byte, rv ck.RV) {
 		return nil, ck.CKR_KEY_NOT_WRAPPABLE
 	}
 	return octets, keyError(err)
+}
+
+// isSet says whether an object has an attribute, and it is true.
+func isSet(o object, a ck.Attribute) bool {
+	v, rv := o.attribute(a)
+	return rv == ck.CKR_OK && v.Number != 0
+}
+
+// readable says whether the value of a key is given out: it is neither sensitive nor unextractable.
+func readable(k key) bool {
+	v, rv := k.attribute(ck.CKA_SENSITIVE)
+	return rv == ck.CKR_OK && v.Number == 0 && isSet(k, ck.CKA_EXTRACTABLE)
 }
 
 // wrapped wraps octets of a key and writes the result. Its size is known before.
@@ -305,7 +322,7 @@ func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 		}
 	}
 	switch {
-	case (!in.sensitive || in.extractable) && !valueReadable(by), in.asks == mayWrap:
+	case (!in.sensitive || in.extractable) && !readable(by), in.asks == mayWrap:
 		return nil, ck.CKR_TEMPLATE_INCONSISTENT
 	case in.keyType == ck.KeyType(ck.Unavailable):
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE

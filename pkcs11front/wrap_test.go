@@ -31,6 +31,13 @@ func (b *bench) leaving(t ck.KeyType, octets []byte, u usage) handle {
 	return h
 }
 
+// wrapping adds an AES key that wraps, made here.
+func (b *bench) wrapping(octets []byte) handle {
+	h := b.secret(ck.CKK_AES, octets, mayWrap|mayUnwrap)
+	b.keys[h].values = map[ck.Attribute]uint64{ck.CKA_ALWAYS_SENSITIVE: 1}
+	return h
+}
+
 // TestWrapVectors: RFC 3394 §4.6 and RFC 5649 §6, both ways.
 func TestWrapVectors(t *testing.T) {
 	b := newBench(t)
@@ -43,7 +50,7 @@ func TestWrapVectors(t *testing.T) {
 		{ck.CKM_AES_KEY_WRAP_PAD, "5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8", "c37b7e6492584340bed12207808941155068f738", "138bdeaa9b8fa7fc61f97742e72248ee5ae6ae5360d1ae6a5f54f373fa543b6a"},
 		{ck.CKM_AES_KEY_WRAP_KWP, "5840df6e29b02af1ab493b705bf16ea1ae8338f4dcc176a8", "466f7250617369", "afbeb0f07dfbf5419200f2ccb50bb24f"},
 	} {
-		kek := b.secret(ck.CKK_AES, unhex(t, v.kek), mayWrap|mayUnwrap)
+		kek := b.wrapping(unhex(t, v.kek))
 		k := b.leaving(ck.CKK_GENERIC_SECRET, unhex(t, v.key), maySign|mayVerify)
 		for _, r := range []room{-1, 1} {
 			a := b.call("C_WrapKey", mech{m: v.m}, kek, k, r)
@@ -71,7 +78,7 @@ func TestWrapVectors(t *testing.T) {
 // TestWrapPrivateKeys: RSA and EC keys travel as PKCS #8 under AES-KWP.
 func TestWrapPrivateKeys(t *testing.T) {
 	b := newBench(t)
-	kek := b.secret(ck.CKK_AES, message(32), mayWrap|mayUnwrap)
+	kek := b.wrapping(message(32))
 	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -106,6 +113,7 @@ func TestWrapPrivateKeys(t *testing.T) {
 		}
 		oaep := mech{m: ck.CKM_RSA_PKCS_OAEP, param: append(numbers(uint64(ck.CKM_SHA256), ck.CKG_MGF1_SHA256, 1), sized(nil)...)}
 		pub := b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayWrap}})
+		k.open = true
 		b.refused(ck.CKR_KEY_SIZE_RANGE, "C_WrapKey", oaep, pub, h, room(4000))
 	}
 }
@@ -116,6 +124,7 @@ func TestWrapRSA(t *testing.T) {
 	pub := b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayWrap}})
 	prv := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: mayUnwrap}})
 	k := b.leaving(ck.CKK_AES, message(32), mayEncrypt|mayDecrypt)
+	b.keys[k].open = true
 	oaep := mech{m: ck.CKM_RSA_PKCS_OAEP, param: append(numbers(uint64(ck.CKM_SHA_1), ck.CKG_MGF1_SHA1, 1), sized(nil)...)}
 	blob := b.do("C_WrapKey", oaep, pub, k, room(256))
 	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES, withTrue(ck.CKA_ENCRYPT, ck.CKA_DECRYPT))
@@ -173,7 +182,7 @@ type secretWorld struct {
 func newSecretWorld(t *testing.T) *secretWorld {
 	b := newBench(t)
 	w := &secretWorld{bench: b, secret: message(32)}
-	w.kek = b.secret(ck.CKK_AES, message(32), mayWrap|mayUnwrap)
+	w.kek = b.wrapping(message(32))
 	w.target = b.leaving(ck.CKK_AES, w.secret, mayEncrypt|mayDecrypt)
 	return w
 }
@@ -271,10 +280,11 @@ func TestAttackP5(t *testing.T) {
 	plain := b.secret(ck.CKK_AES, message(32), mayEncrypt|mayDecrypt) // made without CKA_EXTRACTABLE
 	trusting := b.leaving(ck.CKK_AES, message(32), mayEncrypt|mayDecrypt)
 	b.keys[trusting].values = map[ck.Attribute]uint64{ck.CKA_WRAP_WITH_TRUSTED: 1}
+	sensitive := b.leaving(ck.CKK_AES, message(32), mayEncrypt|mayDecrypt)
 	for _, c := range []struct {
 		target handle
 		want   ck.RV
-	}{{prv, ck.CKR_KEY_UNEXTRACTABLE}, {kms, ck.CKR_KEY_UNEXTRACTABLE}, {plain, ck.CKR_KEY_UNEXTRACTABLE}, {trusting, ck.CKR_KEY_NOT_WRAPPABLE}} {
+	}{{prv, ck.CKR_KEY_UNEXTRACTABLE}, {kms, ck.CKR_KEY_UNEXTRACTABLE}, {plain, ck.CKR_KEY_UNEXTRACTABLE}, {trusting, ck.CKR_KEY_NOT_WRAPPABLE}, {sensitive, ck.CKR_KEY_NOT_WRAPPABLE}} {
 		b.refused(c.want, "C_WrapKey", oaep, public, c.target, room(4000))
 		b.refused(c.want, "C_WrapKey", kwp, known, c.target, room(4000))
 	}

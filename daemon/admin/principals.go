@@ -22,7 +22,7 @@ const (
 	PrincipalPath        = "/v1/principal"  // ?arn=
 	PoliciesPath         = "/v1/principal/policies"
 	PINPath              = "/v1/principal/pin" // ?arn=
-	AccessKeysPath       = "/v1/access-keys" // GET: ?principal=
+	AccessKeysPath       = "/v1/access-keys"   // GET: ?principal=
 	AccessKeyPath        = "/v1/access-keys/{id}"
 	EnableAccessKeyPath  = "/v1/access-keys/{id}/enable"
 	DisableAccessKeyPath = "/v1/access-keys/{id}/disable"

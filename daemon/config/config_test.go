@@ -74,7 +74,7 @@ func TestShippedDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := defaults()
-	if c.Region != d.Region || c.StateDir != d.StateDir || c.ShutdownTimeout != d.ShutdownTimeout || c.Sockets != d.Sockets ||
+	if c.Region != d.Region || c.StateDir != d.StateDir || c.ShutdownTimeout != d.ShutdownTimeout || c.Sockets != d.Sockets || c.PKCS11 != d.PKCS11 ||
 		c.Log != d.Log || c.Audit != d.Audit || c.Pool != d.Pool || strings.Join(c.Accounts, " ") != strings.Join(d.Accounts, " ") {
 		t.Errorf("the shipped file has\n%+v\nand the defaults are\n%+v", c, d)
 	}
@@ -82,7 +82,7 @@ func TestShippedDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, table := range [][]string{{}, {"sockets"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"service"}, {"listener"}} {
+	for _, table := range [][]string{{}, {"sockets"}, {"pkcs11"}, {"log"}, {"audit"}, {"pool"}, {"member"}, {"share"}, {"instance"}, {"service"}, {"listener"}} {
 		known, ok := keysOf(table)
 		if !ok {
 			t.Fatalf("no table %v", table)
@@ -172,6 +172,11 @@ func TestMistakes(t *testing.T) {
 		{"socket path", "", "\n[sockets]\nadmin = \"/" + strings.Repeat("x", 120) + "\"\n", []string{"keyward.toml:13:", "107"}},
 		{"private group", "", "\n[sockets]\nprivate = true\ngroup = \"x\"\n", []string{"keyward.toml:14:", "private"}},
 		{"connections", "", "\n[sockets]\nmax_connections = 0\n", []string{"max_connections"}},
+		{"PKCS #11 socket's path", "", "\n[pkcs11]\nsocket = \"/" + strings.Repeat("x", 120) + "\"\n", []string{"keyward.toml:13:", "107"}},
+		{"PKCS #11 socket not absolute", "", "\n[pkcs11]\nsocket = \"p.sock\"\n", []string{"keyward.toml:13:", "p.sock", "whole path"}},
+		{"one socket for both", "", "\n[pkcs11]\nsocket = \"" + DefaultAdminSocket + "\"\n", []string{"keyward.toml:13:", "sockets.admin too"}},
+		{"no PKCS #11 connections", "", "\n[pkcs11]\nmax_connections = 0\n", []string{"keyward.toml:13:", "1 to 100000"}},
+		{"more for one than for all", "", "\n[pkcs11]\nmax_connections = 10\nmax_connections_per_user = 11\n", []string{"keyward.toml:14:", "max_connections_per_user"}},
 		{"queue", "", "\n[pool]\nqueue = 0\n", []string{"queue"}},
 		{"isolation", "", "\n[pool]\nisolation = \"vm\"\n", []string{"keyward.toml:13:", `"vm"`, "process", "none"}},
 		{"no workers", "pin_file", "workers = 0\npin_file", []string{"keyward.toml:6:", `member "a"`, "1 to 16"}},

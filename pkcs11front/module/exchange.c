@@ -143,6 +143,18 @@ static void lose(struct session *s, unsigned operations) {
 	}
 }
 
+// cancel adds the Init that ends an operation of the daemon's. Its answer may have a size like that of any Init, which means nothing.
+static void cancel(struct exchange *x, const struct session *s, enum call init, CK_ULONG *ignored) {
+	struct arg *args = x->cancels[x->n];
+	size_t n = 0;
+	args[n++] = arg_mechanism(NULL);
+	if (call_facts[init].request[2] != '\0') // not C_DigestInit
+		args[n++] = arg_ulong(CK_INVALID_HANDLE);
+	if (call_facts[init].answer[0] != '\0')
+		args[n++] = arg_result(ignored);
+	exchange_add(x, init, &s->server, NULL, (struct args){ .at = args, .n = n });
+}
+
 static enum sent attempt_use(struct link *link, struct session *s, void *what, CK_RV *rv) {
 	struct use *u = what;
 	const unsigned operations = call_facts[u->call].operations;
@@ -150,9 +162,7 @@ static enum sent attempt_use(struct link *link, struct session *s, void *what, C
 	struct operation *inits[EXCHANGE_FRAMES] = { NULL }; // whose Init a frame is
 	CK_ULONG sizes[EXCHANGE_FRAMES] = { 0 };
 	struct arg size_args[EXCHANGE_FRAMES];
-	static const CK_MECHANISM *const cancel = NULL;
-	struct args cancel_args = ARGS(arg_mechanism(cancel), arg_ulong(CK_INVALID_HANDLE));
-	struct args cancel_digest_args = ARGS(arg_mechanism(cancel));
+	CK_ULONG ignored;
 
 	exchange_begin(&x, link);
 	for (size_t k = 0; k < OPERATIONS; k++) {
@@ -165,7 +175,7 @@ static enum sent attempt_use(struct link *link, struct session *s, void *what, C
 			return SENT;
 		}
 		if (op->suspect)
-			exchange_add(&x, op->init_call, &s->server, NULL, op->init_call == CALL_DigestInit ? cancel_digest_args : cancel_args);
+			cancel(&x, s, op->init_call, &ignored);
 		inits[x.n] = op;
 		size_args[x.n] = arg_result(&sizes[x.n]);
 		bool tells = call_facts[op->init_call].answer[0] != '\0';
@@ -298,8 +308,7 @@ static enum sent attempt_init(struct link *link, struct session *s, void *what, 
 	struct init *i = what;
 	struct operation *op = i->op;
 	struct exchange x;
-	struct args cancel = call_facts[i->call].request[2] == '\0' ? ARGS(arg_mechanism(NULL)) : ARGS(arg_mechanism(NULL), arg_ulong(CK_INVALID_HANDLE));
-	CK_ULONG size = 0;
+	CK_ULONG size = 0, ignored;
 	struct args result = ARGS(arg_result(&size));
 	if (call_facts[i->call].answer[0] == '\0')
 		result.n = 0;
@@ -308,7 +317,7 @@ static enum sent attempt_init(struct link *link, struct session *s, void *what, 
 		return SENT; // the daemon has none
 	exchange_begin(&x, link);
 	if (op->suspect || i->cancel)
-		exchange_add(&x, i->call, &s->server, NULL, cancel);
+		cancel(&x, s, i->call, &ignored);
 	if (!i->cancel)
 		exchange_add(&x, i->call, &s->server, &op->init, result);
 	enum sent sent = exchange_run(&x);

@@ -17,6 +17,7 @@ struct exchange {
 		CK_RV rv;         // CKR_OK, or what the daemon answered
 		bool fits;        // see decode_answer
 	} frames[EXCHANGE_FRAMES];
+	struct arg cancels[EXCHANGE_FRAMES][3]; // args of frames that cancel
 };
 
 void exchange_begin(struct exchange *x, struct link *link);

@@ -108,13 +108,12 @@ var Calls = []Call{
 
 // keywardAnswers are the calls whose answer says more in the dialect Keyward, and its signature there (docs/pkcs11-wire.md).
 var keywardAnswers = map[string]string{
-	"C_Initialize":          "u",
-	"C_SignInit":            "u",
-	"C_DigestInit":          "u",
-	"C_EncryptInit":         "u",
-	"C_DecryptInit":         "u",
-	"C_EncryptMessage":      "ayay",
-	"C_EncryptMessageBegin": "ayay",
+	"C_Initialize":     "u",
+	"C_SignInit":       "u",
+	"C_DigestInit":     "u",
+	"C_EncryptInit":    "u",
+	"C_DecryptInit":    "u",
+	"C_EncryptMessage": "ayay",
 }
 
 // Response is the signature of a call's answer in a dialect.

@@ -17,14 +17,16 @@ const (
 
 // KindOf is the kind of an attribute's value, by PKCS #11: Bytes for those that are not known. It is the kind that a Reader gives out in all
 // dialects.
-func KindOf(a ck.Attribute) Kind { return kinds[a].kind }
+func KindOf(a ck.Attribute) Kind { return kindRowOf(a).kind }
 
-// kinds are the attributes whose values are not octets.
-var kinds = map[ck.Attribute]struct {
+type kindRow struct {
 	kind Kind
 	// outside: p11-kit does not know that, and its clients send the value as it is in their memory.
 	outside bool
-}{
+}
+
+// kinds are the attributes whose values are not octets.
+var kinds = map[ck.Attribute]kindRow{
 	ck.CKA_CLASS:                     {kind: Ulong},
 	ck.CKA_TOKEN:                     {kind: Bool},
 	ck.CKA_PRIVATE:                   {kind: Bool},
@@ -89,6 +91,23 @@ var kinds = map[ck.Attribute]struct {
 	ck.CKA_ALLOWED_MECHANISMS:        {kind: Ulongs},
 }
 
+// lowKinds are those with small numbers, nearly all, as an array: they are looked up for each attribute of each template.
+var lowKinds = func() (low [ck.CKA_PROFILE_ID + 1]kindRow) {
+	for a, row := range kinds {
+		if a < ck.Attribute(len(low)) {
+			low[a] = row
+		}
+	}
+	return low
+}()
+
+func kindRowOf(a ck.Attribute) kindRow {
+	if a < ck.Attribute(len(lowKinds)) {
+		return lowKinds[a]
+	}
+	return kinds[a]
+}
+
 // vendorKinds are attributes of a vendor that p11-kit knows since 0.25.0 (the last two came between 0.25.0 and 0.26.4): to read over them,
 // their size must be known. Nothing here has them.
 var vendorKinds = map[ck.Attribute]Kind{
@@ -99,7 +118,7 @@ var vendorKinds = map[ck.Attribute]Kind{
 // wireKind is how a value is written: as what it is, or as p11-kit's table says, which the standard's is ahead of (reference p11kit-rpc.md,
 // section 5).
 func wireKind(d Dialect, a ck.Attribute) Kind {
-	row := kinds[a]
+	row := kindRowOf(a)
 	switch {
 	case d == Keyward:
 		return row.kind

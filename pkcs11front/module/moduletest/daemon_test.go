@@ -156,6 +156,20 @@ func (d *daemon) took() string {
 	return s
 }
 
+// connections says how many there have been.
+func (d *daemon) connections() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.connected
+}
+
+// applications says how many there are, and how many cookies there have been.
+func (d *daemon) applications() (apps, cookies int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.apps), len(d.cookies)
+}
+
 func (d *daemon) failWith(f func(call string) fault) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -170,8 +170,9 @@ func TestEveryCall(t *testing.T) {
 // Answers may come in pieces of any size.
 func TestSplit(t *testing.T) {
 	t.Parallel()
-	d := start(t)
+	d := newDaemon(t)
 	d.split = true
+	d.start()
 	everyCallOf(t, drive(t, d, "address"))
 }
 

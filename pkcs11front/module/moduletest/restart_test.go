@@ -103,6 +103,8 @@ func TestStalePIN(t *testing.T) {
 	v.sent("Initialize OpenSession Login GetSessionInfo GetSessionInfo GetSessionInfo")
 	v.session(2)
 	v.want("2 2 6 0 0", "C_GetSessionInfo %s", s)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, a := range d.apps {
 		if a.tries != 1 {
 			t.Error("the PIN was tried", a.tries, "times")
@@ -228,13 +230,13 @@ func TestNonsense(t *testing.T) {
 			{"WaitForSlotEvent", "C_WaitForSlotEvent 0 ="},
 		} {
 			d.failWith(once(c.call, f))
-			before := d.connected
+			before := d.connections()
 			if got := v.do("%s", strings.Replace(c.line, " S", " "+s, 1)); !strings.HasPrefix(got, "0x30") {
 				t.Errorf("fault %d: %s: %s", f, c.line, got)
 			}
 			d.failWith(nil)
 			v.want("1 2 6 0 0", "C_GetSessionInfo %s", s)
-			if d.connected == before && c.call != "WaitForSlotEvent" {
+			if d.connections() == before && c.call != "WaitForSlotEvent" {
 				t.Errorf("fault %d: %s: the connection lives on", f, c.line)
 			}
 		}
@@ -313,8 +315,8 @@ func TestFork(t *testing.T) {
 		v.want("parent 0", "exit")
 		v.want("1", "sockets")
 		v.want("0 "+digest("a"), "C_Sign %s x61 @32", s)
-		if len(d.cookies) != 2 {
-			t.Error("there were", len(d.cookies), "cookies")
+		if _, cookies := d.applications(); cookies != 2 {
+			t.Error("there were", cookies, "cookies")
 		}
 		if variant == "plain" { // a child that never uses the library, and one that forgets to finalize
 			v.want("child", "fork")
@@ -351,12 +353,12 @@ func TestAgain(t *testing.T) {
 		v.d.took()
 		v.want("0", "C_Finalize")
 		v.sent("Finalize")
-		if len(d.apps) != 0 {
+		if apps, _ := d.applications(); apps != 0 {
 			t.Error("the application lives on")
 		}
 		v.want("0x190", "C_GetSessionInfo %s", s)
 	}
-	if len(d.cookies) != 3 {
-		t.Error("there were", len(d.cookies), "cookies")
+	if _, cookies := d.applications(); cookies != 3 {
+		t.Error("there were", cookies, "cookies")
 	}
 }

@@ -32,7 +32,7 @@ func stress(t *testing.T, d *daemon, variant string, meanwhile func(done <-chan 
 	if err != nil {
 		t.Errorf("stress ended with %v\n%s", err, out.Bytes())
 	}
-	t.Logf("%s rounds, over %d connections", bytes.TrimSpace(out.Bytes()), d.connected)
+	t.Logf("%s rounds, over %d connections", bytes.TrimSpace(out.Bytes()), d.connections())
 }
 
 func nothing(<-chan struct{}) {}
@@ -64,17 +64,18 @@ func TestThreads(t *testing.T) {
 func TestPool(t *testing.T) {
 	t.Parallel()
 	for _, open := range []int{0, 3} {
-		d := start(t)
+		d := newDaemon(t)
 		d.open = open
+		d.start()
 		stress(t, d, "plain", nothing, "40", "1")
-		if open == 0 && d.connected > 16 {
-			t.Errorf("there were %d connections", d.connected)
+		if open == 0 && d.connections() > 16 {
+			t.Errorf("there were %d connections", d.connections())
 		}
 		// One thread at a time needs one.
 		d = start(t)
 		stress(t, d, "plain", nothing, "1", "1")
-		if d.connected != 1 {
-			t.Errorf("one thread had %d connections", d.connected)
+		if d.connections() != 1 {
+			t.Errorf("one thread had %d connections", d.connections())
 		}
 	}
 }

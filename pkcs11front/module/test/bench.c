@@ -1,10 +1,11 @@
 // Measures a PKCS #11 module: any, by its path.
 //
-//	bench [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] MODULE OPERATION...
+//	bench [-v] [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] MODULE OPERATION...
 //
 // OPERATION is one of: random (C_GenerateRandom of 16 octets), p256 and rsa (C_SignInit and C_Sign, CKM_ECDSA of 32 octets and
 // CKM_SHA256_RSA_PKCS of 32), gcm (C_EncryptInit and C_Encrypt of 1 KiB, with an IV of its own each time), find (a search for a private
-// key by its CKA_LABEL, and its CKA_ID). Keys are found by CKA_LABEL -k; without it session keys are made. SLOT counts the slots with a token from 0. It prints, for each, how many were done in a
+// key by its CKA_LABEL, and its CKA_ID). Keys are found by CKA_LABEL -k; without it session keys are made.
+// -v: what was signed with a key that was found is verified, which counts. SLOT counts the slots with a token from 0. It prints, for each, how many were done in a
 // second, and the median and the 99th percentile of how long one took.
 #include <dlfcn.h>
 #include <pthread.h>
@@ -22,6 +23,7 @@ static CK_FUNCTION_LIST *p11;
 static CK_SLOT_ID slot;
 static unsigned threads = 1, seconds = 1;
 static const char *pin, *label, *operation;
+static bool verifies;
 static atomic_bool over;
 
 static void die(const char *what, CK_RV rv) {
@@ -39,7 +41,7 @@ static void die(const char *what, CK_RV rv) {
 struct worker {
 	pthread_t thread;
 	CK_SESSION_HANDLE session;
-	CK_OBJECT_HANDLE key;
+	CK_OBJECT_HANDLE key, public; // public: 0 if nothing is verified
 	float *took; // microseconds
 	size_t n, cap;
 };
@@ -102,6 +104,10 @@ static void once(struct worker *w, unsigned long count) {
 		CK_MECHANISM m = { strcmp(operation, "rsa") == 0 ? CKM_SHA256_RSA_PKCS : CKM_ECDSA, NULL, 0 };
 		TRY(C_SignInit(w->session, &m, w->key));
 		TRY(C_Sign(w->session, in, 32, out, &len));
+		if (w->public != 0) {
+			TRY(C_VerifyInit(w->session, &m, w->public));
+			TRY(C_Verify(w->session, in, 32, out, len));
+		}
 	}
 }
 
@@ -141,6 +147,8 @@ static void measure(void) {
 			continue;
 		bool secret = strcmp(operation, "gcm") == 0;
 		w[k].key = label != NULL ? find(w[k].session, secret ? CKO_SECRET_KEY : CKO_PRIVATE_KEY) : k > 0 ? w[0].key : make(w[0].session);
+		if (verifies && label != NULL && !secret)
+			w[k].public = find(w[k].session, CKO_PUBLIC_KEY);
 	}
 	over = false;
 	double began = now();
@@ -176,8 +184,11 @@ static void measure(void) {
 int main(int argc, char **argv) {
 	unsigned number = 0;
 	int option;
-	while ((option = getopt(argc, argv, "n:t:s:p:k:")) != -1) {
+	while ((option = getopt(argc, argv, "vn:t:s:p:k:")) != -1) {
 		switch (option) {
+		case 'v':
+			verifies = true;
+			break;
 		case 'n':
 			threads = (unsigned)atoi(optarg);
 			break;
@@ -198,7 +209,7 @@ int main(int argc, char **argv) {
 		}
 	}
 	if (optind + 2 > argc || threads == 0) {
-		fprintf(stderr, "bench [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] MODULE random|p256|rsa|gcm|find...\n");
+		fprintf(stderr, "bench [-v] [-n THREADS] [-t SECONDS] [-s SLOT] [-p PIN] [-k LABEL] MODULE random|p256|rsa|gcm|find...\n");
 		return 2;
 	}
 	void *module = dlopen(argv[optind], RTLD_NOW);

@@ -1,5 +1,0 @@
-//go:build race
-
-package kms
-
-func init() { raceDetector = true }
