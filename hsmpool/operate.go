@@ -77,13 +77,13 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 		return l.counterMode(s, h, t, &w.meter)
 	case pkcs11.CKM_RSA_PKCS_PSS:
 		if c.param == nil {
-			c.param = pssParam(&t.choices)
+			c.param = pssParam(t.told)
 		}
 	case pkcs11.CKM_RSA_PKCS_OAEP:
 		hash, mgf := t.oaep()
 		i, j := hashPlace(hash), hashPlace(mgf)
 		oaep = &w.oaep[i][j]
-		if len(t.label) > 0 || oaep.Load() == oaepOurs {
+		if len(t.choices().label) > 0 || oaep.Load() == oaepOurs {
 			return l.rawOAEP(s, h, t, kt, &w.meter)
 		}
 		c.param, room = oaepParams[i][j], kt.octets
@@ -117,7 +117,7 @@ func (l *login) perform(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 }
 
 // failOperation makes the error of an operation. Choices of hashes that its Init refuses, as they were checked, the module has not.
-func (l *login) failOperation(err error, r opRow, st stage) *Error {
+func (l *login) failOperation(err error, r *opRow, st stage) *Error {
 	e := l.fail(err, r.fn, st, r.name)
 	if st == stageInit && (r.takes == hashAndSalt || r.takes == hashAndLabel) && refusesParameter(err) {
 		e.Kind = KindUnsupported
@@ -174,7 +174,7 @@ func (l *login) rawOAEP(s pkcs11.SessionHandle, h pkcs11.ObjectHandle, t *task, 
 		return e
 	}
 	hash, mgf := t.oaep()
-	message, ok := unpadOAEP(em, hash, mgf, t.label)
+	message, ok := unpadOAEP(em, hash, mgf, t.choices().label)
 	if !ok {
 		return &Error{Kind: KindBadData, fate: fateData, Detail: ops[t.op].name}
 	}

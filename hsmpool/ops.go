@@ -134,14 +134,6 @@ func (c *choices) none() bool {
 	return c.hash == 0 && c.mgf == 0 && c.salt == 0 && len(c.label) == 0 && c.tagBits == 0
 }
 
-// tag is the size of the tag of AES-GCM, in octets.
-func (c *choices) tag() int {
-	if c.tagBits == 0 {
-		return gcmTag
-	}
-	return c.tagBits / 8
-}
-
 // takes says which choices an operation has.
 type takes uint8
 
@@ -196,7 +188,9 @@ func outDecryptGCM(_ keyTypeRow, t *task) (int, bool) { return len(t.in) - t.tag
 
 func outSignECDSA(k keyTypeRow, _ *task) (int, bool) { return 2 * k.octets, true }
 
-func outOAEP(k keyTypeRow, t *task) (int, bool) { return k.octets - 2*t.hash.Size() - 2, false }
+func outOAEP(k keyTypeRow, t *task) (int, bool) {
+	return k.octets - 2*t.choices().hash.Size() - 2, false
+}
 
 // outOAEPWith is for an operation that has always the same hash.
 func outOAEPWith(hash crypto.Hash) func(keyTypeRow, *task) (int, bool) {
@@ -204,7 +198,7 @@ func outOAEPWith(hash crypto.Hash) func(keyTypeRow, *task) (int, bool) {
 }
 
 // ops has a row for each Op that is one call on one key.
-var ops = map[Op]opRow{
+var ops = map[Op]*opRow{
 	EncryptGCM: {name: "EncryptGCM", fn: fnEncrypt, mech: pkcs11.CKM_AES_GCM, class: classAES, usage: UseEncrypt,
 		max: maxAESText, iv: gcmNonce, aad: true, takes: tagSize, out: outEncryptGCM},
 	DecryptGCM: {name: "DecryptGCM", fn: fnDecrypt, mech: pkcs11.CKM_AES_GCM, class: classAES, usage: UseEncrypt,
@@ -291,13 +285,17 @@ func (o Op) String() string {
 // wrong signature, so they never see any: a long digest is cut, and a short one, a smaller number, gets zeros before it.
 func (o Op) input(k KeyType, in []byte) []byte {
 	r := ops[o]
+	if r.prefix != nil {
+		return append(append(make([]byte, 0, len(r.prefix)+len(in)), r.prefix...), in...)
+	}
+	if !r.digest {
+		return in
+	}
 	size := keyTypes[k].octets // of the curves here the order has as many octets as a coordinate, and all bits of them
 	switch {
-	case r.prefix != nil:
-		return append(append(make([]byte, 0, len(r.prefix)+len(in)), r.prefix...), in...)
-	case r.digest && len(in) > size:
+	case len(in) > size:
 		return in[:size]
-	case r.digest && len(in) < size:
+	case len(in) < size:
 		return append(make([]byte, size-len(in), size), in...)
 	}
 	return in
@@ -345,7 +343,7 @@ func (t *task) checkInput(n int) *Error {
 	if k.class != r.class || t.key.Usage&r.usage == 0 {
 		return badInput("%s can't be done with a key of type %s and usage %#x", r.name, k.name, uint8(t.key.Usage))
 	}
-	if e := t.checkChoices(&r, k); e != nil {
+	if e := t.checkChoices(r, k); e != nil {
 		return e
 	}
 	min, max := r.min, r.max
@@ -355,7 +353,7 @@ func (t *task) checkInput(n int) *Error {
 	case r.pad > 0:
 		max = k.octets - r.pad
 	case r.takes == hashAndSalt:
-		min = t.hash.Size()
+		min = t.told.hash.Size()
 		max = min
 	case r.takes == tagSize && r.fn == fnDecrypt:
 		min, max = t.tag(), maxAESText+t.tag()
@@ -379,27 +377,28 @@ func (t *task) checkInput(n int) *Error {
 
 // checkChoices checks what an operation is told besides data. A hash that is not known is no mistake: others may know it.
 func (t *task) checkChoices(r *opRow, k keyTypeRow) *Error {
-	left := t.choices
+	c := t.choices()
+	left := *c
 	switch r.takes {
 	case hashAndSalt, hashAndLabel:
-		if hashPlace(t.hash) < 0 || hashPlace(t.mgf) < 0 {
+		if hashPlace(c.hash) < 0 || hashPlace(c.mgf) < 0 {
 			return errorf(KindUnsupported, fateData, "%s does not know these hashes", r.name)
 		}
 		left.hash, left.mgf = 0, 0
 		if r.takes == hashAndLabel {
-			if len(t.label) > maxLabel {
-				return badInput("%s takes a label of at most %d octets, not %d", r.name, maxLabel, len(t.label))
+			if len(c.label) > maxLabel {
+				return badInput("%s takes a label of at most %d octets, not %d", r.name, maxLabel, len(c.label))
 			}
 			left.label = nil
 			break
 		}
 		// RFC 8017 §9.1.1, step 3; a modulus has whole octets here.
-		if most := k.octets - t.hash.Size() - 2; t.salt < 0 || t.salt > most {
-			return badInput("%s takes a salt of at most %d octets, not %d", r.name, most, t.salt)
+		if most := k.octets - c.hash.Size() - 2; c.salt < 0 || c.salt > most {
+			return badInput("%s takes a salt of at most %d octets, not %d", r.name, most, c.salt)
 		}
 		left.salt = 0
 	case tagSize:
-		if b := t.tagBits; b != 0 && (b < 8*minGCMTag || b > 8*gcmTag || b%8 != 0) {
+		if b := c.tagBits; b != 0 && (b < 8*minGCMTag || b > 8*gcmTag || b%8 != 0) {
 			return badInput("%s takes a tag of %d to %d bits, not %d", r.name, 8*minGCMTag, 8*gcmTag, b)
 		}
 		left.tagBits = 0

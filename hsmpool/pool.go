@@ -222,7 +222,10 @@ func (p *Pool) prepare(j *Job, t *ticket) *Error {
 		return e
 	}
 	t.op, t.key, t.nonce, t.aad, t.principal = j.Op, j.Key, j.Nonce, j.AAD, j.Principal
-	t.choices = choices{j.Hash, j.MGF, j.Salt, j.Label, j.TagBits}
+	if c := (choices{j.Hash, j.MGF, j.Salt, j.Label, j.TagBits}); !c.none() {
+		told := c // only this one is kept
+		t.told = &told
+	}
 	if e := t.checkInput(len(j.In)); e != nil {
 		return e
 	}

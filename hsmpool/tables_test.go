@@ -121,7 +121,7 @@ func TestOpTable(t *testing.T) {
 		}
 		for _, kt := range []KeyType{AES128, Secp256k1} {
 			for _, v := range variants {
-				c := (&task{op: o, key: &Key{Type: kt}, choices: v}).class()
+				c := (&task{op: o, key: &Key{Type: kt}, told: &v}).class()
 				if other, ok := classes[c]; ok || int(c) >= taskClasses {
 					t.Errorf("%v is of class %d of %d, as %v", o, c, taskClasses, other)
 				}

@@ -14,8 +14,8 @@ type task struct {
 	in    []byte
 	nonce []byte
 	aad   []byte
-	choices
-	pub []byte // SubjectPublicKeyInfo: of the key to prove, or the answer of a generation
+	told  *choices // nil: nothing
+	pub   []byte   // SubjectPublicKeyInfo: of the key to prove, or the answer of a generation
 
 	from      *Key // an import's transport key
 	algorithm ImportAlgorithm
@@ -88,7 +88,8 @@ func (t *task) class() taskClass {
 }
 
 func (t *task) hashVariant() int {
-	if i := hashPlace(t.hash); i >= 0 && t.mgf == t.hash && len(t.label) == 0 {
+	c := t.choices()
+	if i := hashPlace(c.hash); i >= 0 && c.mgf == c.hash && len(c.label) == 0 {
 		return i
 	}
 	return len(hashes)
@@ -99,5 +100,25 @@ func (t *task) oaep() (hash, mgf crypto.Hash) {
 	if h := ops[t.op].hash; h != 0 {
 		return h, h
 	}
-	return t.hash, t.mgf
+	c := t.choices()
+	return c.hash, c.mgf
+}
+
+// toldNothing is not changed.
+var toldNothing choices
+
+// choices gives what the task is told besides data.
+func (t *task) choices() *choices {
+	if t.told == nil {
+		return &toldNothing
+	}
+	return t.told
+}
+
+// tag is the size of the tag of AES-GCM, in octets.
+func (t *task) tag() int {
+	if t.told == nil || t.told.tagBits == 0 {
+		return gcmTag
+	}
+	return t.told.tagBits / 8
 }

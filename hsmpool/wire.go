@@ -281,13 +281,19 @@ func (c *cursor) key() *Key {
 
 // putChoices adds what there is besides data. Numbers that are too large for it were refused before.
 func putChoices(b []byte, o *choices) []byte {
+	if b = putBool(b, o != nil); o == nil {
+		return b
+	}
 	b = append(b, byte(o.hash), byte(o.mgf), byte(o.tagBits))
 	b = binary.BigEndian.AppendUint16(b, uint16(o.salt))
 	return putOctets(b, o.label)
 }
 
-func (c *cursor) choices() choices {
-	o := choices{hash: crypto.Hash(c.u8()), mgf: crypto.Hash(c.u8()), tagBits: int(c.u8())}
+func (c *cursor) choices() *choices {
+	if !c.bool() || c.bad {
+		return nil
+	}
+	o := &choices{hash: crypto.Hash(c.u8()), mgf: crypto.Hash(c.u8()), tagBits: int(c.u8())}
 	if v := c.take(2); v != nil {
 		o.salt = int(binary.BigEndian.Uint16(v))
 	}
@@ -298,7 +304,7 @@ func (c *cursor) choices() choices {
 // putTask adds a task. Its key is what the worker knows under slot, or is told now if tell is set; with noSlot it comes along and
 // is not kept.
 func putTask(b []byte, t *task, slot uint32, tell bool) []byte {
-	b = slices.Grow(b, len(t.in)+len(t.nonce)+len(t.aad)+len(t.label)+len(t.pub)+64) // the key is public
+	b = slices.Grow(b, len(t.in)+len(t.nonce)+len(t.aad)+len(t.choices().label)+len(t.pub)+64) // the key is public
 	b = binary.BigEndian.AppendUint64(b, t.id)
 	b = append(b, byte(t.op))
 	tell = tell && t.key != nil
@@ -310,7 +316,7 @@ func putTask(b []byte, t *task, slot uint32, tell bool) []byte {
 	b = putOctets(b, t.in)
 	b = putOctets(b, t.nonce)
 	b = putOctets(b, t.aad)
-	b = putChoices(b, &t.choices)
+	b = putChoices(b, t.told)
 	b = putOctets(b, t.pub)
 	if t.from != nil {
 		b = append(putKey(b, t.from), byte(t.algorithm))
@@ -348,7 +354,7 @@ func (c *cursor) task(slots *keySlots) *task {
 		t.key = slots[slot]
 	}
 	t.in, t.nonce, t.aad = c.octets(), c.octets(), c.octets()
-	t.choices, t.pub = c.choices(), c.octets()
+	t.told, t.pub = c.choices(), c.octets()
 	if t.op == opImport || t.op == opImportPinned {
 		t.from, t.algorithm = c.key(), ImportAlgorithm(c.u8())
 	}
@@ -360,7 +366,7 @@ func (c *cursor) task(slots *keySlots) *task {
 
 // check holds a task that came over a socket to what the pool would send: libraries end their process for some parameters.
 func (t *task) check() *Error {
-	if t.op >= opGenerate && !t.choices.none() {
+	if t.op >= opGenerate && t.told != nil {
 		return badInput("choices that no task of this kind has")
 	}
 	switch t.op {
@@ -406,7 +412,10 @@ func (t *task) check() *Error {
 		return e
 	}
 	// The input is what input() made of it.
-	r := ops[t.op]
+	r, ok := ops[t.op]
+	if !ok {
+		return badInput("operation %d is not known", t.op)
+	}
 	n := len(t.in) - len(r.prefix)
 	if n < 0 || r.digest && n != keyTypes[t.key.Type].octets {
 		return badInput("a task without its prefix, or with a digest of another length")

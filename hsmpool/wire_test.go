@@ -165,11 +165,11 @@ func wireTasks() []*task {
 		{op: SignECDSA, key: pinned, in: digest},
 		{op: DecryptOAEPSHA1, key: rsa, in: bytes.Repeat([]byte{7}, 256)},
 		{op: DecryptOAEPSHA256, key: rsa, in: bytes.Repeat([]byte{8}, 256)},
-		{op: EncryptGCM, key: aes, in: []byte("text"), nonce: nonce, choices: choices{tagBits: 96}},
+		{op: EncryptGCM, key: aes, in: []byte("text"), nonce: nonce, told: &choices{tagBits: 96}},
 		{op: SignPKCS1, key: rsa, in: bytes.Repeat([]byte{9}, 245)},
-		{op: SignPSS, key: rsa, in: digest[:20], choices: choices{hash: crypto.SHA1, mgf: crypto.SHA512, salt: 234}},
+		{op: SignPSS, key: rsa, in: digest[:20], told: &choices{hash: crypto.SHA1, mgf: crypto.SHA512, salt: 234}},
 		{op: SignRaw, key: rsa, in: bytes.Repeat([]byte{1}, 256)},
-		{op: DecryptOAEP, key: rsa, in: bytes.Repeat([]byte{8}, 256), choices: choices{hash: crypto.SHA384, mgf: crypto.SHA256, label: []byte("label")}},
+		{op: DecryptOAEP, key: rsa, in: bytes.Repeat([]byte{8}, 256), told: &choices{hash: crypto.SHA384, mgf: crypto.SHA256, label: []byte("label")}},
 		{op: DecryptRaw, key: rsa, in: bytes.Repeat([]byte{8}, 256)},
 		{op: EncryptECB, key: aes, in: bytes.Repeat([]byte{1}, maxAESText)},
 		{op: DecryptECB, key: aes, in: bytes.Repeat([]byte{1}, 16)},
@@ -197,7 +197,7 @@ func wireTasks() []*task {
 
 func sameTask(a, b *task) bool {
 	return a.id == b.id && a.op == b.op && bytes.Equal(a.in, b.in) && bytes.Equal(a.nonce, b.nonce) && bytes.Equal(a.aad, b.aad) &&
-		a.hash == b.hash && a.mgf == b.mgf && a.salt == b.salt && a.tagBits == b.tagBits && bytes.Equal(a.label, b.label) &&
+		(a.told == nil) == (b.told == nil) && reflect.DeepEqual(a.choices(), b.choices()) &&
 		bytes.Equal(a.pub, b.pub) && a.algorithm == b.algorithm && (a.from == nil) == (b.from == nil) &&
 		(a.from == nil || sameKey(a.from, b.from)) && (a.key == nil) == (b.key == nil) && (a.key == nil || sameKey(a.key, b.key))
 }
@@ -532,14 +532,14 @@ func TestHostileTasks(t *testing.T) {
 		"digest that is not cut":    some(&task{op: SignECDSA, key: wireKeys[2], in: make([]byte, 33)}),
 		"digest that is short":      some(&task{op: SignECDSA, key: wireKeys[2], in: make([]byte, 31)}),
 		"hash of nothing":           some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32)}),
-		"hash that nobody knows":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: 255, mgf: crypto.SHA256}}),
-		"mask of a strange hash":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA256, mgf: crypto.MD5}}),
-		"digest of another hash":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA384, mgf: crypto.SHA384}}),
-		"too much salt":             some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, salt: 223}}),
-		"salt for OAEP":             some(&task{op: DecryptOAEP, key: wireKeys[1], in: make([]byte, 256), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, salt: 1}}),
-		"label for PSS":             some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, label: []byte("x")}}),
-		"label for OAEP of the API": some(&task{op: DecryptOAEPSHA1, key: wireKeys[1], in: make([]byte, 256), choices: choices{label: []byte("x")}}),
-		"label too long":            some(&task{op: DecryptOAEP, key: wireKeys[1], in: make([]byte, 256), choices: choices{hash: crypto.SHA256, mgf: crypto.SHA256, label: make([]byte, maxLabel+1)}}),
+		"hash that nobody knows":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), told: &choices{hash: 255, mgf: crypto.SHA256}}),
+		"mask of a strange hash":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), told: &choices{hash: crypto.SHA256, mgf: crypto.MD5}}),
+		"digest of another hash":    some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), told: &choices{hash: crypto.SHA384, mgf: crypto.SHA384}}),
+		"too much salt":             some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), told: &choices{hash: crypto.SHA256, mgf: crypto.SHA256, salt: 223}}),
+		"salt for OAEP":             some(&task{op: DecryptOAEP, key: wireKeys[1], in: make([]byte, 256), told: &choices{hash: crypto.SHA256, mgf: crypto.SHA256, salt: 1}}),
+		"label for PSS":             some(&task{op: SignPSS, key: wireKeys[1], in: make([]byte, 32), told: &choices{hash: crypto.SHA256, mgf: crypto.SHA256, label: []byte("x")}}),
+		"label for OAEP of the API": some(&task{op: DecryptOAEPSHA1, key: wireKeys[1], in: make([]byte, 256), told: &choices{label: []byte("x")}}),
+		"label too long":            some(&task{op: DecryptOAEP, key: wireKeys[1], in: make([]byte, 256), told: &choices{hash: crypto.SHA256, mgf: crypto.SHA256, label: make([]byte, maxLabel+1)}}),
 		"too much to pad":           some(&task{op: SignPKCS1, key: wireKeys[1], in: make([]byte, 246)}),
 		"nothing to pad":            some(&task{op: SignPKCS1, key: wireKeys[1]}),
 		"raw and short":             some(&task{op: SignRaw, key: wireKeys[1], in: make([]byte, 255)}),
@@ -551,11 +551,11 @@ func TestHostileTasks(t *testing.T) {
 		"no counter":                some(&task{op: CryptCTR, key: wireKeys[0], in: make([]byte, 16)}),
 		"AAD for a mode without":    some(&task{op: CryptCTR, key: wireKeys[0], in: make([]byte, 16), nonce: make([]byte, 16), aad: []byte("x")}),
 		"blocks beyond the most":    some(&task{op: EncryptCBC, key: wireKeys[0], in: make([]byte, maxAESText+16), nonce: make([]byte, 16)}),
-		"tag of 64 bits":            some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), choices: choices{tagBits: 64}}),
-		"tag of 100 bits":           some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), choices: choices{tagBits: 100}}),
-		"tag of 136 bits":           some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), choices: choices{tagBits: 136}}),
-		"less than the tag":         some(&task{op: DecryptGCM, key: wireKeys[0], in: make([]byte, 13), nonce: make([]byte, 12), choices: choices{tagBits: 112}}),
-		"seal with a short tag":     putTask(nil, &task{op: opSealGCM, nonce: make([]byte, 12), choices: choices{tagBits: 96}}, noSlot, false),
+		"tag of 64 bits":            some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), told: &choices{tagBits: 64}}),
+		"tag of 100 bits":           some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), told: &choices{tagBits: 100}}),
+		"tag of 136 bits":           some(&task{op: EncryptGCM, key: wireKeys[0], nonce: make([]byte, 12), told: &choices{tagBits: 136}}),
+		"less than the tag":         some(&task{op: DecryptGCM, key: wireKeys[0], in: make([]byte, 13), nonce: make([]byte, 12), told: &choices{tagBits: 112}}),
+		"seal with a short tag":     putTask(nil, &task{op: opSealGCM, nonce: make([]byte, 12), told: &choices{tagBits: 96}}, noSlot, false),
 		"AES of an RSA key":         some(&task{op: EncryptECB, key: wireKeys[1], in: make([]byte, 16)}),
 		"raw signature to decrypt":  some(&task{op: SignRaw, key: &Key{ID: "k", Type: RSA2048, Usage: UseEncrypt, Wrapped: make([]byte, 1232)}, in: make([]byte, 256)}),
 		"raw decryption to sign":    some(&task{op: DecryptRaw, key: &Key{ID: "k", Type: RSA2048, Usage: UseSign, Wrapped: make([]byte, 1232)}, in: make([]byte, 256)}),
