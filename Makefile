@@ -53,7 +53,7 @@ check: ## formatting, vet, staticcheck
 # Tests that compute for long and hand nothing from one goroutine to another that others don't: they run once, without the race detector. So
 # do the programs from outside, beside them, as both wait a lot.
 SLOW      := ^Test(PoolIsolated|Faults|CKREverywhere|CKRElsewhere|BadImportsTakeNothingDown|ScarceSessions|CeremonyInterrupted|ImportFaults|PinnedImportFaults|ImportFailover|RecoverECPublic|Wycheproof|Import|Service|CertificateRequests|SecondaryUsage|KeyUsesInHSM)$$
-SLOW_DIRS := ./hsmpool ./kms ./kms/softkey ./pkcs11front/sessionkey
+SLOW_DIRS := ./hsmpool ./kms ./kms/softkey
 
 test: deps check module ## run every test, most under the race detector; the long ones once more at full size
 	$(GO) test -race -p 4 -timeout 14m -skip '$(SLOW)' $$($(GO) list ./... | grep -v /e2e)

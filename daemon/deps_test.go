@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -142,4 +144,30 @@ func TestPureGo(t *testing.T) {
 func matches(path, pattern string) bool {
 	tree, all := strings.CutSuffix(pattern, "/...")
 	return path == module+"/"+tree || all && strings.HasPrefix(path, module+"/"+tree+"/")
+}
+
+// TestSlowTestsRun holds the Makefile to running every test: one that the race detector's run leaves out must be where the other run looks.
+func TestSlowTestsRun(t *testing.T) {
+	text, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, names, found := strings.Cut(string(text), "\nSLOW      := ^Test(")
+	names, _, ended := strings.Cut(names, ")$$\n")
+	_, dirs, foundDirs := strings.Cut(string(text), "\nSLOW_DIRS := ")
+	dirs, _, _ = strings.Cut(dirs, "\n")
+	if !found || !ended || !foundDirs {
+		t.Fatal("the Makefile has no SLOW and SLOW_DIRS as this test knows them")
+	}
+	for name := range strings.SplitSeq(names, "|") {
+		out, err := exec.Command("git", "-C", "..", "grep", "-l", "-F", "func Test"+name+"(", "--", "*_test.go").Output()
+		if err != nil {
+			t.Errorf("there is no Test%s: %v", name, err)
+		}
+		for file := range strings.FieldsSeq(string(out)) {
+			if !slices.Contains(strings.Fields(dirs), "./"+path.Dir(file)) {
+				t.Errorf("Test%s of %s never runs: rename it, or add its package to SLOW_DIRS", name, file)
+			}
+		}
+	}
 }

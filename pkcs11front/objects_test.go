@@ -624,8 +624,8 @@ func ecTemplate(k *ecdsa.PrivateKey) []p11rpc.Attribute {
 	return all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_VALUE, string(d)))
 }
 
-// TestImport brings keys along, into the KMS and as session objects.
-func TestImport(t *testing.T) {
+// TestImportedKeys brings keys along, into the KMS and as session objects.
+func TestImportedKeys(t *testing.T) {
 	e := newEnv(t)
 	ec := mustEC(t)
 	ecInfo, _ := x509.MarshalPKIXPublicKey(ec.Public())
