@@ -444,3 +444,46 @@ func TestTLSServers(t *testing.T) {
 		}
 	}
 }
+
+// TestP11KitFiles has p11-kit find keyward by each module file of the documentation, as the configuration of an unprivileged user.
+func TestP11KitFiles(t *testing.T) {
+	const uid = 4242
+	s := startShared(t, fmt.Sprintf("\n[[peer]]\nuid = %d\nprincipal = \"acs:ram::1000000000000001:user/p11\"\n", uid))
+	s.sh(`keywardctl key create --alias seen --instance kst-software --spec EC_P256 --signers user/p11 --exclusive
+		keywardctl key create --alias unseen --instance kst-software --spec EC_P256 --signers user/other --exclusive`)
+	page, err := os.ReadFile("../docs/pkcs11.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(page), "<!-- file: ")[1:]
+	if len(blocks) != 3 {
+		t.Fatalf("the documentation has %d module files", len(blocks))
+	}
+	for _, block := range blocks {
+		name, rest, _ := strings.Cut(block, " -->")
+		_, rest, _ = strings.Cut(rest, "```\n")
+		file, _, _ := strings.Cut(rest, "```")
+		t.Run(name, func(t *testing.T) {
+			home := filepath.Join(s.dir, name)
+			modules := filepath.Join(home, "pkcs11", "modules")
+			if err := os.MkdirAll(modules, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			socket := filepath.Join(s.dir, "k", "pkcs11.sock")
+			file := strings.NewReplacer("libkeyward-pkcs11.so", s.module, "/run/keyward/pkcs11.sock", socket).Replace(file)
+			if err := os.WriteFile(filepath.Join(modules, "keyward.module"), []byte(file), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			cmd := s.command(`p11tool --list-all-privkeys 'pkcs11:token=kst-software'`)
+			cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+home)
+			if strings.Contains(file, "server-address") { // which Debian 12's p11-kit passes over
+				cmd.Env = append(cmd.Env, "P11_KIT_SERVER_ADDRESS=unix:path="+socket)
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "object=seen;") || strings.Contains(string(out), "unseen") {
+				t.Errorf("%v\n%s\n%s", err, out, s.log)
+			}
+		})
+	}
+}
