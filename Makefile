@@ -51,13 +51,13 @@ check: ## formatting, vet, staticcheck
 	$(GO) tool staticcheck ./...
 
 # Tests that compute for long and hand nothing from one goroutine to another that others don't: they run once, without the race detector. So
-# do the programs from outside, beside them, as both wait a lot.
+# do the programs from outside, beside the pool's tests, as both wait a lot.
 SLOW      := ^Test(PoolIsolated|Faults|CKREverywhere|CKRElsewhere|BadImportsTakeNothingDown|ScarceSessions|CeremonyInterrupted|ImportFaults|PinnedImportFaults|ImportFailover|RecoverECPublic|Wycheproof|Import|Service|CertificateRequests|SecondaryUsage|KeyUsesInHSM)$$
 SLOW_DIRS := ./hsmpool ./kms ./kms/softkey
 
 test: deps check module ## run every test, most under the race detector; the long ones once more at full size
-	$(GO) test -race -p 4 -timeout 14m -skip '$(SLOW)' $$($(GO) list ./... | grep -v /e2e)
-	$(GO) test -timeout 14m -run '$(SLOW)' $(SLOW_DIRS) & slow=$$!; \
+	$(GO) test -race -p 3 -timeout 14m -skip '$(SLOW)' $$($(GO) list ./... | grep -v -e /e2e -e '/hsmpool$$')
+	{ $(GO) test -race -timeout 14m -skip '$(SLOW)' ./hsmpool && $(GO) test -timeout 14m -run '$(SLOW)' $(SLOW_DIRS); } & slow=$$!; \
 	$(GO) test -timeout 14m ./e2e || { wait $$slow; exit 1; }; wait $$slow
 	KEYWARD_TEST_LONG=1 $(GO) test -timeout 5m -run 'TestBitFlips|TestLargeFile' ./keystore/boltstore ./e2e
 

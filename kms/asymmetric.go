@@ -231,6 +231,9 @@ func (c *call) asymmetricDecrypt(g grant, versionID, versionParam string, alg km
 		}
 		return plaintext, nil
 	}
+	if !m.belowModulus(ciphertext) {
+		return nil, bad
+	}
 	j := &hsmpool.Job{Op: decryptOps[alg], Key: m.hsm, In: ciphertext, Principal: c.actor.Principal}
 	if err := c.pool.Do(c.ctx, j); err != nil {
 		return nil, poolError(err, bad)

@@ -95,7 +95,7 @@ func (c *call) decryptRSA(m *material, by *mechanism.Mechanism, ciphertext []byt
 		}
 		return out, nil
 	}
-	if by.Kind == mechanism.RSARaw && !m.belowModulus(ciphertext) {
+	if !m.belowModulus(ciphertext) {
 		return nil, badCiphertext(m)
 	}
 	return c.inHSM(m, Decrypt, by, ciphertext)

@@ -157,6 +157,9 @@ func (q *request) newSessionKey(octets []byte, template []p11rpc.Attribute) (han
 	if rv != ck.CKR_OK {
 		return 0, rv
 	}
+	if u&^dataUsage != 0 { // a template that denies all others
+		return 0, ck.CKR_TEMPLATE_INCONSISTENT
+	}
 	m, rv := materialOf(table, octets)
 	if rv != ck.CKR_OK {
 		return 0, rv

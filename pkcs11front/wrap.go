@@ -73,7 +73,8 @@ func wrappable(k key) (octets []byte, rv ck.RV) {
 	if facts.token || !facts.extractable {
 		return nil, ck.CKR_KEY_UNEXTRACTABLE
 	}
-	if facts.usage&^dataUsage != 0 {
+	// A key whose usage was narrowed to nothing may have wrapped before, and could come back as one that decrypts.
+	if facts.usage&^dataUsage != 0 || facts.usage == 0 {
 		return nil, ck.CKR_KEY_NOT_WRAPPABLE
 	}
 	if isSet(k, ck.CKA_WRAP_WITH_TRUSTED) {

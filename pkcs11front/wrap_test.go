@@ -236,6 +236,10 @@ func TestAttackP3(t *testing.T) {
 	w.refused(ck.CKR_KEY_NOT_WRAPPABLE, "C_WrapKey", kw, second, w.kek, room(100))
 	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_ECDSA, bits: 256, curve: "P-256", usage: mayDerive, extractable: true}})
 	w.refused(ck.CKR_KEY_NOT_WRAPPABLE, "C_WrapKey", mech{m: ck.CKM_AES_KEY_WRAP_KWP}, second, base, room(1000))
+	// Narrowed to nothing it is the same key still.
+	narrowed := w.bench.secret(ck.CKK_AES, message(32), 0)
+	w.keys[narrowed].f.extractable = true
+	w.refused(ck.CKR_KEY_NOT_WRAPPABLE, "C_WrapKey", kw, second, narrowed, room(100))
 	// The other way round: a data key that leaves does not come back as one that wraps.
 	blob := octets(w.do("C_WrapKey", kw, w.kek, w.target, room(100)))
 	for _, a := range []ck.Attribute{ck.CKA_WRAP, ck.CKA_UNWRAP, ck.CKA_DERIVE} {

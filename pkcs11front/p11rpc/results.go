@@ -94,6 +94,7 @@ func (w *Writer) Results(wanted []Wanted, results []Result) ck.RV {
 			}
 		}
 	}
+	begin := len(w.b)
 	w.u32(uint32(len(wanted)))
 	said := ck.CKR_OK
 	for i := range wanted {
@@ -108,6 +109,9 @@ func (w *Writer) Results(wanted []Wanted, results []Result) ck.RV {
 			w.unavailable(r.Type)
 		}
 		said = graver(said, rv)
+		if len(w.b)-begin > MaxBody { // one large value asked for many times, say
+			return ck.CKR_DEVICE_MEMORY
+		}
 	}
 	w.Ulong(uint64(said))
 	return ck.CKR_OK
