@@ -5,7 +5,8 @@
 #include "login.h"
 #include "mechanism.h"
 
-static const unsigned most_broken = 3; // a request that ends the daemon is not sent for ever
+// A request that ends the daemon is not sent for ever. One that is innocent can be hit a few times in a row, by a daemon that only hangs up.
+static const unsigned most_broken = 8;
 
 void exchange_begin(struct exchange *x, struct link *link) {
 	x->link = link;

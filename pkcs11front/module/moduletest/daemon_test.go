@@ -156,6 +156,13 @@ func (d *daemon) took() string {
 	return s
 }
 
+// came is how many reads have brought calls.
+func (d *daemon) came() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.batches)
+}
+
 // connections says how many there have been.
 func (d *daemon) connections() int {
 	d.mu.Lock()

@@ -42,14 +42,18 @@ func TestThreads(t *testing.T) {
 	t.Parallel()
 	d := start(t)
 	stress(t, d, "thread", func(done <-chan struct{}) {
-		tick := time.NewTicker(150 * time.Millisecond)
+		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
-		for n := 0; ; n++ {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
+		for n, last := 0, 0; ; n++ {
+			// A request that connections break under again and again is given up, so each thread gets some through in between.
+			for came := last; came < last+500; came = d.came() {
+				select {
+				case <-done:
+					return
+				case <-tick.C:
+				}
 			}
+			last = d.came()
 			if n%3 == 2 {
 				d.stop()
 				d.start()
