@@ -57,8 +57,9 @@ SLOW_DIRS := ./hsmpool ./kms ./kms/softkey
 
 test: deps check module ## run every test, most under the race detector; the long ones once more at full size
 	$(GO) test -race -p 3 -timeout 14m -skip '$(SLOW)' $$($(GO) list ./... | grep -v -e /e2e -e '/hsmpool$$')
-	{ $(GO) test -race -timeout 14m -skip '$(SLOW)' ./hsmpool && $(GO) test -timeout 14m -run '$(SLOW)' $(SLOW_DIRS); } & slow=$$!; \
-	$(GO) test -timeout 14m ./e2e || { wait $$slow; exit 1; }; wait $$slow
+	$(GO) test -race -timeout 14m -skip '$(SLOW)' ./hsmpool & pool=$$!; \
+	$(GO) test -p 1 -timeout 14m -run '$(SLOW)' $(SLOW_DIRS) & slow=$$!; \
+	failed=0; $(GO) test -timeout 14m ./e2e || failed=1; wait $$pool || failed=1; wait $$slow || failed=1; exit $$failed
 	KEYWARD_TEST_LONG=1 $(GO) test -timeout 5m -run 'TestBitFlips|TestLargeFile' ./keystore/boltstore ./e2e
 
 bench: deps build ## Go benchmarks, one short round each
