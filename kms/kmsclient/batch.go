@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"sync"
 
 	"github.com/keyward/keyward/kms/kmswire"
 )
@@ -33,26 +35,33 @@ const MaxItem = 1 << 20
 // the results as they come, one for each item and in order. Both directions run at the same time, so the caller must
 // read the results while body is still giving items, or both stop. The caller closes the results.
 //
-// body is read by another goroutine, which may still be inside Read when Stream or Close has returned after an error.
+// body is read by another goroutine, which may still be inside Read when Stream or Close has returned.
 func (c *Client) Stream(ctx context.Context, action string, req any, format Format, body io.Reader) (io.ReadCloser, error) {
-	params, err := encode(req)
+	d, err := c.open(ctx, action, req, format)
 	if err != nil {
 		return nil, err
 	}
-	// io.NopCloser keeps the transport from closing a caller's file.
-	hreq, err := c.newRequest(ctx, action, params, string(format), io.NopCloser(body))
-	if err != nil {
-		return nil, err
+	go func() {
+		_, err := io.Copy(d.pipe, body)
+		d.pipe.CloseWithError(err) // which is its end if err is nil
+	}()
+	if <-d.opened; d.err != nil {
+		d.cancel()
+		return nil, d.err
 	}
-	resp, err := c.send(hreq, action)
-	if err != nil {
-		return nil, err
-	}
-	return resp.Body, nil
+	return streamResults{d}, nil
 }
+
+// streamResults are the results of Stream.
+type streamResults struct{ *duplex }
+
+func (s streamResults) Read(p []byte) (int, error) { return s.resp.Body.Read(p) }
+
+func (s streamResults) Close() error { return s.close() }
 
 // duplex is one streamed batch: an upper half that one goroutine writes and a lower half that one goroutine reads.
 type duplex struct {
+	ctx    context.Context // of the whole exchange
 	action string
 	pipe   *io.PipeWriter
 	w      *bufio.Writer // owned by the sender
@@ -65,6 +74,46 @@ type duplex struct {
 	r *bufio.Reader // owned by the receiver; nil before the first receive
 }
 
+// streamBody is the body of a streamed batch. A transport that gives up, as its context or the connection has ended, first waits until its
+// read of the body returns; but a caller that waits for an answer gives no items. So such a read ends by itself.
+type streamBody struct {
+	*io.PipeReader
+
+	mu   sync.Mutex // guards what follows
+	conn *watchedConn
+	read bool // some of the body went to conn: it can't go to another one
+}
+
+// Read reads from the pipe, unless the connection has ended: the transport may then try another one.
+func (b *streamBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	conn := b.conn
+	b.read = true
+	b.mu.Unlock()
+	select {
+	case <-conn.closed:
+		return 0, io.ErrClosedPipe
+	default:
+		return b.PipeReader.Read(p)
+	}
+}
+
+// use says which connection the body is going to.
+func (b *streamBody) use(conn *watchedConn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conn = conn
+}
+
+// connClosed ends the body if some of it was lost with the connection.
+func (b *streamBody) connClosed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.read {
+		b.PipeReader.Close()
+	}
+}
+
 // open starts the exchange. The goroutine that waits for the answer's head ends by close at the latest.
 func (c *Client) open(ctx context.Context, action string, req any, format Format) (*duplex, error) {
 	params, err := encode(req)
@@ -73,15 +122,33 @@ func (c *Client) open(ctx context.Context, action string, req any, format Format
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	pr, pw := io.Pipe()
-	hreq, err := c.newRequest(ctx, action, params, string(format), pr)
+	opened := make(chan struct{})
+	body := &streamBody{PipeReader: pr}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		conn := info.Conn.(*watchedConn)
+		body.use(conn)
+		go func() { // ends with opened at the latest
+			select {
+			case <-conn.closed:
+				body.connClosed()
+			case <-ctx.Done():
+				pr.Close()
+			case <-opened:
+			}
+		}()
+	}})
+	hreq, err := c.newRequest(ctx, action, params, string(format), body)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	d := &duplex{action: action, pipe: pw, w: bufio.NewWriterSize(pw, 64<<10), cancel: cancel, opened: make(chan struct{})}
+	d := &duplex{ctx: ctx, action: action, pipe: pw, w: bufio.NewWriterSize(pw, 64<<10), cancel: cancel, opened: opened}
 	go func() {
-		defer close(d.opened)
+		defer close(opened)
 		d.resp, d.err = c.send(hreq, action)
+		if errors.Is(d.err, io.ErrClosedPipe) { // we ended the body, and the transport noticed that before it noticed why
+			d.err = d.recvErr(io.ErrUnexpectedEOF)
+		}
 		if d.err != nil {
 			// A sender that waits for room must hear of it.
 			pr.CloseWithError(d.err)
@@ -124,6 +191,14 @@ func (d *duplex) closeSend() error {
 		return err
 	}
 	return d.pipe.Close()
+}
+
+// recvErr says why nothing more is received. Whatever the transport says when the context has ended, that is why.
+func (d *duplex) recvErr(err error) error {
+	if why := d.ctx.Err(); why != nil {
+		err = why
+	}
+	return fmt.Errorf("kmsclient: %s: receiving: %w", d.action, err)
 }
 
 // reader waits for the head of the answer.
@@ -197,7 +272,7 @@ func (b *OctetBatch) Recv() (result []byte, itemErr *Error, err error) {
 	case err == io.EOF:
 		return nil, nil, io.EOF
 	case err != nil:
-		return nil, nil, fmt.Errorf("kmsclient: %s: receiving: %w", b.d.action, err)
+		return nil, nil, b.d.recvErr(err)
 	case status == 0:
 		return octets, nil, nil
 	}
@@ -291,7 +366,7 @@ func (b *LineBatch) Recv(result any) error {
 	}
 	err := b.dec.Decode(result)
 	if err != nil && err != io.EOF {
-		return fmt.Errorf("kmsclient: %s: receiving: %w", b.d.action, err)
+		return b.d.recvErr(err)
 	}
 	return err
 }

@@ -67,7 +67,7 @@ func (c *Client) roundTripper() *http.Transport {
 				if err != nil {
 					return nil, &UnreachableError{Socket: c.SocketPath(), Err: err}
 				}
-				return conn, nil
+				return &watchedConn{Conn: conn, closed: make(chan struct{})}, nil
 			},
 			DisableCompression:  true,
 			MaxIdleConns:        0, // the number of callers is the limit
@@ -80,6 +80,19 @@ func (c *Client) roundTripper() *http.Transport {
 		}
 	})
 	return c.transport
+}
+
+// watchedConn is a connection that says when the transport has closed it, which it does when the other end has gone.
+type watchedConn struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Close closes the connection.
+func (c *watchedConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {

@@ -308,6 +308,58 @@ func TestOctetsBrokenOff(t *testing.T) {
 	}
 }
 
+// A receiver that waits while nothing is sent hears of the end, of its context as of the connection, before and after the answer's head.
+func TestOctetsEndWhileWaiting(t *testing.T) {
+	var head string
+	conns := make(chan net.Conn, 1)
+	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		io.ReadFull(r.Body, make([]byte, 4))
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+		}
+		io.WriteString(conn, head)
+		conns <- conn
+	})
+	for _, row := range []struct {
+		head   string
+		hangUp bool
+	}{{"", false}, {"", true}, {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false}, {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true}} {
+		head = row.head
+		ctx, cancel := context.WithCancel(t.Context())
+		b, err := c.OpenOctets(ctx, "BatchEncrypt", &kmswire.BatchEncryptRequest{KeyID: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(b.Send(nil), b.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		conn := <-conns
+		if row.hangUp {
+			conn.Close()
+		} else {
+			cancel()
+		}
+		if _, _, err := b.Recv(); err == nil || err == io.EOF || !row.hangUp && !errors.Is(err, context.Canceled) {
+			t.Errorf("%+v: %v", row, err)
+		}
+		b.Close()
+		conn.Close()
+		cancel()
+	}
+
+	// The same of a stream whose items come from somebody who waits.
+	head = ""
+	items, end := io.Pipe()
+	defer end.Close()
+	go end.Write(make([]byte, 4))
+	go func() { (<-conns).Close() }()
+	if results, err := c.Stream(t.Context(), "BatchEncrypt", &kmswire.BatchEncryptRequest{KeyID: "k"}, Octets, items); err == nil {
+		results.Close()
+		t.Error("a stream goes on without its connection")
+	}
+}
+
 // TestStreamRefused: the answer no comes before the items are read, and both sides of the client hear of it.
 func TestStreamRefused(t *testing.T) {
 	c, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
