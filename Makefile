@@ -13,10 +13,10 @@ PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl curl softhsm2 opensc \
 	openssh-client openssh-server valgrind p11-kit p11-kit-modules gnutls-bin libengine-pkcs11-openssl libnss3-tools nginx-light openjdk-17-jdk-headless
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build module run tour test check bench faults faulty fuzz clean
+.PHONY: help deps build module run tour test check bench benchpkcs11 faults faulty fuzz clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 deps: ## install the Debian packages that are missing
 	@scripts/deps.sh $(PACKAGES)
@@ -64,6 +64,9 @@ test: deps check module ## run every test, most under the race detector; the lon
 
 bench: deps build ## Go benchmarks, one short round each
 	$(GO) test -run '^$$' -bench . -benchtime 200ms ./...
+
+benchpkcs11: deps build ## the PKCS #11 door beside p11-kit's server and SoftHSM2 alone, as ratios: three to seven minutes
+	@scripts/bench-pkcs11.sh
 
 faults: deps ## at least 200 faults of HSMs under load: a minute or two
 	KEYWARD_TEST_FAULTS=208 $(GO) test -timeout 20m -v -run TestFaults ./hsmpool
