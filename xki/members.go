@@ -78,7 +78,9 @@ func (m *member) decode(text json.RawMessage, of *message, metadata func(json.Ra
 		if len(b) > m.max {
 			return m.tooLong()
 		}
-		*v = b
+		if len(b) > 0 { // empty is absent
+			*v = b
+		}
 	case *string:
 		if json.Unmarshal(text, v) != nil {
 			return bad("it must be a string")

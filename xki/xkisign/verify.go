@@ -50,12 +50,12 @@ func (s *Scheme) Read(r *http.Request, now time.Time) (*Claim, error) {
 	parts := strings.Split(rest, ",")
 	names := [...]string{"Credential=", "SignedHeaders=", "Signature="}
 	if len(parts) != len(names) {
-		return nil, fmt.Errorf("the header Authorization must be: %s Credential=...%sSignedHeaders=...%sSignature=...", s.algorithm, s.separator, s.separator)
+		return nil, fmt.Errorf("the header Authorization must be %s Credential=...%sSignedHeaders=...%sSignature=DIGITS", s.algorithm, s.separator, s.separator)
 	}
 	for i, name := range names {
 		value, ok := strings.CutPrefix(strings.TrimSpace(parts[i]), name)
 		if !ok || value == "" {
-			return nil, fmt.Errorf("the header Authorization must be: %s Credential=...%sSignedHeaders=...%sSignature=...", s.algorithm, s.separator, s.separator)
+			return nil, fmt.Errorf("the header Authorization must be %s Credential=...%sSignedHeaders=...%sSignature=DIGITS", s.algorithm, s.separator, s.separator)
 		}
 		parts[i] = value
 	}
