@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"hash/maphash"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -47,31 +48,78 @@ var (
 	actRemovePIN = &action{name: "RemovePIN", kind: kindManage}
 )
 
-// pinHasher bounds the memory and the time that PINs take: at most two are hashed at once. Those of one principal are looked at one after
-// the other, so that programs that log in together do not count each other's tries.
-type pinHasher struct {
-	seed  maphash.Seed
-	lanes [2]chan struct{} // each holds one token
+// PINName tells a PIN from the one that was set before or after it, and tells nothing else of it. Empty: no PIN.
+type PINName string
+
+func pinName(p *keystore.PIN) PINName {
+	if p == nil {
+		return ""
+	}
+	sum := sha256.Sum256(p.Sealed) // sealed anew each time that a PIN is set
+	return PINName(sum[:])
 }
 
+// pinHasher bounds the memory and the time that PINs take: at most two are hashed at once. Those of one principal are looked at one after
+// the other, so that programs that log in together do not count each other's tries, and wait for each other before they wait for others: who
+// tries many PINs keeps nobody else waiting for more than one of them.
+type pinHasher struct {
+	room chan struct{} // has a token for each that may hash
+
+	mu    sync.Mutex
+	turns map[string]*pinTurn // of principals that have a PIN looked at; guarded by mu
+}
+
+// pinTurn is where calls of one principal wait.
+type pinTurn struct {
+	mine  chan struct{} // holds one token
+	calls int           // that wait or have it; guarded by pinHasher.mu
+}
+
+// pinsAtOnce is how many PINs are hashed at the same time.
+const pinsAtOnce = 2
+
 func newPINHasher() *pinHasher {
-	h := &pinHasher{seed: maphash.MakeSeed()}
-	for i := range h.lanes {
-		h.lanes[i] = make(chan struct{}, 1)
-		h.lanes[i] <- struct{}{}
+	h := &pinHasher{room: make(chan struct{}, pinsAtOnce), turns: map[string]*pinTurn{}}
+	for range pinsAtOnce {
+		h.room <- struct{}{}
 	}
 	return h
 }
 
 // enter waits for a principal's turn. The caller calls leave.
 func (h *pinHasher) enter(ctx context.Context, arn string) (leave func(), err error) {
-	lane := h.lanes[maphash.String(h.seed, arn)%uint64(len(h.lanes))]
-	select {
-	case <-lane:
-		return func() { lane <- struct{}{} }, nil
-	case <-ctx.Done():
-		return nil, &Error{Code: Canceled, Err: ctx.Err()}
+	h.mu.Lock()
+	t := h.turns[arn]
+	if t == nil {
+		t = &pinTurn{mine: make(chan struct{}, 1)}
+		t.mine <- struct{}{}
+		h.turns[arn] = t
 	}
+	t.calls++
+	h.mu.Unlock()
+	gone := func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if t.calls--; t.calls == 0 {
+			delete(h.turns, arn)
+		}
+	}
+	for i, wait := range []chan struct{}{t.mine, h.room} {
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			if i > 0 {
+				t.mine <- struct{}{}
+			}
+			gone()
+			return nil, &Error{Code: Canceled, Err: ctx.Err()}
+		}
+	}
+	return func() {
+		h.room <- struct{}{}
+		t.mine <- struct{}{}
+		gone()
+	}, nil
 }
 
 // hashedPIN is how a PIN is kept.
@@ -118,23 +166,28 @@ func parsePIN(b []byte) (*hashedPIN, bool) {
 
 // CheckPIN holds a PIN against that of the actor's principal, in constant time, and counts failures durably before it answers: after
 // MaxPINFailures in a row it is locked until it is set again. Denied if it is wrong, Throttled if it is locked. Without a PIN set
-// every PIN is right.
-func (s *Service) CheckPIN(ctx context.Context, actor *Actor, pin []byte) error {
+// every PIN is right. It gives the name of the PIN that was right.
+func (s *Service) CheckPIN(ctx context.Context, actor *Actor, pin []byte) (PINName, error) {
 	if _, err := s.looking(ctx, actor); err != nil {
-		return err
+		return "", err
 	}
 	who, err := s.store.Principal(ctx, actor.Principal)
 	if err != nil {
-		return storeError(err)
+		return "", storeError(err)
 	}
 	if who.PIN == nil {
-		return nil
+		return "", nil
 	}
+	var checked PINName
 	_, err = audited(s, ctx, actor, actCheckPIN, false, func(c *call) (*struct{}, error) {
-		_, err := c.checkPIN(pin)
+		p, err := c.checkPIN(pin)
+		checked = pinName(p)
 		return done(err)
 	})
-	return err
+	if err != nil {
+		return "", err
+	}
+	return checked, nil
 }
 
 // checkPIN holds a PIN against that of the caller's principal, and gives what it was held against; nil if there is none.
@@ -265,8 +318,9 @@ func (p Principals) RemovePIN(ctx context.Context, actor *Actor, arn string) err
 }
 
 // SetOwnPIN replaces the PIN of the actor's own principal, who knows the old one: a wrong one counts as in CheckPIN. The first PIN is set by
-// its account's root, as else any program of a principal could lock the others out. The caller wipes both.
-func (p Principals) SetOwnPIN(ctx context.Context, actor *Actor, old, pin []byte) error {
+// its account's root, as else any program of a principal could lock the others out. The caller wipes both. It gives the name of the new PIN.
+func (p Principals) SetOwnPIN(ctx context.Context, actor *Actor, old, pin []byte) (PINName, error) {
+	var set PINName
 	_, err := audited(p.s, ctx, actor, actSetPIN, false, func(c *call) (*struct{}, error) {
 		c.event.Detail = actor.Principal
 		if err := checkNewPIN(pin); err != nil {
@@ -289,9 +343,13 @@ func (p Principals) SetOwnPIN(ctx context.Context, actor *Actor, old, pin []byte
 			}
 			next := *was
 			next.PIN = kept
+			set = pinName(kept)
 			ch.UpdatePrincipal(was, &next)
 			return nil
 		}))
 	})
-	return err
+	if err != nil {
+		return "", err
+	}
+	return set, nil
 }

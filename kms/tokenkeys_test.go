@@ -132,7 +132,7 @@ func TestTokenKeys(t *testing.T) {
 		t.Errorf("a-younger-one is %s", k.KeyID)
 	}
 	tokens, err := w.Tokens(ctx, user)
-	if err != nil || len(tokens) != 2 || tokens[0].Instance != "kst-software" || tokens[0].Type != SoftwareInstance || tokens[0].PIN {
+	if err != nil || len(tokens) != 2 || tokens[0].Instance != "kst-software" || tokens[0].Type != SoftwareInstance || tokens[0].PIN != "" {
 		t.Errorf("tokens: %+v %v", tokens, err)
 	}
 	for range 10 {

@@ -25,7 +25,8 @@ type application struct {
 	cookie string // empty: a client of p11-kit, with one connection
 	epoch  uint64 // tells a client that comes back whether it is the application that it knew
 
-	gathered atomic.Int64 // octets that operations hold: see operation.gather
+	gathered atomic.Int64 // octets that operations and searches hold: see holdMore
+	memory   *memory      // of the user: what gathered and octets count, counts there too
 
 	// Guarded by Front.mu.
 	conns  int         // that it has
@@ -40,7 +41,6 @@ type application struct {
 	objects   map[handle]*heldObject
 	octets    int              // of objects
 	logins    map[string]login // by instance
-	pinless   time.Time        // until when the principal is known to have no PIN
 }
 
 // heldObject is a session object in its application.
@@ -49,14 +49,19 @@ type heldObject struct {
 	owner *session // ends it
 }
 
-// login is a user's login to a token.
+// login is a user's login to a token, or that a token was found to need none.
 type login struct {
-	in  bool
-	pin bool // with a PIN that was checked: else the principal had none
+	in    bool
+	pin   kms.PINName // that was checked; empty: the principal had none
+	until time.Time   // private objects exist for the application until the principal's PIN is looked at again
 }
 
-func newApplication(f *Front, peer Peer, cookie, principal string) *application {
-	return &application{front: f, peer: peer, cookie: cookie, epoch: draw(), principal: principal,
+// good says whether a login is one while the principal has this PIN: a login from before it was set is none any more, and one with a PIN that
+// is gone since is as good as one without.
+func (l login) good(now kms.PINName) bool { return l.in && (now == "" || l.pin == now) }
+
+func newApplication(f *Front, peer Peer, of *memory, cookie, principal string) *application {
+	return &application{front: f, peer: peer, memory: of, cookie: cookie, epoch: draw(), principal: principal,
 		sessions: map[uint64]*session{}, objects: map[handle]*heldObject{}, logins: map[string]login{}}
 }
 
@@ -103,7 +108,6 @@ func (a *application) clear() []*session {
 	clear(a.sessions)
 	a.removeObjects(func(*heldObject) bool { return true })
 	clear(a.logins)
-	a.pinless = time.Time{}
 	return closing
 }
 
@@ -114,6 +118,16 @@ func (a *application) end() {
 	closing := a.clear()
 	a.mu.Unlock()
 	a.front.closeSessions(a.peer.UID, closing)
+}
+
+// has says whether there is a session with this number. a may be nil.
+func (a *application) has(id uint64) bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sessions[id] != nil
 }
 
 func (a *application) isEnded() bool {
@@ -214,14 +228,29 @@ func (a *application) addObject(s *session, o sessionObject) (handle, ck.RV) {
 	switch {
 	case a.sessions[s.id] != s:
 		return 0, ck.CKR_SESSION_HANDLE_INVALID // it ended while the object was made
-	case len(a.objects) >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets:
-		return 0, ck.CKR_DEVICE_MEMORY
 	case a.objects[h] != nil:
 		return 0, ck.CKR_GENERAL_ERROR // two handles of 60 bits that were drawn are the same: never
+	case len(a.objects) >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets || !a.memory.take(octets):
+		return 0, ck.CKR_DEVICE_MEMORY
 	}
 	a.objects[h] = &heldObject{o, s}
 	a.octets += octets
 	return h, ck.CKR_OK
+}
+
+// holdMore counts octets that an operation or a search is going to hold, and says whether the application and its user may hold so many.
+func (a *application) holdMore(n int) bool {
+	if a.gathered.Add(int64(n)) > maxGatheredApplication || !a.memory.take(n) {
+		a.gathered.Add(int64(-n))
+		return false
+	}
+	return true
+}
+
+// holdLess undoes holdMore.
+func (a *application) holdLess(n int) {
+	a.gathered.Add(int64(-n))
+	a.memory.give(n)
 }
 
 // replaceObject puts next in the place of a session object, if that is still there. The key of the two is the same: nothing is destroyed.
@@ -235,7 +264,7 @@ func (a *application) replaceObject(instance string, o, next sessionObject) ck.R
 		return ck.CKR_OBJECT_HANDLE_INVALID
 	case held.sessionObject != o:
 		return ck.CKR_FUNCTION_FAILED // another session was faster
-	case a.octets+more > maxSessionObjectOctets:
+	case a.octets+more > maxSessionObjectOctets || !a.memory.take(more):
 		return ck.CKR_DEVICE_MEMORY
 	}
 	held.sessionObject = next
@@ -289,11 +318,12 @@ func (a *application) removeObjects(meant func(*heldObject) bool) {
 func (a *application) dropObject(h handle, o *heldObject) {
 	delete(a.objects, h)
 	a.octets -= o.weight()
+	a.memory.give(o.weight())
 	o.destroy()
 }
 
-// logIn notes a login to the token of the session s, with a PIN that was checked or without.
-func (a *application) logIn(s *session, pin bool) ck.RV {
+// logIn notes a login to the token of the session s, with the PIN that was checked, or without.
+func (a *application) logIn(s *session, pin kms.PINName) ck.RV {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sessions[s.id] != s {
@@ -303,17 +333,30 @@ func (a *application) logIn(s *session, pin bool) ck.RV {
 	return ck.CKR_OK
 }
 
-// logOut ends a login: private session objects are destroyed, and the operations of the token's sessions end before their next call
+// renewPIN keeps the application's logins when it has set another PIN itself.
+func (a *application) renewPIN(old, next kms.PINName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for instance, l := range a.logins {
+		if l.in && l.pin == old {
+			l.pin = next
+			a.logins[instance] = l
+		}
+	}
+}
+
+// logOut ends a login: private session objects are destroyed, and the operations and searches of the token's sessions end before their next call
 // (2.40 §5.6, C_Logout). It says whether there was one. a.mu is held.
 func (a *application) logOut(instance string) bool {
-	if !a.logins[instance].in {
+	was := a.logins[instance].in
+	delete(a.logins, instance)
+	if !was {
 		return false
 	}
-	delete(a.logins, instance)
 	a.removeObjects(func(o *heldObject) bool { return o.owner.instance == instance && o.private() })
 	for _, s := range a.sessions {
 		if s.instance == instance {
-			s.ops.abandon()
+			s.abandon()
 		}
 	}
 	return true

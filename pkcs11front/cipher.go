@@ -163,7 +163,7 @@ func (q *request) cipherWith(kind operationKind, call callName, alongside *opera
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	op := ops.active[kind]
 	before := ops.repeatable
 	ops.repeatable = callKey{}

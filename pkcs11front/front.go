@@ -29,6 +29,7 @@ type Config struct {
 	ApplicationsPerUser    int // 256
 	SessionsPerApplication int // 1,024
 	SessionsPerUser        int // 16,384
+	MemoryPerUser          int // octets that calls, operations and session objects hold; 64 MiB
 
 	times times // of tests
 }
@@ -62,17 +63,29 @@ type Front struct {
 	all       map[*application]struct{}
 	byCookie  map[string]*application
 	sessions  int
+	strangers int // connections of peers that keyward did not know when they connected
 }
 
+// Limits of those whom keyward does not know: all of them together have a part of the connections, so that users whom it knows find room
+// whatever a namespace full of others does.
+const (
+	strangersPart    = 8       // of Config.Connections
+	strangersPerUser = 16      // connections
+	strangerFrame    = 4 << 10 // octets of a request's body
+)
+
 // user is what a uid has.
-type user struct{ conns, applications, sessions int }
+type user struct {
+	conns, applications, sessions int
+	memory                        *memory
+}
 
 // New makes a Front. Shutdown ends it.
 func New(c Config) *Front {
 	for _, limit := range []struct {
 		n        *int
 		standard int
-	}{{&c.Connections, 4096}, {&c.ConnectionsPerUser, 256}, {&c.ApplicationsPerUser, 256}, {&c.SessionsPerApplication, 1024}, {&c.SessionsPerUser, 16384}} {
+	}{{&c.Connections, 4096}, {&c.ConnectionsPerUser, 256}, {&c.ApplicationsPerUser, 256}, {&c.SessionsPerApplication, 1024}, {&c.SessionsPerUser, 16384}, {&c.MemoryPerUser, 64 << 20}} {
 		if *limit.n == 0 {
 			*limit.n = limit.standard
 		}
@@ -152,6 +165,9 @@ func (f *Front) accept(nc net.Conn, who func(net.Conn) (Peer, error)) {
 		delete(f.conns, c)
 		if u := f.users[c.peer.UID]; c.counted {
 			u.conns--
+			if c.strange {
+				f.strangers--
+			}
 			f.forget(c.peer.UID, u)
 		}
 	})
@@ -159,19 +175,24 @@ func (f *Front) accept(nc net.Conn, who func(net.Conn) (Peer, error)) {
 
 // identified counts a connection for its user.
 func (f *Front) identified(c *conn) {
+	actor, _ := c.peer.Identify()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if c.strange = actor == nil; c.strange {
+		f.strangers++
+		c.in.Limit = strangerFrame
+	}
 	u := f.user(c.peer.UID)
 	u.conns++
-	c.counted = true
-	c.refused = c.refused || u.conns > f.cfg.ConnectionsPerUser
+	c.counted, c.memory = true, u.memory
+	c.refused = c.refused || u.conns > f.cfg.ConnectionsPerUser || c.strange && (u.conns > strangersPerUser || f.strangers > max(f.cfg.Connections/strangersPart, 1))
 }
 
 // user gives the figures of a uid. f.mu is held.
 func (f *Front) user(uid uint32) *user {
 	u := f.users[uid]
 	if u == nil {
-		u = &user{}
+		u = &user{memory: &memory{max: int64(f.cfg.MemoryPerUser)}}
 		f.users[uid] = u
 	}
 	return u
@@ -179,7 +200,7 @@ func (f *Front) user(uid uint32) *user {
 
 // forget drops the figures of a uid that has nothing. f.mu is held.
 func (f *Front) forget(uid uint32, u *user) {
-	if *u == (user{}) {
+	if u.conns == 0 && u.applications == 0 && u.sessions == 0 {
 		delete(f.users, uid)
 	}
 }
@@ -208,7 +229,7 @@ func (f *Front) join(c *conn, cookie string, actor *kms.Actor) (*application, ck
 		if u.applications < f.cfg.ApplicationsPerUser {
 			defer f.mu.Unlock()
 			u.applications++
-			a := newApplication(f, c.peer, cookie, principal)
+			a := newApplication(f, c.peer, u.memory, cookie, principal)
 			a.conns = 1
 			f.all[a] = struct{}{}
 			if cookie != "" {
@@ -242,7 +263,9 @@ func (f *Front) leave(a *application) {
 	last := a.conns == 0
 	if last && a.cookie != "" && !a.gone && !f.draining {
 		a.left = time.Now()
-		a.linger = time.AfterFunc(f.cfg.times.linger, func() { f.expire(a) })
+		var t *time.Timer
+		t = time.AfterFunc(f.cfg.times.linger, func() { f.expire(a, &t) })
+		a.linger = t
 		last = false
 	}
 	f.mu.Unlock()
@@ -251,10 +274,11 @@ func (f *Front) leave(a *application) {
 	}
 }
 
-// expire ends an application whose client did not come back.
-func (f *Front) expire(a *application) {
+// expire ends an application whose client did not come back. t is the timer that has run out, and is read under f.mu: the client may have come and
+// gone again meanwhile.
+func (f *Front) expire(a *application, t **time.Timer) {
 	f.mu.Lock()
-	if a.linger == nil || f.draining { // it did, or Shutdown ends it
+	if a.linger == nil || a.linger != *t || f.draining { // it did, or Shutdown ends it
 		f.mu.Unlock()
 		return
 	}

@@ -46,8 +46,10 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	b := &bench{t: t, front: &Front{publics: newPublicCache()}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
-	b.app = newApplication(b.front, Peer{}, "", "")
-	b.app.pinless = time.Now().Add(time.Hour)
+	b.app = newApplication(b.front, Peer{}, &memory{max: 64 << 20}, "", "")
+	for _, instance := range []string{softwareID, hardwareID} {
+		b.app.logins[instance] = login{until: time.Now().Add(time.Hour)}
+	}
 	b.open()
 	return b
 }

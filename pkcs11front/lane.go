@@ -38,8 +38,11 @@ func (c *conn) quick(q *request, f p11rpc.Frame) bool {
 
 var requests = sync.Pool{New: func() any { return new(request) }}
 
-// queue puts a request into the lane of its session, when there is room for it.
-func (c *conn) queue(f p11rpc.Frame) {
+// queue puts a request into the lane of its session, when there is room for it; false: its user may not hold so much, and nothing was done.
+func (c *conn) queue(f p11rpc.Frame) bool {
+	if !c.memory.take(len(f.Body)) {
+		return false
+	}
 	q := requests.Get().(*request)
 	q.body = append(q.body[:0], f.Body...)
 	c.begin(q, p11rpc.Frame{Serial: f.Serial, Body: q.body})
@@ -54,10 +57,11 @@ func (c *conn) queue(f p11rpc.Frame) {
 	c.lanes[q.sessionID] = q
 	if last != nil {
 		last.next = q
-		return
+		return true
 	}
 	c.running.Add(1)
 	go c.runLane(q)
+	return true
 }
 
 // runLane answers the calls of a session, one after the other, until there are no more.
@@ -72,6 +76,7 @@ func (c *conn) runLane(q *request) {
 		c.mu.Lock()
 		c.inFlight--
 		c.octets -= len(q.body)
+		c.memory.give(len(q.body))
 		c.room.Signal()
 		next := q.next
 		if next == nil {

@@ -126,7 +126,7 @@ func (q *request) do() (rv ck.RV) {
 		if p := recover(); p != nil {
 			q.front.cfg.Log.Error().Str("call", q.name()).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a PKCS #11 call panicked")
 			if q.session != nil {
-				q.session.ops.abandon()
+				q.session.abandon()
 			}
 			rv = ck.CKR_GENERAL_ERROR
 		}

@@ -22,7 +22,7 @@ var ErrFrame = errors.New("p11rpc: no frame: its serial is 0, or it is too large
 // ParseHeader reads a header from at least HeaderSize octets.
 func ParseHeader(b []byte) (Header, error) {
 	serial, o, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	if serial == 0 || o > MaxOptions || n > MaxBody {
+	if serial == 0 || o > MaxOptions || n > MaxDiscarded {
 		return Header{}, ErrFrame
 	}
 	return Header{serial, int(o), int(n)}, nil
