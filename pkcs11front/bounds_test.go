@@ -250,3 +250,18 @@ func mostPromising(signature string, session uint64) args {
 
 // more appends arguments that need more than u, y, room and octets.
 func (a args) more(v ...any) args { return append(a, (&bench{}).encode(v)...) }
+
+// A key that is narrowed while an operation goes on is no key for it any more (P12).
+func TestNarrowedKey(t *testing.T) {
+	e := newEnv(t)
+	c := e.client(t, p11rpc.Keyward)
+	s := c.session(softwareID)
+	yes, no := boolValue(true), boolValue(false)
+	secret := c.ok(58, args{}.u(s).more(mech{m: ck.CKM_GENERIC_SECRET_KEY_GEN}, attrs{{Type: ck.CKA_SIGN, Value: yes}, {Type: ck.CKA_VALUE_LEN, Value: ulongValue(32)}})).Ulong()
+	c.ok(42, args{}.u(s).more(mech{m: ck.CKM_SHA256_HMAC}).u(secret))
+	c.ok(44, args{}.u(s).octets([]byte("pay")))
+	other := c.session(softwareID)
+	c.ok(25, args{}.u(other).u(secret).more(attrs{{Type: ck.CKA_SIGN, Value: no}}))
+	c.want(ck.CKR_KEY_FUNCTION_NOT_PERMITTED, 45, args{}.u(s).room(32))
+	c.want(ck.CKR_OPERATION_NOT_INITIALIZED, 45, args{}.u(s).room(32))
+}

@@ -276,11 +276,15 @@ func (q *request) start(op *operation, k key) ck.RV {
 	return ck.CKR_OK
 }
 
-// keyOf finds the operation's key again. A key that is gone took its operations with it.
+// keyOf finds the operation's key again, and asks anew what it is for: C_SetAttributeValue may have narrowed that. A key that is gone took its
+// operations with it.
 func (q *request) keyOf(op *operation) (key, ck.RV) {
 	k, rv := q.key(op.key)
 	if rv == ck.CKR_KEY_HANDLE_INVALID {
-		rv = ck.CKR_OPERATION_NOT_INITIALIZED
+		return nil, ck.CKR_OPERATION_NOT_INITIALIZED
+	}
+	if rv == ck.CKR_OK {
+		rv = op.row.allows(k.facts(), kindRows[op.kind].mechanism)
 	}
 	return k, rv
 }

@@ -42,7 +42,9 @@ func ParseBody(b []byte) (call CallID, signature, arguments []byte, ok bool) {
 
 // AppendRequest begins the frame of a request, with options: the name by which a client of p11-kit knows its module. FinishFrame ends it.
 func AppendRequest(b []byte, serial uint32, options string, call CallID, signature string) []byte {
-	b = binary.BigEndian.AppendUint32(b, serial)
+	w := Writer{b: b}
+	w.room(HeaderSize + len(options) + 8 + len(signature) + ulongSize)
+	b = binary.BigEndian.AppendUint32(w.b, serial)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(options)))
 	b = append(b, 0, 0, 0, 0)
 	b = append(b, options...)
