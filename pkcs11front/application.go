@@ -39,7 +39,8 @@ type application struct {
 	principal string // whose it is; empty: nobody's that keyward knows
 	sessions  map[uint64]*session
 	objects   map[handle]*heldObject
-	octets    int              // of objects
+	octets    int              // of objects, and reserved
+	reserved  int              // objects that are going to be added
 	logins    map[string]login // by instance
 }
 
@@ -230,7 +231,7 @@ func (a *application) addObject(s *session, o sessionObject) (handle, ck.RV) {
 		return 0, ck.CKR_SESSION_HANDLE_INVALID // it ended while the object was made
 	case a.objects[h] != nil:
 		return 0, ck.CKR_GENERAL_ERROR // two handles of 60 bits that were drawn are the same: never
-	case len(a.objects) >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets || !a.memory.take(octets):
+	case len(a.objects)+a.reserved >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets || !a.memory.take(octets):
 		return 0, ck.CKR_DEVICE_MEMORY
 	}
 	a.objects[h] = &heldObject{o, s}
@@ -251,6 +252,28 @@ func (a *application) holdMore(n int) bool {
 func (a *application) holdLess(n int) {
 	a.gathered.Add(int64(-n))
 	a.memory.give(n)
+}
+
+// reservedOctets is what reserve counts for an object: a public key with names takes less.
+const reservedOctets = 16 << 10
+
+// reserve makes room for an object that is going to be added, and gives its end: called before the object is added, or when there is none. So that
+// nothing is made in a token of which the other half has no room here.
+func (a *application) reserve() (end func(), rv ck.RV) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.objects)+a.reserved >= maxSessionObjects || a.octets+reservedOctets > maxSessionObjectOctets || !a.memory.take(reservedOctets) {
+		return nil, ck.CKR_DEVICE_MEMORY
+	}
+	a.reserved++
+	a.octets += reservedOctets
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.reserved--
+		a.octets -= reservedOctets
+		a.memory.give(reservedOctets)
+	}), ck.CKR_OK
 }
 
 // replaceObject puts next in the place of a session object, if that is still there. The key of the two is the same: nothing is destroyed.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
@@ -264,4 +265,38 @@ func TestNarrowedKey(t *testing.T) {
 	c.ok(25, args{}.u(other).u(secret).more(attrs{{Type: ck.CKA_SIGN, Value: no}}))
 	c.want(ck.CKR_KEY_FUNCTION_NOT_PERMITTED, 45, args{}.u(s).room(32))
 	c.want(ck.CKR_OPERATION_NOT_INITIALIZED, 45, args{}.u(s).room(32))
+}
+
+// A pair of which the public half has no room in the session leaves no key in the token.
+func TestPairWithoutRoom(t *testing.T) {
+	e := newEnv(t)
+	c := e.client(t, p11rpc.Keyward)
+	s := c.session(softwareID)
+	p256 := octetsValue([]byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
+	pair := args{}.u(s).more(mech{m: ck.CKM_ECDSA_KEY_PAIR_GEN}, attrs{{Type: ck.CKA_TOKEN, Value: boolValue(false)}, {Type: ck.CKA_ECDSA_PARAMS, Value: p256}},
+		attrs{{Type: ck.CKA_TOKEN, Value: boolValue(true)}})
+	var all []*application
+	e.front.mu.Lock()
+	for a := range e.front.all {
+		all = append(all, a)
+	}
+	e.front.mu.Unlock()
+	a := all[0]
+	a.mu.Lock()
+	a.reserved += maxSessionObjects
+	a.mu.Unlock()
+	c.want(ck.CKR_DEVICE_MEMORY, 59, pair)
+	a.mu.Lock()
+	a.reserved -= maxSessionObjects
+	a.mu.Unlock()
+	keys, _, _, err := e.service.TokenKeys(t.Context(), root, softwareID, kms.KeyPlace{}, 10)
+	if err != nil || len(keys) != 0 {
+		t.Errorf("%d keys are left, %v", len(keys), err)
+	}
+	c.ok(59, pair)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.reserved != 0 || len(a.objects) != 1 {
+		t.Errorf("%d are reserved, %d are there", a.reserved, len(a.objects))
+	}
 }

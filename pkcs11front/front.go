@@ -48,7 +48,8 @@ type Front struct {
 	major, minor byte     // of keyward
 	mechanisms   []uint64 // C_GetMechanismList
 	counters     counters
-	publics      *lru.Cache[string, *publicParts] // of keys of the KMS, by version
+	publics      *lru.Cache[string, *publicParts]       // of keys of the KMS, by version
+	rejection    func(publicKey []byte) ([]byte, error) // kms.Service.RejectionSecret
 
 	ctx      context.Context // of all calls
 	cancel   context.CancelFunc
@@ -93,7 +94,7 @@ func New(c Config) *Front {
 	if c.times == (times{}) {
 		c.times = standardTimes
 	}
-	f := &Front{cfg: c, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
+	f := &Front{cfg: c, rejection: c.Service.RejectionSecret, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	// A version that is no release has no numbers, and is 0.0.

@@ -10,6 +10,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/binary"
@@ -45,7 +46,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, front: &Front{publics: newPublicCache()}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
+	b := &bench{t: t, front: &Front{publics: newPublicCache(), rejection: func(spki []byte) ([]byte, error) { sum := sha256.Sum256(spki); return sum[:], nil }}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
 	b.app = newApplication(b.front, Peer{}, &memory{max: 64 << 20}, "", "")
 	for _, instance := range []string{softwareID, hardwareID} {
 		b.app.logins[instance] = login{until: time.Now().Add(time.Hour)}

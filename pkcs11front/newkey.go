@@ -125,6 +125,15 @@ func (q *request) addSessionKey(table *classTable, given values, m material, u u
 			return 0, ck.CKR_ATTRIBUTE_VALUE_INVALID
 		}
 		v = withPublicParts(table, v, parts)
+		if table.keyType == ck.CKK_RSA {
+			secret, err := q.front.rejection(m.priv.Public().Marshal())
+			if err != nil {
+				m.close()
+				return 0, q.failed(err, aboutToken)
+			}
+			m.priv.RejectBy(secret)
+			clear(secret)
+		}
 	}
 	v = v.set(ck.CKA_ALLOWED_MECHANISMS, mechanismsValue(&k.f))
 	return q.keep(table, v, k)

@@ -1,6 +1,7 @@
 package pkcs11front
 
 import (
+	"math/big"
 	"testing"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -273,4 +274,98 @@ func TestPrivateObjects(t *testing.T) {
 // uniqueID is CKA_UNIQUE_ID of a handle, for a template.
 func (u *tokenUser) uniqueID(h handle) p11rpc.Attribute {
 	return text(ck.CKA_UNIQUE_ID, string(uniqueID(h)))
+}
+
+// decrypt is C_DecryptInit and C_Decrypt by PKCS #1 v1.5.
+func (u *tokenUser) decryptPKCS1(h handle, ciphertext []byte) string {
+	u.t.Helper()
+	u.must(33, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_RSA_PKCS}); w.Ulong(uint64(h)) }))
+	plaintext, _ := u.must(34, u.in(func(w *p11rpc.Writer) { w.Octets(ciphertext); w.Room(p11rpc.Room{Size: 512}) })).Octets()
+	return string(plaintext)
+}
+
+// TestObjectsAttackP7 asks two copies of one key, in the token, in an HSM and in a session, what a badly padded ciphertext decrypts to: were the answers
+// different, they would tell that it is badly padded.
+func TestObjectsAttackP7(t *testing.T) {
+	e := newEnv(t)
+	rsaKey := all(rsaTemplate(testRSA(), true), is(ck.CKA_DECRYPT))
+	bad := new(big.Int).Exp(big.NewInt(12345), big.NewInt(int64(testRSA().E)), testRSA().N).FillBytes(make([]byte, 256))
+	answers := map[string]int{}
+	for _, instance := range []string{softwareID, hardwareID} {
+		u := e.user(t, p11rpc.Offer2, instance)
+		for _, where := range [][]p11rpc.Attribute{onToken, nil, nil} {
+			answers[u.decryptPKCS1(u.create(rsaKey, where), bad)]++
+		}
+		if got := u.decryptPKCS1(u.create(rsaKey), pkcs1Encrypted(&testRSA().PublicKey, []byte("good"))); got != "good" {
+			t.Errorf("%q", got)
+		}
+	}
+	if len(answers) != 1 {
+		t.Errorf("six copies of a key have %d answers to one ciphertext", len(answers))
+	}
+}
+
+// TestObjectsAttackP2 brings a known key in by unwrapping, to wrap others with it: what comes in never wraps, also not when it was narrowed to nothing first.
+func TestObjectsAttackP2(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	wrapping, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP, ck.CKA_UNWRAP))
+	u.wantRV(ck.CKR_OK, rv)
+	leaving, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_EXTRACTABLE, ck.CKA_ENCRYPT))
+	u.wantRV(ck.CKR_OK, rv)
+	kw := p11rpc.Mechanism{Type: ck.CKM_AES_KEY_WRAP}
+	blob, _ := u.must(60, u.in(func(w *p11rpc.Writer) {
+		w.Mechanism(kw)
+		w.Ulong(uint64(wrapping))
+		w.Ulong(uint64(leaving))
+		w.Room(p11rpc.Room{Size: 100})
+	})).Octets()
+	blob = append([]byte(nil), blob...)
+	unwrap := func(template ...any) (handle, ck.RV) {
+		r, rv := u.call(61, u.in(func(w *p11rpc.Writer) {
+			w.Mechanism(kw)
+			w.Ulong(uint64(wrapping))
+			w.Octets(blob)
+			w.Template(all(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), all(template...)))
+		}))
+		if rv != ck.CKR_OK {
+			return 0, rv
+		}
+		return handle(r.Ulong()), rv
+	}
+	for _, a := range []ck.Attribute{ck.CKA_WRAP, ck.CKA_UNWRAP} {
+		if h, rv := unwrap(is(a)); rv == ck.CKR_OK && (u.is(h, ck.CKA_WRAP) || u.is(h, ck.CKA_UNWRAP)) {
+			t.Errorf("an unwrapped key has %v", a)
+		}
+	}
+	_, rv = unwrap(isNot(ck.CKA_ENCRYPT), isNot(ck.CKA_DECRYPT), isNot(ck.CKA_SIGN), isNot(ck.CKA_VERIFY)) // only wrapping is left
+	u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+	plain, rv := unwrap(is(ck.CKA_ENCRYPT))
+	u.wantRV(ck.CKR_OK, rv)
+	u.wantRV(ck.CKR_OK, u.set(plain, isNot(ck.CKA_ENCRYPT), isNot(ck.CKA_DECRYPT)))
+	for _, a := range usageAttributes {
+		if u.is(plain, a.attribute) {
+			t.Errorf("a key that was narrowed to nothing has %v", a.attribute)
+		}
+		if _, rv := u.tryGet(plain, p11rpc.Wanted{Type: a.attribute, Room: 1}); rv != ck.CKR_OK {
+			continue
+		}
+		u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(plain, is(a.attribute)))
+		if h, rv := u.tryCopy(plain, is(a.attribute)); rv == ck.CKR_OK && u.is(h, a.attribute) {
+			t.Errorf("a copy of it has %v", a.attribute)
+		}
+	}
+	// A key that is narrowed to nothing does not leave, and a copy of it neither.
+	u.wantRV(ck.CKR_OK, u.set(leaving, isNot(ck.CKA_ENCRYPT), isNot(ck.CKA_DECRYPT)))
+	copied, rv := u.tryCopy(leaving)
+	u.wantRV(ck.CKR_OK, rv)
+	for _, h := range []handle{leaving, copied} {
+		_, rv := u.call(60, u.in(func(w *p11rpc.Writer) {
+			w.Mechanism(kw)
+			w.Ulong(uint64(wrapping))
+			w.Ulong(uint64(h))
+			w.Room(p11rpc.Room{Size: 100})
+		}))
+		u.wantRV(ck.CKR_KEY_NOT_WRAPPABLE, rv)
+	}
 }
