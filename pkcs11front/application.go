@@ -1,6 +1,7 @@
 package pkcs11front
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type application struct {
 	objects   map[handle]*heldObject
 	octets    int              // of objects, and reserved
 	reserved  int              // objects that are going to be added
+	destroyed []kms.KeyPlace   // of keys of the KMS: the latest few
 	logins    map[string]login // by instance
 }
 
@@ -109,6 +111,7 @@ func (a *application) clear() []*session {
 	clear(a.sessions)
 	a.removeObjects(func(*heldObject) bool { return true })
 	clear(a.logins)
+	a.destroyed = nil
 	return closing
 }
 
@@ -237,6 +240,28 @@ func (a *application) addObject(s *session, o sessionObject) (handle, ck.RV) {
 	a.objects[h] = &heldObject{o, s}
 	a.octets += octets
 	return h, ck.CKR_OK
+}
+
+// maxDestroyed is how many keys an application is remembered to have destroyed.
+const maxDestroyed = 64
+
+// noteDestroyed remembers that the application has destroyed a key of the KMS.
+func (a *application) noteDestroyed(place kms.KeyPlace) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.destroyed) == maxDestroyed {
+		a.destroyed = slices.Delete(a.destroyed, 0, 1)
+	}
+	a.destroyed = append(a.destroyed, place)
+}
+
+// hasDestroyed says whether the application has destroyed the key of an object: programs that destroy one half of a pair and then the other
+// find that it went with the first.
+func (a *application) hasDestroyed(h handle) bool {
+	class, place, ok := h.key()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return ok && class == ck.CKO_PUBLIC_KEY && slices.Contains(a.destroyed, place)
 }
 
 // holdMore counts octets that an operation or a search is going to hold, and says whether the application and its user may hold so many.

@@ -829,3 +829,24 @@ func TestPublicKeys(t *testing.T) {
 	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_DSA), text(ck.CKA_VALUE, "short"))
 	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)
 }
+
+// Programs that destroy a pair destroy both halves, one after the other: the public one went with the private one, and that is no error. Of keys that
+// somebody else destroyed, or that are there, nothing else is said than before.
+func TestDestroyPair(t *testing.T) {
+	e := newEnv(t)
+	u, other := e.user(t, p11rpc.Offer2, softwareID), e.user(t, p11rpc.Offer1, softwareID)
+	pair := func() (public, private handle) {
+		return u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	}
+	public, private := pair()
+	u.wantRV(ck.CKR_ACTION_PROHIBITED, u.destroy(public))
+	u.wantRV(ck.CKR_OK, u.destroy(private))
+	u.wantRV(ck.CKR_OK, u.destroy(public))
+	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(private))
+	other.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, other.destroy(public))
+	for range maxDestroyed {
+		_, private := pair()
+		u.wantRV(ck.CKR_OK, u.destroy(private))
+	}
+	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(public)) // forgotten
+}
