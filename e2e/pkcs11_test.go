@@ -281,7 +281,8 @@ func TestSSH(t *testing.T) {
 	}
 	provider := strings.Fields(config[strings.Index(config, "PKCS11Provider"):])[1]
 	port := freePort(t)
-	s.write("ssh_config", strings.Replace(config, provider, s.module, 1)+fmt.Sprintf(`
+	s.env = append(s.env, "P11_KIT_SERVER_ADDRESS=unix:path="+filepath.Join(s.dir, "k", "pkcs11.sock"))
+	options := fmt.Sprintf(`
     HostName 127.0.0.1
     Port %d
     User root
@@ -289,7 +290,7 @@ func TestSSH(t *testing.T) {
     StrictHostKeyChecking no
     UserKnownHostsFile /dev/null
     BatchMode yes
-`, port))
+`, port)
 	s.sh(`keywardctl key create --alias ec --instance kst-hardware --spec EC_P256
 		keywardctl key create --alias rsa --instance kst-software --spec RSA_2048
 		ssh-keygen -q -t ed25519 -N '' -f host
@@ -329,8 +330,11 @@ StrictModes no
 				_ = server.Wait()
 			}()
 			dial(t, port).Close()
-			if out := s.sh(`ssh -F ssh_config appliance echo logged in`); !strings.Contains(out, "logged in") {
-				t.Errorf("ssh: %s", out)
+			for _, module := range []string{s.module, p11kitClient(t)} {
+				s.write("ssh_config", strings.Replace(config, provider, module, 1)+options)
+				if out := s.sh(`ssh -F ssh_config appliance echo logged in`); !strings.Contains(out, "logged in") {
+					t.Errorf("ssh through %s: %s", module, out)
+				}
 			}
 		})
 	}

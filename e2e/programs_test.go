@@ -6,6 +6,16 @@ import (
 	"testing"
 )
 
+// p11kitClient is p11-kit's own client module.
+func p11kitClient(t *testing.T) string {
+	t.Helper()
+	clients, err := filepath.Glob("/usr/lib/*/pkcs11/p11-kit-client.so")
+	if err != nil || len(clients) != 1 {
+		t.Fatal(clients, err)
+	}
+	return clients[0]
+}
+
 // TestPrograms has the programs of Debian do all that they can, through keyward's module and through p11-kit's client, with a daemon that asks for no
 // PIN and then with a principal that has one: the programs give it either way.
 func TestPrograms(t *testing.T) {
@@ -13,12 +23,8 @@ func TestPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clients, err := filepath.Glob("/usr/lib/*/pkcs11/p11-kit-client.so")
-	if err != nil || len(clients) != 1 {
-		t.Fatal(clients, err)
-	}
 	s := startShared(t, "")
-	for name, module := range map[string]string{"module": s.module, "p11kit": clients[0]} {
+	for name, module := range map[string]string{"module": s.module, "p11kit": p11kitClient(t)} {
 		s.t = t
 		cmd := s.command(string(script))
 		cmd.Env = append(cmd.Env, "MODULE="+module, "NAME="+name, "P11_KIT_SERVER_ADDRESS=unix:path="+filepath.Join(s.dir, "k", "pkcs11.sock"))

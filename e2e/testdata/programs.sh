@@ -73,6 +73,16 @@ says 'OK' -- openssl verify -CAfile gnutls.crt -partial_chain gnutls.crt
 # OpenSSH lists public keys of both tokens.
 says 'ssh-rsa' 'ecdsa-sha2-nistp256' -- ssh-keygen -D $MODULE
 
+# Java: pairs with certificates, and a request.
+slot=$(pkcs11-tool --module $MODULE --list-slots 2>/dev/null | awk '/token label/ { if (/kst-software/) print n + 0; n++ }')
+printf 'name = keyward\nlibrary = %s\nslotListIndex = %s\n' $MODULE $slot >java.cfg
+java="-keystore NONE -storetype PKCS11 -addprovider SunPKCS11 -providerarg $PWD/java.cfg -storepass none"
+says -- keytool -genkeypair -alias $NAME-java-ec -keyalg EC -groupname secp256r1 -dname CN=ec $java
+says -- keytool -genkeypair -alias $NAME-java-rsa -keyalg RSA -keysize 2048 -dname CN=rsa $java
+says "$NAME-java-ec, PrivateKeyEntry" "$NAME-java-rsa, PrivateKeyEntry" -- keytool -list $java
+says -- keytool -certreq -alias $NAME-java-rsa -file java.csr $java
+says 'OK' -- openssl req -in java.csr -noout -verify
+
 # NSS: the certificate and its key, a signature with it, and a new key in the token.
 rm -rf nss && mkdir nss
 says -- certutil -N -d sql:nss --empty-password
