@@ -78,7 +78,8 @@ func (q *request) key(h handle) (key, ck.RV) {
 const keyPage = 256
 
 // search is between C_FindObjectsInit and C_FindObjectsFinal. It holds handles of what was found and not fetched, and where among the keys it is: objects of
-// the application and those that clients keep were looked at when it began. The order is that, then keys in order of their making; of a pair the private one comes first, so
+// the application and those that clients keep were looked at when it began. The order is that, then keys in order of their making; keys that are
+// searched for by name come before what clients keep. Of a pair the private one comes first, so
 // that a program that destroys what it finds destroys the key.
 type search struct {
 	template values // its own, while there are keys to look at: it may hold secrets, and is wiped
@@ -170,26 +171,23 @@ func (q *request) beginSearch(s *search) error {
 		text := string(v.Octets)
 		label = &text
 	}
-	if anyClass || class == ck.CKO_DATA || class == ck.CKO_CERTIFICATE || class == ck.CKO_PUBLIC_KEY {
-		if err := q.findStored(s, id, label, class, anyClass); err != nil {
+	// Keys of the KMS have no CKA_SUBJECT: nobody need look at all of them for the key of a certificate.
+	keys := (anyClass || class == ck.CKO_PUBLIC_KEY || class == ck.CKO_PRIVATE_KEY || class == ck.CKO_SECRET_KEY) && len(s.template.octets(ck.CKA_SUBJECT)) == 0
+	s.keys = keys && id == nil && label == nil
+	if keys && !s.keys {
+		// Before what clients keep, who may have kept a public key under the name of one of these.
+		named, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
+		if err != nil {
+			return err
+		}
+		if err := q.addKeys(s, named); err != nil {
 			return err
 		}
 	}
-	if !anyClass && class != ck.CKO_PUBLIC_KEY && class != ck.CKO_PRIVATE_KEY && class != ck.CKO_SECRET_KEY {
-		return nil
+	if anyClass || class == ck.CKO_DATA || class == ck.CKO_CERTIFICATE || class == ck.CKO_PUBLIC_KEY {
+		return q.findStored(s, id, label, class, anyClass)
 	}
-	if len(s.template.octets(ck.CKA_SUBJECT)) > 0 {
-		return nil // keys of the KMS have none: nobody need look at all of them for the key of a certificate
-	}
-	if id == nil && label == nil {
-		s.keys = true
-		return nil
-	}
-	keys, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
-	if err != nil {
-		return err
-	}
-	return q.addKeys(s, keys)
+	return nil
 }
 
 // class gives CKA_CLASS of the template; anyClass if it says none.

@@ -24,8 +24,8 @@ func TestFind(t *testing.T) {
 		session, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), text(ck.CKA_LABEL, label))
 		u.wantRV(ck.CKR_OK, rv)
 
-		u.wantFound([]handle{own, session, data, prv, pub}, text(ck.CKA_LABEL, label))
-		u.wantFound([]handle{data, prv, pub}, text(ck.CKA_LABEL, label), onToken)
+		u.wantFound([]handle{own, session, prv, pub, data}, text(ck.CKA_LABEL, label))
+		u.wantFound([]handle{prv, pub, data}, text(ck.CKA_LABEL, label), onToken)
 		u.wantFound([]handle{own, session}, text(ck.CKA_LABEL, label), isNot(ck.CKA_TOKEN))
 		u.wantFound([]handle{prv, pub}, text(ck.CKA_ID, label))
 		u.wantFound([]handle{pub}, text(ck.CKA_ID, label), class(ck.CKO_PUBLIC_KEY))

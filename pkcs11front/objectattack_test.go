@@ -369,3 +369,40 @@ func TestObjectsAttackP2(t *testing.T) {
 		u.wantRV(ck.CKR_KEY_NOT_WRAPPABLE, rv)
 	}
 }
+
+// TestObjectsAttackNames keeps a public key and a certificate of one's own under the names of a key of the KMS, for others to encrypt to. They are refused;
+// and where the attacker does not see the key, the key is found before them.
+func TestObjectsAttackNames(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer2, softwareID)
+	params := text(ck.CKA_ECDSA_PARAMS, p256Params)
+	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), all(onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
+	u.wantRV(ck.CKR_OK, u.set(public, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
+	own := all(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), params, text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), onToken)
+	certificate := all(class(ck.CKO_CERTIFICATE), number(ck.CKA_CERTIFICATE_TYPE, 0), text(ck.CKA_VALUE, string(testCertificate(t))), onToken)
+	for _, planted := range [][]p11rpc.Attribute{all(own, text(ck.CKA_ID, "web id")), all(own, text(ck.CKA_LABEL, "web")), all(certificate, text(ck.CKA_ID, "web id"))} {
+		if _, rv := u.tryCreate(planted); rv != ck.CKR_ATTRIBUTE_VALUE_INVALID {
+			t.Errorf("it was planted: %v", rv)
+		}
+	}
+	other := u.create(own, text(ck.CKA_LABEL, "mine"))
+	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, u.set(other, text(ck.CKA_LABEL, "web")))
+	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, u.set(other, text(ck.CKA_ID, "web id")))
+	u.create(certificate, text(ck.CKA_LABEL, "web")) // that of another key says so itself
+	// The key's own public key and certificate may have its names.
+	point := u.get(public, ck.CKA_EC_POINT).Octets
+	u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), params, text(ck.CKA_EC_POINT, string(point)), onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web"))
+
+	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Action":["kms:DescribeKey"],"Resource":["*"]}]}`)
+	a := e.user(t, p11rpc.Offer2, softwareID)
+	a.create(own, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web"))
+	e.actor.Store(root)
+	for _, name := range []p11rpc.Attribute{text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")} {
+		if found := u.find(10, name); len(found) < 3 || found[0] != private || found[1] != public {
+			t.Errorf("found first: %x", found)
+		}
+		if found := u.find(1, name, class(ck.CKO_PUBLIC_KEY)); len(found) < 2 || found[0] != public {
+			t.Errorf("the public key is %x", found)
+		}
+	}
+}

@@ -250,6 +250,9 @@ func (q *request) changeStored(o *storedObject, changes values) ck.RV {
 	if next.Value, err = encodeStored(v); err != nil {
 		return ck.CKR_ATTRIBUTE_VALUE_INVALID
 	}
+	if rv := q.checkNames(o.class(), next.ObjectNames, v.octets(ck.CKA_PUBLIC_KEY_INFO)); rv != ck.CKR_OK {
+		return rv
+	}
 	_, err = q.front.cfg.Service.UpdateTokenObject(q.ctx, q.actor(), o.TokenObject, next)
 	return rvOf(err, aboutObject)
 }
