@@ -189,6 +189,7 @@ func (s *Service) newTokenKey(k *keystore.Key, v *keystore.Version, alias *keyst
 	if alias.Name != "" {
 		byDefault.Label = strings.TrimPrefix(alias.Name, aliasPrefix)
 	}
+	newest := byDefault.Label
 	if !t.Newest {
 		byDefault.Label = fmt.Sprint(byDefault.Label, "#", place.Ordinal)
 	}
@@ -206,7 +207,8 @@ func (s *Service) newTokenKey(k *keystore.Key, v *keystore.Version, alias *keyst
 		if set.ID != nil {
 			n.ID = *set.ID
 		}
-		if set.Label != nil {
+		// An earlier version does not keep the name that the newest has.
+		if set.Label != nil && (t.Newest || *set.Label != newest) {
 			n.Label = *set.Label
 		}
 		t.Names[ObjectClass(set.Class)] = n
