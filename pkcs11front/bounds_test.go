@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -147,17 +151,29 @@ func TestLongFrames(t *testing.T) {
 
 // Peers that keyward does not know have a part of the connections, send short requests, and are not waited for.
 func TestStrangers(t *testing.T) {
+	var log bytes.Buffer
 	e := newEnv(t, func(c *Config) {
+		c.Log = zerolog.New(&lockedWriter{new(sync.Mutex), &log})
 		c.Connections = 4 * strangersPart
 		c.times = standardTimes
 		c.times.stranger = 50 * time.Millisecond
 	})
 	known := e.actor.Load()
 	e.actor.Store(nil)
+	defer func() {
+		if n := strings.Count(log.String(), "gets no token"); n == 0 || n > 1+2*strangersPart {
+			t.Errorf("the log has %d lines of strangers", n)
+		}
+	}()
 	idle := e.dial(t, p11rpc.Offer2)
 	idle.ok(1, hello(""))
 	idle.want(ck.CKR_DATA_LEN_RANGE, 39, args{}.u(1).octets(make([]byte, strangerFrame)))
 	closes(t, idle.net, "an idle stranger")
+	for range 5 {
+		c := e.dial(t, p11rpc.Offer2)
+		c.ok(1, hello(""))
+		c.net.Close()
+	}
 	var uid uint32
 	taken := 0
 	for range 2 * strangersPart {

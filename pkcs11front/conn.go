@@ -2,6 +2,7 @@ package pkcs11front
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -51,12 +52,13 @@ type conn struct {
 	counted bool    // for its user. Guarded by Front.mu
 	memory  *memory // of its user
 
-	ctx      context.Context // ends with the connection
-	cancel   context.CancelFunc
-	stranger sync.Once // who logs that keyward does not know the peer
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
 
 	// Of the connection's goroutine.
 	app    *application // between C_Initialize and C_Finalize
+	name   string       // begins the request IDs of its calls
+	calls  uint64       // that were read
 	in     p11rpc.Input // wiped as it is done with: there are PINs, keys and plaintexts among the arguments
 	inline request
 	out    []byte // answers that are not written yet
@@ -82,6 +84,7 @@ type conn struct {
 func newConn(f *Front, nc net.Conn) *conn {
 	c := &conn{front: f, net: nc, lanes: map[uint64]*request{}}
 	c.room.L = &c.mu
+	c.name = rand.Text()[:12] + "-"
 	c.ctx, c.cancel = context.WithCancel(f.ctx)
 	return c
 }
@@ -247,7 +250,8 @@ func (c *conn) handle(f p11rpc.Frame) error {
 
 // begin makes a request of a frame.
 func (c *conn) begin(q *request, f p11rpc.Frame) {
-	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
+	c.calls++
+	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), call: c.calls, serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
 	if f.TooLong {
 		q.in, q.out = &q.reader, &q.writer
 		q.early = ck.CKR_DATA_LEN_RANGE

@@ -48,6 +48,7 @@ type Front struct {
 	major, minor byte     // of keyward
 	mechanisms   []uint64 // C_GetMechanismList
 	counters     counters
+	told         *lru.Cache[uint32, time.Time]          // when it was last logged of a uid that keyward does not know it
 	publics      *lru.Cache[string, *publicParts]       // of keys of the KMS, by version
 	rejection    func(publicKey []byte) ([]byte, error) // kms.Service.RejectionSecret
 
@@ -96,6 +97,7 @@ func New(c Config) *Front {
 	}
 	f := &Front{cfg: c, rejection: c.Service.RejectionSecret, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
+	f.told, _ = lru.New[uint32, time.Time](maxTold) // its size is good
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	// A version that is no release has no numbers, and is 0.0.
 	var major, minor byte
@@ -187,6 +189,22 @@ func (f *Front) identified(c *conn) {
 	u.conns++
 	c.counted, c.memory = true, u.memory
 	c.refused = c.refused || u.conns > f.cfg.ConnectionsPerUser || c.strange && (u.conns > strangersPerUser || f.strangers > max(f.cfg.Connections/strangersPart, 1))
+}
+
+// Of strangers the log tells once a minute for each uid, and of so many uids: nobody fills it by connecting.
+const (
+	tellStrangers = time.Minute
+	maxTold       = 1024
+)
+
+// stranger logs that keyward does not know a peer.
+func (f *Front) stranger(uid uint32, why string) {
+	now := time.Now()
+	if last, ok := f.told.Get(uid); ok && now.Sub(last) < tellStrangers {
+		return
+	}
+	f.told.Add(uid, now)
+	f.cfg.Log.Warn().Msg("a PKCS #11 client gets no token: " + why)
 }
 
 // user gives the figures of a uid. f.mu is held.

@@ -850,3 +850,25 @@ func TestDestroyPair(t *testing.T) {
 	}
 	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(public)) // forgotten
 }
+
+// Every call that leaves an event in the audit has a request ID of its own there.
+func TestRequestIDs(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer2, softwareID)
+	_, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	e.events.take()
+	for range 3 {
+		u.must(42, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_ECDSA}); w.Ulong(uint64(private)) }))
+		u.must(43, u.in(func(w *p11rpc.Writer) { w.Octets(make([]byte, 32)); w.Room(p11rpc.Room{Size: 64}) }))
+	}
+	ids := map[string]bool{}
+	for _, event := range e.events.take() {
+		if event.RequestID == "" || ids[event.RequestID] {
+			t.Errorf("the event of %s has the request ID %q", event.Action, event.RequestID)
+		}
+		ids[event.RequestID] = true
+	}
+	if len(ids) != 3 {
+		t.Errorf("three signatures have %d events", len(ids))
+	}
+}

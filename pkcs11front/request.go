@@ -3,6 +3,7 @@ package pkcs11front
 import (
 	"context"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -22,6 +23,7 @@ type request struct {
 	out     *p11rpc.Writer
 
 	who       *kms.Actor
+	call      uint64 // of the connection, counted
 	serial    uint32
 	number    int      // of the call, 0 for none that there is
 	row       *callRow // nil: there is none
@@ -139,7 +141,10 @@ func (q *request) do() (rv ck.RV) {
 	}
 	var why string
 	if q.who, why = q.conn.peer.Identify(); q.who == nil {
-		q.conn.stranger.Do(func() { q.front.cfg.Log.Warn().Msg("a PKCS #11 client gets no token: " + why) })
+		q.front.stranger(q.conn.peer.UID, why)
+	}
+	if !untraced[q.number] {
+		q.ctx = kms.WithRequestID(q.ctx, q.conn.name+strconv.FormatUint(q.call, 10))
 	}
 	if q.number != callInitialize {
 		if q.app == nil {
@@ -158,5 +163,17 @@ func (q *request) do() (rv ck.RV) {
 	}
 	return q.row.handle(q)
 }
+
+// untraced are calls that ask the service for nothing that has an audit event: they have no request ID, which costs as much as some of them do.
+var untraced = func() (all [numCalls]bool) {
+	for _, call := range []p11rpc.CallID{
+		1, 2, 3, 4, 5, 6, 7, 8, 11, 13, // C_Initialize to C_GetMechanismInfo, C_CloseSession, C_GetSessionInfo
+		23, 24, 26, 27, 28, // C_GetObjectSize, C_GetAttributeValue, C_FindObjects*
+		37, 38, 39, 41, 63, 64, 67, // digests, C_SeedRandom, C_GenerateRandom, C_SessionCancel
+	} {
+		all[call] = true
+	}
+	return all
+}()
 
 const callInitialize = 1
