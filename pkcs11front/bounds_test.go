@@ -316,3 +316,41 @@ func TestPairWithoutRoom(t *testing.T) {
 		t.Errorf("%d are reserved, %d are there", a.reserved, len(a.objects))
 	}
 }
+
+// The audit has the first use of an operation in parts, and at its end how many there were and of how much: however it ends.
+func TestPartsInAudit(t *testing.T) {
+	e := newEnv(t)
+	for _, instance := range []string{softwareID, hardwareID} {
+		u := e.user(t, p11rpc.Keyward, instance)
+		h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken)
+		u.wantRV(ck.CKR_OK, rv)
+		part := func(parts int) {
+			u.must(29, u.in(func(w *p11rpc.Writer) {
+				w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_AES_CBC, Param: p11rpc.IV(make([]byte, 16))})
+				w.Ulong(uint64(h))
+			}))
+			for range parts {
+				u.must(31, u.in(func(w *p11rpc.Writer) { w.Octets(make([]byte, 64)); w.Room(p11rpc.Room{Size: 64}) }))
+			}
+		}
+		for name, end := range map[string]func(){
+			"final":   func() { u.must(32, u.in(func(w *p11rpc.Writer) { w.Room(p11rpc.Room{Size: 64}) })) },
+			"cancel":  func() { u.must(67, u.in(func(w *p11rpc.Writer) { w.Ulong(uint64(ck.CKF_ENCRYPT)) })) },
+			"session": func() { u.must(11, u.in(nil)); u.open(instance, true) },
+		} {
+			e.events.take()
+			part(3)
+			end()
+			events := e.events.take()
+			if len(events) != 2 || strings.Contains(events[0].Detail, "parts") || events[1].Detail != "AES-CBC, ended after 3 parts of 192 octets in all" ||
+				events[1].KeyID != events[0].KeyID || events[1].RequestID == "" {
+				t.Errorf("%s, %s: %+v", instance, name, events)
+			}
+			part(1)
+			end()
+			if events := e.events.take(); len(events) != 1 {
+				t.Errorf("%s, %s, in one part: %+v", instance, name, events)
+			}
+		}
+	}
+}

@@ -190,6 +190,15 @@ func (k *kmsKey) decrypt(ctx context.Context, m *mechanism.Mechanism, in []byte,
 	return out, rvOf(err, aboutCiphertext)
 }
 
+// endOfParts gives what tells the audit of the end of an operation that used the key in parts.
+func (k *kmsKey) endOfParts(ctx context.Context, verb kms.Verb, m *mechanism.Mechanism) func(uses int, octets int64) {
+	ctx = context.WithoutCancel(ctx)
+	return func(uses int, octets int64) {
+		// It is in the log if the audit could not keep it: what was done was done, and there is nobody to give an error to.
+		_ = k.service.PartsEnded(ctx, k.actor, verb, k.use(m, nil, true), uses, octets)
+	}
+}
+
 // publicParts is a public key in the attributes of PKCS #11. It is immutable.
 type publicParts struct {
 	info              []byte // DER SubjectPublicKeyInfo

@@ -124,19 +124,26 @@ type operation struct {
 	held  int       // octets of data, of kept and of what came with the mechanism, as the application counts them
 
 	// Of AES in parts.
-	chain      [blockSize]byte // the IV of the next part, or its counter
-	offset     int             // octets of the counter's block that are used already
-	continued  bool            // the key was used before
-	blocksLeft uint64          // of the counter
-	limited    bool            // blocksLeft counts
+	chain      [blockSize]byte              // the IV of the next part, or its counter
+	offset     int                          // octets of the counter's block that are used already
+	continued  bool                         // the key was used before
+	uses       int                          // of the key
+	octets     int64                        // that it was used for
+	ended      func(uses int, octets int64) // tells the audit of more uses than the first; nil: nobody wants to know
+	blocksLeft uint64                       // of the counter
+	limited    bool                         // blocksLeft counts
 
 	// kept is a result that had too little room, for the call keptFor. nil: none.
 	kept    []byte
 	keptFor callKey
 }
 
-// wipe forgets what the operation holds.
+// wipe forgets what the operation holds. It is the end of the operation.
 func (op *operation) wipe() {
+	if op.ended != nil && op.uses > 1 {
+		op.ended(op.uses, op.octets)
+	}
+	op.ended = nil
 	op.forget()
 	clear(op.kept)
 	op.kept = nil
