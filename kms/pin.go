@@ -8,7 +8,6 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -39,6 +38,10 @@ const (
 	pinLength = 1 + 4 + 4 + 1 + pinSalt + pinHash
 )
 
+// pinsAtOnce bounds the memory and the time that PINs take. Those of one principal are looked at one after the other, so that programs that log in together
+// do not count each other's tries.
+const pinsAtOnce = 2
+
 // pinTries is how often a look at a PIN is begun anew because it was changed meanwhile.
 const pinTries = 3
 
@@ -57,69 +60,6 @@ func pinName(p *keystore.PIN) PINName {
 	}
 	sum := sha256.Sum256(p.Sealed) // sealed anew each time that a PIN is set
 	return PINName(sum[:])
-}
-
-// pinHasher bounds the memory and the time that PINs take: at most two are hashed at once. Those of one principal are looked at one after
-// the other, so that programs that log in together do not count each other's tries, and wait for each other before they wait for others: who
-// tries many PINs keeps nobody else waiting for more than one of them.
-type pinHasher struct {
-	room chan struct{} // has a token for each that may hash
-
-	mu    sync.Mutex
-	turns map[string]*pinTurn // of principals that have a PIN looked at; guarded by mu
-}
-
-// pinTurn is where calls of one principal wait.
-type pinTurn struct {
-	mine  chan struct{} // holds one token
-	calls int           // that wait or have it; guarded by pinHasher.mu
-}
-
-// pinsAtOnce is how many PINs are hashed at the same time.
-const pinsAtOnce = 2
-
-func newPINHasher() *pinHasher {
-	h := &pinHasher{room: make(chan struct{}, pinsAtOnce), turns: map[string]*pinTurn{}}
-	for range pinsAtOnce {
-		h.room <- struct{}{}
-	}
-	return h
-}
-
-// enter waits for a principal's turn. The caller calls leave.
-func (h *pinHasher) enter(ctx context.Context, arn string) (leave func(), err error) {
-	h.mu.Lock()
-	t := h.turns[arn]
-	if t == nil {
-		t = &pinTurn{mine: make(chan struct{}, 1)}
-		t.mine <- struct{}{}
-		h.turns[arn] = t
-	}
-	t.calls++
-	h.mu.Unlock()
-	gone := func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if t.calls--; t.calls == 0 {
-			delete(h.turns, arn)
-		}
-	}
-	for i, wait := range []chan struct{}{t.mine, h.room} {
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			if i > 0 {
-				t.mine <- struct{}{}
-			}
-			gone()
-			return nil, &Error{Code: Canceled, Err: ctx.Err()}
-		}
-	}
-	return func() {
-		h.room <- struct{}{}
-		t.mine <- struct{}{}
-		gone()
-	}, nil
 }
 
 // hashedPIN is how a PIN is kept.
@@ -192,9 +132,9 @@ func (s *Service) CheckPIN(ctx context.Context, actor *Actor, pin []byte) (PINNa
 
 // checkPIN holds a PIN against that of the caller's principal, and gives what it was held against; nil if there is none.
 func (c *call) checkPIN(pin []byte) (*keystore.PIN, error) {
-	leave, err := c.pins.enter(c.ctx, c.actor.Principal)
+	leave, err := c.pins.Enter(c.ctx, c.actor.Principal)
 	if err != nil {
-		return nil, err
+		return nil, &Error{Code: Canceled, Err: err}
 	}
 	defer leave()
 	for try := 1; ; try++ {
@@ -258,9 +198,9 @@ func checkNewPIN(pin []byte) error {
 
 // sealPIN makes what is kept of a PIN.
 func (c *call) sealPIN(arn string, pin []byte) (*keystore.PIN, error) {
-	leave, err := c.pins.enter(c.ctx, arn)
+	leave, err := c.pins.Enter(c.ctx, arn)
 	if err != nil {
-		return nil, err
+		return nil, &Error{Code: Canceled, Err: err}
 	}
 	defer leave()
 	b := hashPIN(pin).marshal()

@@ -202,7 +202,7 @@ func TestPINAtOnce(t *testing.T) {
 		t.Errorf("%d guesses were answered", looked.Load())
 	}
 	// Who waits for a turn can go away.
-	leave, err := w.pins.enter(ctx, user.Principal)
+	leave, err := w.pins.Enter(ctx, user.Principal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,43 +210,6 @@ func TestPINAtOnce(t *testing.T) {
 	defer cancel()
 	wantCode(t, "in a full lane", errWith(w.CheckPIN(short, user, []byte(testPIN))), Canceled)
 	leave()
-
-	// A principal with many tries keeps another waiting for one of them at most.
-	var tries sync.WaitGroup
-	var tried atomic.Int32
-	hold, release := make(chan struct{}, 1), make(chan struct{})
-	for range 10 {
-		tries.Go(func() {
-			leave, err := w.pins.enter(ctx, user.Principal)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			select {
-			case hold <- struct{}{}:
-				<-release // the first
-			default:
-			}
-			tried.Add(1)
-			leave()
-		})
-	}
-	hold <- struct{}{}
-	for range pinsAtOnce - 1 {
-		leave, err := w.pins.enter(ctx, bob.Principal)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if tried.Load() != 0 {
-			t.Errorf("%d tries of alice came first", tried.Load())
-		}
-		leave()
-	}
-	close(release)
-	tries.Wait()
-	if len(w.pins.turns) != 0 || len(w.pins.room) != pinsAtOnce {
-		t.Errorf("%d turns, %d rooms are left", len(w.pins.turns), len(w.pins.room))
-	}
 }
 
 func FuzzPIN(f *testing.F) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/turns"
 	"github.com/keyward/keyward/pkcs11front/ck"
 )
 
@@ -48,6 +50,7 @@ type Front struct {
 	major, minor byte     // of keyward
 	mechanisms   []uint64 // C_GetMechanismList
 	counters     counters
+	computing    *turns.Turns[uint32]                   // work that takes the daemon's processor for long, by uid: see compute
 	told         *lru.Cache[uint32, time.Time]          // when it was last logged of a uid that keyward does not know it
 	publics      *lru.Cache[string, *publicParts]       // of keys of the KMS, by version
 	rejection    func(publicKey []byte) ([]byte, error) // kms.Service.RejectionSecret
@@ -97,6 +100,7 @@ func New(c Config) *Front {
 	}
 	f := &Front{cfg: c, rejection: c.Service.RejectionSecret, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
+	f.computing = turns.New[uint32](max(runtime.GOMAXPROCS(0)/2, 1))
 	f.told, _ = lru.New[uint32, time.Time](maxTold) // its size is good
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	// A version that is no release has no numbers, and is 0.0.
@@ -196,6 +200,16 @@ const (
 	tellStrangers = time.Minute
 	maxTold       = 1024
 )
+
+// compute does what takes the daemon's processor for long, such as making an RSA key: of all users on half of the processors at most, and of each user one at a time.
+func (q *request) compute(work func() ck.RV) ck.RV {
+	leave, err := q.front.computing.Enter(q.ctx, q.app.peer.UID)
+	if err != nil {
+		return ck.CKR_FUNCTION_CANCELED
+	}
+	defer leave()
+	return work()
+}
 
 // stranger logs that keyward does not know a peer.
 func (f *Front) stranger(uid uint32, why string) {

@@ -164,14 +164,20 @@ func (q *request) makePair(p *pairRequest) (public, private handle, rv ck.RV) {
 		return q.makeKMSPair(p)
 	}
 	var key *sessionkey.Private
-	var err error
-	if p.bits != 0 {
-		key, err = sessionkey.GenerateRSA(p.bits)
-	} else {
-		key, err = sessionkey.GenerateEC(p.curve)
-	}
-	if err != nil {
-		return 0, 0, generateError(err)
+	rv = q.compute(func() ck.RV {
+		var err error
+		if p.bits != 0 {
+			key, err = sessionkey.GenerateRSA(p.bits)
+		} else {
+			key, err = sessionkey.GenerateEC(p.curve)
+		}
+		if err != nil {
+			return generateError(err)
+		}
+		return ck.CKR_OK
+	})
+	if rv != ck.CKR_OK {
+		return 0, 0, rv
 	}
 	half, err := sessionkey.ParsePublic(key.Public().Marshal())
 	if err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/rsapad"
+	"github.com/keyward/keyward/kms/turns"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 	"github.com/keyward/keyward/pkcs11front/sessionkey"
@@ -46,7 +47,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, front: &Front{publics: newPublicCache(), rejection: func(spki []byte) ([]byte, error) { sum := sha256.Sum256(spki); return sum[:], nil }}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
+	b := &bench{t: t, front: &Front{publics: newPublicCache(), computing: turns.New[uint32](4), rejection: func(spki []byte) ([]byte, error) { sum := sha256.Sum256(spki); return sum[:], nil }}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
 	b.app = newApplication(b.front, Peer{}, &memory{max: 64 << 20}, "", "")
 	for _, instance := range []string{softwareID, hardwareID} {
 		b.app.logins[instance] = login{until: time.Now().Add(time.Hour)}
