@@ -289,7 +289,7 @@ func TestPairWithoutRoom(t *testing.T) {
 	c := e.client(t, p11rpc.Keyward)
 	s := c.session(softwareID)
 	p256 := octetsValue([]byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7})
-	pair := args{}.u(s).more(mech{m: ck.CKM_ECDSA_KEY_PAIR_GEN}, attrs{{Type: ck.CKA_TOKEN, Value: boolValue(false)}, {Type: ck.CKA_ECDSA_PARAMS, Value: p256}},
+	pair := args{}.u(s).more(mech{m: ck.CKM_EC_KEY_PAIR_GEN}, attrs{{Type: ck.CKA_TOKEN, Value: boolValue(false)}, {Type: ck.CKA_EC_PARAMS, Value: p256}},
 		attrs{{Type: ck.CKA_TOKEN, Value: boolValue(true)}})
 	var all []*application
 	e.front.mu.Lock()

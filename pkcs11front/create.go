@@ -282,7 +282,7 @@ var curveNames = map[string]sessionkey.Curve{
 
 // curveIn reads CKA_EC_PARAMS of a template.
 func curveIn(v values) (sessionkey.Curve, ck.RV) {
-	params := v.octets(ck.CKA_ECDSA_PARAMS)
+	params := v.octets(ck.CKA_EC_PARAMS)
 	if curve, err := sessionkey.CurveOf(params); err == nil {
 		return curve, ck.CKR_OK
 	}

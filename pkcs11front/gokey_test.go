@@ -653,7 +653,7 @@ func (b *bench) ecPair(curve elliptic.Curve) (prv, pub handle) {
 		at := b.kept(kmswire.ECP256, maySign, der)
 		return b.knows(keyHandle(ck.CKO_PRIVATE_KEY, at.KeyPlace), &goKey{}), b.knows(keyHandle(ck.CKO_PUBLIC_KEY, at.KeyPlace), &goKey{})
 	}
-	f := keyFacts{keyType: ck.CKK_ECDSA, bits: curve.Params().BitSize, curve: curve.Params().Name, token: true, usage: maySign}
+	f := keyFacts{keyType: ck.CKK_EC, bits: curve.Params().BitSize, curve: curve.Params().Name, token: true, usage: maySign}
 	prv = b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: k, f: f})
 	f.usage = mayVerify
 	return prv, b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, ec: k, f: f})

@@ -36,8 +36,8 @@ var specRows = map[kmswire.KeySpec]specRow{
 	kmswire.RSA2048: {ck.CKK_RSA, 2048, "", ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 	kmswire.RSA3072: {ck.CKK_RSA, 3072, "", ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 	kmswire.RSA4096: {ck.CKK_RSA, 4096, "", ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
-	kmswire.ECP256:  {ck.CKK_ECDSA, 256, sessionkey.P256, ck.CKM_ECDSA_KEY_PAIR_GEN},
-	kmswire.ECP256K: {ck.CKK_ECDSA, 256, sessionkey.Secp256k1, ck.CKM_ECDSA_KEY_PAIR_GEN},
+	kmswire.ECP256:  {ck.CKK_EC, 256, sessionkey.P256, ck.CKM_EC_KEY_PAIR_GEN},
+	kmswire.ECP256K: {ck.CKK_EC, 256, sessionkey.Secp256k1, ck.CKM_EC_KEY_PAIR_GEN},
 }
 
 // specOf finds the spec of a key; empty if the KMS has none such.
@@ -274,7 +274,7 @@ func (p *publicParts) attribute(a ck.Attribute) (p11rpc.Value, bool) {
 		return ulongValue(uint64(8*(len(p.modulus)-1) + bits.Len8(p.modulus[0]))), true
 	case ck.CKA_PUBLIC_EXPONENT:
 		return octetsValue(p.exponent), p.exponent != nil
-	case ck.CKA_ECDSA_PARAMS:
+	case ck.CKA_EC_PARAMS:
 		return octetsValue(p.params), p.params != nil
 	case ck.CKA_EC_POINT:
 		return octetsValue(p.point), p.point != nil

@@ -64,7 +64,7 @@ func (q *request) publicValues(table *classTable, given values, public *sessionk
 
 // withPublicParts adds the attributes of the public key that objects of the table have.
 func withPublicParts(table *classTable, v values, parts *publicParts) values {
-	for _, a := range []ck.Attribute{ck.CKA_PUBLIC_KEY_INFO, ck.CKA_MODULUS, ck.CKA_MODULUS_BITS, ck.CKA_PUBLIC_EXPONENT, ck.CKA_ECDSA_PARAMS, ck.CKA_EC_POINT} {
+	for _, a := range []ck.Attribute{ck.CKA_PUBLIC_KEY_INFO, ck.CKA_MODULUS, ck.CKA_MODULUS_BITS, ck.CKA_PUBLIC_EXPONENT, ck.CKA_EC_PARAMS, ck.CKA_EC_POINT} {
 		if value, ok := parts.attribute(a); ok && table.byType[a] != nil {
 			v = v.set(a, value)
 		}

@@ -98,7 +98,7 @@ func TestObjectsAttackP4(t *testing.T) {
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
 		_, rv = u.tryCreate(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "0123456789abcdef0123456789abcdef"), onToken, template)
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
-		_, _, rv = u.tryPair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), all(onToken, template))
+		_, _, rv = u.tryPair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), all(onToken, template))
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
 	}
 	for _, h := range u.find(100, onToken) {
@@ -134,7 +134,7 @@ func TestObjectsAttackP5(t *testing.T) {
 	trusted := is(ck.CKA_TRUSTED)
 	_, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), trusted)
 	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
-	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), trusted)
+	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), trusted)
 	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
 	h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP))
 	u.wantRV(ck.CKR_OK, rv)
@@ -150,10 +150,10 @@ func TestObjectsAttackP5(t *testing.T) {
 func TestObjectsAttackP10(t *testing.T) {
 	e := newEnv(t)
 	u := e.user(t, p11rpc.Keyward, softwareID)
-	params := text(ck.CKA_ECDSA_PARAMS, p256Params)
+	params := text(ck.CKA_EC_PARAMS, p256Params)
 	names := all(text(ck.CKA_ID, "victim"), text(ck.CKA_LABEL, "victim"))
-	_, victim := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), all(onToken, names))
-	_, other := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), onToken)
+	_, victim := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(params, onToken), all(onToken, names))
+	_, other := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(params, onToken), onToken)
 	before := u.get(victim, ck.CKA_PUBLIC_KEY_INFO)
 	u.wantRV(ck.CKR_OK, u.set(other, names))
 	u.wantFound([]handle{victim, other}, text(ck.CKA_ID, "victim"))
@@ -197,7 +197,7 @@ func TestObjectsAttackP11(t *testing.T) {
 	session := u.create(dataClass)
 	kept := u.create(dataClass, onToken)
 	hidden := u.create(dataClass, onToken, is(ck.CKA_PRIVATE))
-	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
 	unseen := func(u *tokenUser, handles ...handle) {
 		t.Helper()
 		for _, h := range handles {
@@ -241,7 +241,7 @@ func TestObjectsAttackP11(t *testing.T) {
 func TestPrivateObjects(t *testing.T) {
 	e := newEnv(t)
 	u := e.user(t, p11rpc.Offer0, softwareID)
-	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
 	hidden := u.create(dataClass, onToken, is(ck.CKA_PRIVATE))
 	if err := e.service.Principals().SetPIN(t.Context(), root, root.Principal, []byte("12345678")); err != nil {
 		t.Fatal(err)
@@ -375,10 +375,10 @@ func TestObjectsAttackP2(t *testing.T) {
 func TestObjectsAttackNames(t *testing.T) {
 	e := newEnv(t)
 	u := e.user(t, p11rpc.Offer2, softwareID)
-	params := text(ck.CKA_ECDSA_PARAMS, p256Params)
-	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), all(onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
+	params := text(ck.CKA_EC_PARAMS, p256Params)
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(params, onToken), all(onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
 	u.wantRV(ck.CKR_OK, u.set(public, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
-	own := all(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), params, text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), onToken)
+	own := all(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), params, text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), onToken)
 	certificate := all(class(ck.CKO_CERTIFICATE), number(ck.CKA_CERTIFICATE_TYPE, 0), text(ck.CKA_VALUE, string(testCertificate(t))), onToken)
 	for _, planted := range [][]p11rpc.Attribute{all(own, text(ck.CKA_ID, "web id")), all(own, text(ck.CKA_LABEL, "web")), all(certificate, text(ck.CKA_ID, "web id"))} {
 		if _, rv := u.tryCreate(planted); rv != ck.CKR_ATTRIBUTE_VALUE_INVALID {
@@ -391,7 +391,7 @@ func TestObjectsAttackNames(t *testing.T) {
 	u.create(certificate, text(ck.CKA_LABEL, "web")) // that of another key says so itself
 	// The key's own public key and certificate may have its names.
 	point := u.get(public, ck.CKA_EC_POINT).Octets
-	u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), params, text(ck.CKA_EC_POINT, string(point)), onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web"))
+	u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), params, text(ck.CKA_EC_POINT, string(point)), onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web"))
 
 	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Action":["kms:DescribeKey"],"Resource":["*"]}]}`)
 	a := e.user(t, p11rpc.Offer2, softwareID)

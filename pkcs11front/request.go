@@ -146,7 +146,7 @@ func (q *request) do() (rv ck.RV) {
 	if !untraced[q.number] {
 		q.ctx = kms.WithRequestID(q.ctx, q.conn.name+strconv.FormatUint(q.call, 10))
 	}
-	if q.number != callInitialize {
+	if q.number != int(p11rpc.C_Initialize) {
 		if q.app == nil {
 			return ck.CKR_CRYPTOKI_NOT_INITIALIZED
 		}
@@ -167,13 +167,11 @@ func (q *request) do() (rv ck.RV) {
 // untraced are calls that ask the service for nothing that has an audit event: they have no request ID, which costs as much as some of them do.
 var untraced = func() (all [numCalls]bool) {
 	for _, call := range []p11rpc.CallID{
-		1, 2, 3, 4, 5, 6, 7, 8, 11, 13, // C_Initialize to C_GetMechanismInfo, C_CloseSession, C_GetSessionInfo
-		23, 24, 26, 27, 28, // C_GetObjectSize, C_GetAttributeValue, C_FindObjects*
-		37, 38, 39, 41, 63, 64, 67, // digests, C_SeedRandom, C_GenerateRandom, C_SessionCancel
+		p11rpc.C_Initialize, p11rpc.C_Finalize, p11rpc.C_GetInfo, p11rpc.C_GetSlotList, p11rpc.C_GetSlotInfo, p11rpc.C_GetTokenInfo, p11rpc.C_GetMechanismList, p11rpc.C_GetMechanismInfo, p11rpc.C_CloseSession, p11rpc.C_GetSessionInfo,
+		p11rpc.C_GetObjectSize, p11rpc.C_GetAttributeValue, p11rpc.C_FindObjectsInit, p11rpc.C_FindObjects, p11rpc.C_FindObjectsFinal,
+		p11rpc.C_DigestInit, p11rpc.C_Digest, p11rpc.C_DigestUpdate, p11rpc.C_DigestFinal, p11rpc.C_SeedRandom, p11rpc.C_GenerateRandom, p11rpc.C_SessionCancel,
 	} {
 		all[call] = true
 	}
 	return all
 }()
-
-const callInitialize = 1
