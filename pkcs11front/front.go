@@ -24,6 +24,9 @@ type Config struct {
 	Log     zerolog.Logger
 	Version string // of keyward, for C_GetInfo
 	RawRSA  bool   // CKM_RSA_X_509 is offered: a signing oracle for whatever the caller likes
+	// NoRawAES: AES keys of hardware instances do GCM only, and encrypt with an IV that keyward draws. In modes of his own a caller can compute GCM's hash
+	// key, by which the API's ciphertexts under the key are authenticated.
+	NoRawAES bool
 
 	// Limits; 0 is the default. Those of a user (uid) keep it from taking what others need.
 	Connections            int // in all; 4,096

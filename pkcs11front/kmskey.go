@@ -68,7 +68,7 @@ func (f *Front) newKMSKey(actor *kms.Actor, t *kms.TokenKey, class ck.Class) (*k
 	}
 	k := &kmsKey{TokenKey: t, service: f.cfg.Service, actor: actor, table: tableOf(class, spec.keyType)}
 	k.f = keyFacts{keyType: spec.keyType, bits: spec.bits, curve: string(spec.curve), usage: ofKMS(t.Usage, t.Secondary) & halves[class],
-		token: true, hardware: t.Hardware, rawRSA: f.cfg.RawRSA}
+		token: true, hardware: t.Hardware, rawRSA: f.cfg.RawRSA, sealsOnly: f.cfg.NoRawAES && t.Hardware}
 	if class != ck.CKO_SECRET_KEY {
 		var err error
 		if k.public, err = f.publicParts(t); err != nil {

@@ -240,6 +240,12 @@ var usageFlags = []usageFlag{
 // local: only keys whose octets are here can do it.
 func (row *mechanismRow) local() bool { return row.kind == 0 }
 
+// rawAES says that who encrypts or decrypts by the mechanism chooses what goes through the block cipher, and so can compute GCM's hash key: everything but GCM
+// that decrypts, and messages, whose IV keyward may draw.
+func (row *mechanismRow) rawAES(flag ck.Flags) bool {
+	return row.does == familyBlocks || row.does == familyPadded || row.does == familyGCM && flag == ck.CKF_ENCRYPT
+}
+
 // allows says whether a key may be used by the mechanism for what flag says, one of usageFlags.
 func (row *mechanismRow) allows(facts *keyFacts, flag ck.Flags) ck.RV {
 	if row.flags&flag == 0 {
@@ -256,7 +262,8 @@ func (row *mechanismRow) allows(facts *keyFacts, flag ck.Flags) ck.RV {
 	switch {
 	case row.local() && facts.token:
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
-	case !row.inside && facts.token && facts.hardware && flag == ck.CKF_SIGN:
+	case !row.inside && facts.token && facts.hardware && flag == ck.CKF_SIGN,
+		facts.sealsOnly && row.rawAES(flag):
 		return ck.CKR_MECHANISM_INVALID
 	}
 	return ck.CKR_OK

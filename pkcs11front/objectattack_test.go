@@ -2,6 +2,7 @@ package pkcs11front
 
 import (
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -403,6 +404,56 @@ func TestObjectsAttackNames(t *testing.T) {
 		}
 		if found := u.find(1, name, class(ck.CKO_PUBLIC_KEY)); len(found) < 2 || found[0] != public {
 			t.Errorf("the public key is %x", found)
+		}
+	}
+}
+
+// TestObjectsAttackHashKey computes GCM's hash key, the encryption of the zero block, with a key that the API encrypts under: with raw_aes = false no mode does
+// that with a key of an HSM, and GCM that keyward draws the IV of still works. Software keys have nothing to hide so: what the API encrypts under is another key.
+func TestObjectsAttackHashKey(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.NoRawAES = true })
+	zero := make([]byte, blockSize)
+	mechanisms := []p11rpc.Mechanism{{Type: ck.CKM_AES_ECB}, {Type: ck.CKM_AES_CBC, Param: p11rpc.IV(zero)}, {Type: ck.CKM_AES_CBC_PAD, Param: p11rpc.IV(zero)},
+		{Type: ck.CKM_AES_CTR, Param: &p11rpc.CTR{Bits: 128, Counter: zero}}, {Type: ck.CKM_AES_GCM, Param: &p11rpc.GCM{IV: zero[:12], IVBits: 96, TagBits: 128}}}
+	for instance, want := range map[string]ck.RV{softwareID: ck.CKR_OK, hardwareID: ck.CKR_MECHANISM_INVALID} {
+		u := e.user(t, p11rpc.Keyward, instance)
+		token, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken)
+		u.wantRV(ck.CKR_OK, rv)
+		session, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32))
+		u.wantRV(ck.CKR_OK, rv)
+		for _, m := range mechanisms {
+			for _, init := range []p11rpc.CallID{p11rpc.C_EncryptInit, p11rpc.C_DecryptInit} {
+				for h, want := range map[handle]ck.RV{token: want, session: ck.CKR_OK} {
+					if m.Type == ck.CKM_AES_GCM && init == p11rpc.C_DecryptInit {
+						want = ck.CKR_OK // it gives nothing before the tag is right
+					}
+					_, rv := u.call(init, u.in(func(w *p11rpc.Writer) { w.Mechanism(m); w.Ulong(uint64(h)) }))
+					if rv != want {
+						t.Errorf("%s, call %d by %v: %v, not %v", instance, init, m.Type, rv, want)
+					}
+					u.must(p11rpc.C_SessionCancel, u.in(func(w *p11rpc.Writer) { w.Ulong(uint64(ck.CKF_ENCRYPT | ck.CKF_DECRYPT)) }))
+				}
+			}
+		}
+		listed := u.get(token, ck.CKA_ALLOWED_MECHANISMS).Numbers
+		if got := slices.Contains(listed, uint64(ck.CKM_AES_ECB)); got != (want == ck.CKR_OK) || !slices.Contains(listed, uint64(ck.CKM_AES_GCM)) {
+			t.Errorf("%s: CKA_ALLOWED_MECHANISMS is %x", instance, listed)
+		}
+		u.must(p11rpc.C_MessageEncryptInit, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_AES_GCM}); w.Ulong(uint64(token)) }))
+		for _, drawn := range []bool{true, false} {
+			m := p11rpc.GCMMessage{IV: make([]byte, 12), TagBits: 128}
+			if drawn {
+				m.Generator = ck.CKG_GENERATE_RANDOM
+			}
+			_, rv := u.call(p11rpc.C_EncryptMessage, u.in(func(w *p11rpc.Writer) {
+				w.Parameter(&m)
+				w.Octets(nil)
+				w.Octets(zero)
+				w.Room(p11rpc.Room{Size: 16})
+			}))
+			if (rv == ck.CKR_OK) != (drawn || want == ck.CKR_OK) {
+				t.Errorf("%s: a message, with an IV that is drawn: %v, gives %v", instance, drawn, rv)
+			}
 		}
 	}
 }
