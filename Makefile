@@ -30,13 +30,15 @@ build: module ## build bin/keywardd, bin/keywardctl and bin/libkeyward-pkcs11.so
 MODULE_FLAGS := -std=c11 -D_GNU_SOURCE -O2 -g -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2 -pthread \
 	-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
 	-Wvla -Wcast-qual -Wcast-align -Wwrite-strings -Wundef -Wformat=2 -Wnull-dereference -Wimplicit-fallthrough -Wpointer-arith -Werror
+# major.minor of the release, for C_GetInfo; 0.0 for what is none.
+MODULE_VERSION := $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]{1,2})\.([0-9]{1,2}).*/-DMODULE_MAJOR=\1 -DMODULE_MINOR=\2/p')
 MODULE_LINK  := -shared -Wl,--version-script=pkcs11front/module/module.map -Wl,-z,defs,-z,relro,-z,now,-z,noexecstack
 
 module: bin/libkeyward-pkcs11.so ## build bin/libkeyward-pkcs11.so, the PKCS #11 module
 
 bin/libkeyward-pkcs11.so: $(wildcard pkcs11front/module/*.[ch]) pkcs11front/module/module.map Makefile
 	@mkdir -p bin
-	$(CC) $(MODULE_FLAGS) $(MODULE_LINK) -o $@ pkcs11front/module/*.c
+	$(CC) $(MODULE_FLAGS) $(MODULE_VERSION) $(MODULE_LINK) -o $@ pkcs11front/module/*.c
 
 run: deps build ## start keywardd dev, take a tour through it, and stay until Ctrl-C
 	@scripts/tour.sh --stay $(DIR)

@@ -43,7 +43,9 @@ func TestBenchFaults(t *testing.T) {
 	}{"all well": {}, "refused": {true, true}} {
 		if c.refuse {
 			for _, action := range []string{"Encrypt", "BatchEncrypt"} {
+				d.mu.Lock()
 				d.refuse[action] = problem(503, "ServiceUnavailableTemporary", "no HSM")
+				d.mu.Unlock()
 			}
 		}
 		code, out, talk := d.ctl(t, "", line...)
@@ -66,8 +68,10 @@ func TestBenchFaults(t *testing.T) {
 		if f.Ordered() {
 			t.Errorf("%s: an order was left", what)
 		}
+		d.mu.Lock() // a stream that was given up may still be at it
 		delete(d.refuse, "Encrypt")
 		delete(d.refuse, "BatchEncrypt")
+		d.mu.Unlock()
 	}
 	if code, _, talk := d.ctl(t, "", "bench", "--fault", "none.so:serialise"); code != exitFailure || !strings.Contains(talk, "make faulty") {
 		t.Errorf("exit code %d, %s", code, talk)

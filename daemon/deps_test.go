@@ -128,7 +128,7 @@ func excepted(from, to string) bool {
 
 // TestPureGo holds packages to the standard library where they promise it.
 func TestPureGo(t *testing.T) {
-	for _, name := range []string{"daemon/admin", "kms/kmswire", "kms/policy", "kms/kmssign", "kms/keywrap", "kms/mechanism", "kms/rsapad", "hsmpool/hsmtest/faulty/control"} {
+	for _, name := range []string{"daemon/admin", "kms/kmswire", "kms/policy", "kms/kmssign", "kms/keywrap", "kms/mechanism", "kms/rsapad", "kms/turns", "hsmpool/hsmtest/faulty/control"} {
 		out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", module+"/"+name).Output()
 		if err != nil {
 			t.Fatalf("go list: %v", err)

@@ -62,10 +62,32 @@ func listenSockets(c *config.Config) (_ *unixSockets, err error) {
 		}
 	}
 	s.admin = newBounded(admin, c.Sockets.MaxConnections)
-	if s.pkcs11 = passed[pkcs11Name]; s.pkcs11 == nil && c.PKCS11.Socket != "" {
+	if s.pkcs11 = passed[pkcs11Name]; s.pkcs11 != nil {
+		return s, mayServe(s.pkcs11, c)
+	}
+	if c.PKCS11.Socket != "" {
 		s.pkcs11, err = listenUnix("pkcs11.socket", c.PKCS11.Socket, pkcs11Mode(&c.Sockets), "")
 	}
 	return s, err
+}
+
+// mayServe says whether a PKCS #11 socket of systemd's is what the configuration wants. What it does not want is not served because systemd was not told.
+func mayServe(l *net.UnixListener, c *config.Config) error {
+	const off = "systemctl disable --now keywardd-pkcs11.socket"
+	if c.PKCS11.Socket == "" {
+		return fmt.Errorf("systemd passed a PKCS #11 socket, %v, and pkcs11.socket is empty, which is to say that there is none: %s, or set pkcs11.socket", l.Addr(), off)
+	}
+	if !c.Sockets.Private {
+		return nil
+	}
+	info, err := os.Stat(l.Addr().String())
+	if err != nil {
+		return fmt.Errorf("the PKCS #11 socket that systemd passed: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("systemd passed a PKCS #11 socket, %v, that others may connect to (mode %#o), and sockets.private is set: %s, set SocketMode=0600 there, or unset sockets.private", l.Addr(), info.Mode().Perm(), off)
+	}
+	return nil
 }
 
 // adminMode is who may connect to the admin socket, apart from root.

@@ -205,3 +205,32 @@ func TestLockDir(t *testing.T) {
 	}
 	again.Close()
 }
+
+// A socket that systemd passed is served if the configuration wants one like it, and no other way round.
+func TestMayServe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := listenUnix("x", path, 0o666, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, row := range []struct {
+		socket  string
+		private bool
+		mode    os.FileMode
+		says    string
+	}{
+		{"/run/keyward/pkcs11.sock", false, 0o666, ""},
+		{"/run/keyward/pkcs11.sock", true, 0o600, ""},
+		{"/run/keyward/pkcs11.sock", true, 0o660, "sockets.private"},
+		{"", false, 0o600, "pkcs11.socket is empty"},
+	} {
+		if err := os.Chmod(path, row.mode); err != nil {
+			t.Fatal(err)
+		}
+		err := mayServe(l, &config.Config{PKCS11: config.PKCS11{Socket: row.socket}, Sockets: config.Sockets{Private: row.private}})
+		if (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%+v: %v", row, err)
+		}
+	}
+}

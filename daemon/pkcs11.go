@@ -13,7 +13,7 @@ import (
 // newFront makes the PKCS #11 door.
 func (s *server) newFront(c *config.PKCS11) *pkcs11front.Front {
 	return pkcs11front.New(pkcs11front.Config{
-		Service: s.svc, Log: s.log, Version: Version(), RawRSA: c.RawRSA,
+		Service: s.svc, Log: s.log, Version: Version(), RawRSA: c.RawRSA, NoRawAES: !c.RawAES,
 		Connections: c.MaxConnections, ConnectionsPerUser: c.MaxConnectionsPerUser,
 	})
 }

@@ -161,7 +161,7 @@ func TestPrincipals(t *testing.T) {
 	}
 	actor := &kms.Actor{Principal: alice, Account: config.DefaultAccount}
 	for i := range kms.MaxPINFailures {
-		if err := a.server.svc.CheckPIN(ctx, actor, []byte("wrong")); !errors.Is(err, kms.Denied) {
+		if _, err := a.server.svc.CheckPIN(ctx, actor, []byte("wrong")); !errors.Is(err, kms.Denied) {
 			t.Error(err)
 		}
 		if i == 0 {
@@ -176,7 +176,7 @@ func TestPrincipals(t *testing.T) {
 	if err := c.SetPIN(ctx, alice, []byte(pin)); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.server.svc.CheckPIN(ctx, actor, []byte(pin)); err != nil {
+	if _, err := a.server.svc.CheckPIN(ctx, actor, []byte(pin)); err != nil {
 		t.Error(err)
 	}
 	wantStatus(t, c.SetPIN(ctx, alice, []byte("short")), http.StatusUnprocessableEntity, "8 to 256")

@@ -162,15 +162,28 @@ func dial(t *testing.T, port int) net.Conn {
 	}
 }
 
+// through has the programs use another module than keyward's.
+func (s *shared) through(module string) {
+	s.env = append(s.env, "MODULE="+module, "P11_KIT_SERVER_ADDRESS=unix:path="+filepath.Join(s.dir, "k", "pkcs11.sock"))
+}
+
 // TestNginx has nginx serve TLS with a key of an HSM, its workers running as a user that policies let sign with that key and nothing else. Its
 // configuration is reloaded while clients connect, none of which may notice. curl shows a key of its own. Then the policy is taken
 // back, and handshakes fail.
 func TestNginx(t *testing.T) {
+	t.Run("module", func(t *testing.T) { testNginx(t, "") })
+	t.Run("p11-kit", func(t *testing.T) { testNginx(t, p11kitClient(t)) })
+}
+
+func testNginx(t *testing.T, module string) {
 	s := startShared(t, `
 [[peer]]
 user = "www-data"
 principal = "acs:ram::1000000000000001:user/www"
 `)
+	if module != "" {
+		s.through(module)
+	}
 	s.sh(`keywardctl principal create user/www
 		keywardctl key create --alias web --instance kst-hardware --spec RSA_2048 --signers user/www --exclusive
 		keywardctl key create --alias me --instance kst-software --spec EC_P256
@@ -178,7 +191,7 @@ principal = "acs:ram::1000000000000001:user/www"
 		openssl req -new -x509 -days 30 -engine pkcs11 -keyform engine -key 'pkcs11:token=kst-software;object=me;type=private' -subj /CN=me -out me.crt`)
 	port := freePort(t)
 	conf := s.write("nginx.conf", fmt.Sprintf(`daemon off;
-env MODULE; env KEYWARD_PKCS11_SOCKET; env OPENSSL_CONF;
+env MODULE; env P11_KIT_SERVER_ADDRESS; env KEYWARD_PKCS11_SOCKET; env OPENSSL_CONF;
 user www-data;
 worker_processes 2;
 pid %[1]s/nginx.pid;
@@ -281,7 +294,8 @@ func TestSSH(t *testing.T) {
 	}
 	provider := strings.Fields(config[strings.Index(config, "PKCS11Provider"):])[1]
 	port := freePort(t)
-	s.write("ssh_config", strings.Replace(config, provider, s.module, 1)+fmt.Sprintf(`
+	s.through(s.module)
+	options := fmt.Sprintf(`
     HostName 127.0.0.1
     Port %d
     User root
@@ -289,7 +303,7 @@ func TestSSH(t *testing.T) {
     StrictHostKeyChecking no
     UserKnownHostsFile /dev/null
     BatchMode yes
-`, port))
+`, port)
 	s.sh(`keywardctl key create --alias ec --instance kst-hardware --spec EC_P256
 		keywardctl key create --alias rsa --instance kst-software --spec RSA_2048
 		ssh-keygen -q -t ed25519 -N '' -f host
@@ -329,8 +343,11 @@ StrictModes no
 				_ = server.Wait()
 			}()
 			dial(t, port).Close()
-			if out := s.sh(`ssh -F ssh_config appliance echo logged in`); !strings.Contains(out, "logged in") {
-				t.Errorf("ssh: %s", out)
+			for _, module := range []string{s.module, p11kitClient(t)} {
+				s.write("ssh_config", strings.Replace(config, provider, module, 1)+options)
+				if out := s.sh(`ssh -F ssh_config appliance echo logged in`); !strings.Contains(out, "logged in") {
+					t.Errorf("ssh through %s: %s", module, out)
+				}
 			}
 		})
 	}
@@ -410,18 +427,6 @@ func TestTLSServers(t *testing.T) {
 				} else {
 					s.sh(fmt.Sprintf(`openssl req -new -x509 -days 30 -engine pkcs11 -keyform engine -key '%[2]s' -subj /CN=localhost -addext subjectAltName=DNS:localhost -out %[1]s.crt`, row.name, key))
 				}
-				server := s.command(fmt.Sprintf("exec gnutls-serv --quiet --http --priority NORMAL:-VERS-ALL:+VERS-TLS1.2:-KX-ALL:+RSA --port %d --provider $MODULE --x509keyfile '%s' --x509certfile %s.crt", port, key, row.name))
-				if row.flags != "" {
-					server = s.command(fmt.Sprintf("exec openssl s_server -quiet -www -accept 127.0.0.1:%d -engine pkcs11 -keyform engine -key '%s' -cert %s.crt %s", port, key, row.name, row.flags))
-				}
-				if err := server.Start(); err != nil {
-					t.Fatal(err)
-				}
-				defer func() {
-					_ = server.Process.Kill()
-					_ = server.Wait()
-				}()
-				dial(t, port).Close()
 				text, err := os.ReadFile(filepath.Join(s.dir, row.name+".crt"))
 				if err != nil {
 					t.Fatal(err)
@@ -433,19 +438,35 @@ func TestTLSServers(t *testing.T) {
 				}
 				roots := x509.NewCertPool()
 				roots.AddCert(cert)
-				for range 3 {
-					c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: row.version, MaxVersion: row.version, CipherSuites: row.suites})
-					if err != nil {
+				serve := fmt.Sprintf("exec gnutls-serv --quiet --http --priority NORMAL:-VERS-ALL:+VERS-TLS1.2:-KX-ALL:+RSA --port %d --provider $MODULE --x509keyfile '%s' --x509certfile %s.crt", port, key, row.name)
+				if row.flags != "" {
+					serve = fmt.Sprintf("exec openssl s_server -quiet -www -accept 127.0.0.1:%d -engine pkcs11 -keyform engine -key '%s' -cert %s.crt %s", port, key, row.name, row.flags)
+				}
+				for _, module := range []string{s.module, p11kitClient(t)} {
+					s.through(module)
+					server := s.command(serve)
+					if err := server.Start(); err != nil {
 						t.Fatal(err)
 					}
-					c.Close()
+					dial(t, port).Close()
+					for range 3 {
+						c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: row.version, MaxVersion: row.version, CipherSuites: row.suites})
+						if err != nil {
+							t.Errorf("through %s: %v", module, err)
+							break
+						}
+						c.Close()
+					}
+					_ = server.Process.Kill()
+					_ = server.Wait()
 				}
+				s.through(s.module)
 			})
 		}
 	}
 }
 
-// TestP11KitFiles has p11-kit find keyward by each module file of the documentation, as the configuration of an unprivileged user.
+// TestP11KitFiles has p11-kit find keyward by each module file of packaging, which the documentation shows, as the configuration of an unprivileged user.
 func TestP11KitFiles(t *testing.T) {
 	const uid = 4242
 	s := startShared(t, fmt.Sprintf("\n[[peer]]\nuid = %d\nprincipal = \"acs:ram::1000000000000001:user/p11\"\n", uid))
@@ -455,14 +476,20 @@ func TestP11KitFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := strings.Split(string(page), "<!-- file: ")[1:]
-	if len(blocks) != 3 {
-		t.Fatalf("the documentation has %d module files", len(blocks))
+	files, err := filepath.Glob("../packaging/p11-kit/*.module")
+	if err != nil || len(files) != 3 {
+		t.Fatalf("the module files are %v, %v", files, err)
 	}
-	for _, block := range blocks {
-		name, rest, _ := strings.Cut(block, " -->")
-		_, rest, _ = strings.Cut(rest, "```\n")
-		file, _, _ := strings.Cut(rest, "```")
+	for _, path := range files {
+		name := filepath.Base(path)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := string(text)
+		if !strings.Contains(string(page), "<!-- file: "+name+" -->\n```\n"+file+"```\n") {
+			t.Errorf("the documentation does not show %s", name)
+		}
 		t.Run(name, func(t *testing.T) {
 			home := filepath.Join(s.dir, name)
 			modules := filepath.Join(home, "pkcs11", "modules")

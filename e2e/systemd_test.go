@@ -43,6 +43,9 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pkcs11Listener.Close()
+	if err := os.Chmod(pkcs11Socket, 0o600); err != nil { // as sockets.private wants it
+		t.Fatal(err)
+	}
 	pkcs11File, err := pkcs11Listener.File()
 	if err != nil {
 		t.Fatal(err)

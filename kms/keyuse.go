@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/mechanism"
@@ -19,8 +20,24 @@ type KeyUse struct {
 	Signature []byte // of VerifyWith
 
 	// Continued marks a later part of an operation whose first part has its event in the audit: policy and state are asked
-	// again, but there is no event of success, and it counts as no use in the ledger.
+	// again, but there is no event of success, and it counts as no use in the ledger. PartsEnded tells the audit how many there were.
 	Continued bool
+}
+
+// PartsEnded keeps an event of an operation in parts that has ended, however it did: how many uses of the key it was, and of how many octets.
+func (s *Service) PartsEnded(ctx context.Context, actor *Actor, verb Verb, use *KeyUse, parts int, octets int64) error {
+	row, entry := rowOf(verb, use.Mechanism)
+	if entry == nil {
+		return Errorf(UnsupportedOperation, "no key does that by this mechanism")
+	}
+	e := AuditEvent{Time: s.now(), Actor: actor, Action: entry.rightsFor(verb, use.Mechanism)[0].name, KeyID: use.KeyID, VersionID: use.VersionID}
+	e.RequestID, _ = ctx.Value(requestIDKey{}).(string)
+	e.end(nil)
+	e.Detail = fmt.Sprintf("%s, ended after %d parts of %d octets in all", row.nameOf(use.Mechanism), parts, octets)
+	if err := s.audit.Record(context.WithoutCancel(ctx), &e); err != nil {
+		return s.noAudit("how much was done is not in the audit", err)
+	}
+	return nil
 }
 
 // Verb is what a KeyUse does.

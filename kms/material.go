@@ -183,6 +183,17 @@ func versionNotFound(g grant, versionID string) *Error {
 	return Errorf(VersionNotFound, "%s has no version %q", g.key.ID, versionID)
 }
 
+// RejectionSecret is what implicit rejection needs of an RSA key (kms/rsapad), made of its public key, DER SubjectPublicKeyInfo. All copies of a key
+// must reject alike, whether they are the KMS's or a program's own: else who may ask two of them sees which ciphertexts are well padded. The
+// caller wipes it.
+func (s *Service) RejectionSecret(publicKey []byte) ([]byte, error) {
+	secret, err := s.store.Fingerprint("rejection of PKCS#1 v1.5", publicKey)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return secret, nil
+}
+
 // load opens one version: the only place where software material leaves its seal.
 func (s *Service) load(ctx context.Context, g grant, versionID string) (*material, error) {
 	v, err := s.store.Version(ctx, g.key.ID, versionID)
@@ -212,9 +223,7 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 		err = Errorf(KeyUnavailable, "%s has no material", v.ID)
 	}
 	if err == nil && g.spec.rsaBytes > 0 {
-		if m.rejection, err = s.store.Fingerprint("rejection of PKCS#1 v1.5", v.PublicKey); err != nil {
-			err = storeError(err)
-		}
+		m.rejection, err = s.RejectionSecret(v.PublicKey)
 	}
 	if err != nil {
 		m.leaveUnused()

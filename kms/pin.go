@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
-	"hash/maphash"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -38,6 +38,10 @@ const (
 	pinLength = 1 + 4 + 4 + 1 + pinSalt + pinHash
 )
 
+// pinsAtOnce bounds the memory and the time that PINs take. Those of one principal are looked at one after the other, so that programs that log in together
+// do not count each other's tries.
+const pinsAtOnce = 2
+
 // pinTries is how often a look at a PIN is begun anew because it was changed meanwhile.
 const pinTries = 3
 
@@ -47,31 +51,15 @@ var (
 	actRemovePIN = &action{name: "RemovePIN", kind: kindManage}
 )
 
-// pinHasher bounds the memory and the time that PINs take: at most two are hashed at once. Those of one principal are looked at one after
-// the other, so that programs that log in together do not count each other's tries.
-type pinHasher struct {
-	seed  maphash.Seed
-	lanes [2]chan struct{} // each holds one token
-}
+// PINName tells a PIN from the one that was set before or after it, and tells nothing else of it. Empty: no PIN.
+type PINName string
 
-func newPINHasher() *pinHasher {
-	h := &pinHasher{seed: maphash.MakeSeed()}
-	for i := range h.lanes {
-		h.lanes[i] = make(chan struct{}, 1)
-		h.lanes[i] <- struct{}{}
+func pinName(p *keystore.PIN) PINName {
+	if p == nil {
+		return ""
 	}
-	return h
-}
-
-// enter waits for a principal's turn. The caller calls leave.
-func (h *pinHasher) enter(ctx context.Context, arn string) (leave func(), err error) {
-	lane := h.lanes[maphash.String(h.seed, arn)%uint64(len(h.lanes))]
-	select {
-	case <-lane:
-		return func() { lane <- struct{}{} }, nil
-	case <-ctx.Done():
-		return nil, &Error{Code: Canceled, Err: ctx.Err()}
-	}
+	sum := sha256.Sum256(p.Sealed) // sealed anew each time that a PIN is set
+	return PINName(sum[:])
 }
 
 // hashedPIN is how a PIN is kept.
@@ -118,30 +106,35 @@ func parsePIN(b []byte) (*hashedPIN, bool) {
 
 // CheckPIN holds a PIN against that of the actor's principal, in constant time, and counts failures durably before it answers: after
 // MaxPINFailures in a row it is locked until it is set again. Denied if it is wrong, Throttled if it is locked. Without a PIN set
-// every PIN is right.
-func (s *Service) CheckPIN(ctx context.Context, actor *Actor, pin []byte) error {
+// every PIN is right. It gives the name of the PIN that was right.
+func (s *Service) CheckPIN(ctx context.Context, actor *Actor, pin []byte) (PINName, error) {
 	if _, err := s.looking(ctx, actor); err != nil {
-		return err
+		return "", err
 	}
 	who, err := s.store.Principal(ctx, actor.Principal)
 	if err != nil {
-		return storeError(err)
+		return "", storeError(err)
 	}
 	if who.PIN == nil {
-		return nil
+		return "", nil
 	}
+	var checked PINName
 	_, err = audited(s, ctx, actor, actCheckPIN, false, func(c *call) (*struct{}, error) {
-		_, err := c.checkPIN(pin)
+		p, err := c.checkPIN(pin)
+		checked = pinName(p)
 		return done(err)
 	})
-	return err
+	if err != nil {
+		return "", err
+	}
+	return checked, nil
 }
 
 // checkPIN holds a PIN against that of the caller's principal, and gives what it was held against; nil if there is none.
 func (c *call) checkPIN(pin []byte) (*keystore.PIN, error) {
-	leave, err := c.pins.enter(c.ctx, c.actor.Principal)
+	leave, err := c.pins.Enter(c.ctx, c.actor.Principal)
 	if err != nil {
-		return nil, err
+		return nil, &Error{Code: Canceled, Err: err}
 	}
 	defer leave()
 	for try := 1; ; try++ {
@@ -205,9 +198,9 @@ func checkNewPIN(pin []byte) error {
 
 // sealPIN makes what is kept of a PIN.
 func (c *call) sealPIN(arn string, pin []byte) (*keystore.PIN, error) {
-	leave, err := c.pins.enter(c.ctx, arn)
+	leave, err := c.pins.Enter(c.ctx, arn)
 	if err != nil {
-		return nil, err
+		return nil, &Error{Code: Canceled, Err: err}
 	}
 	defer leave()
 	b := hashPIN(pin).marshal()
@@ -265,8 +258,9 @@ func (p Principals) RemovePIN(ctx context.Context, actor *Actor, arn string) err
 }
 
 // SetOwnPIN replaces the PIN of the actor's own principal, who knows the old one: a wrong one counts as in CheckPIN. The first PIN is set by
-// its account's root, as else any program of a principal could lock the others out. The caller wipes both.
-func (p Principals) SetOwnPIN(ctx context.Context, actor *Actor, old, pin []byte) error {
+// its account's root, as else any program of a principal could lock the others out. The caller wipes both. It gives the name of the new PIN.
+func (p Principals) SetOwnPIN(ctx context.Context, actor *Actor, old, pin []byte) (PINName, error) {
+	var set PINName
 	_, err := audited(p.s, ctx, actor, actSetPIN, false, func(c *call) (*struct{}, error) {
 		c.event.Detail = actor.Principal
 		if err := checkNewPIN(pin); err != nil {
@@ -289,9 +283,13 @@ func (p Principals) SetOwnPIN(ctx context.Context, actor *Actor, old, pin []byte
 			}
 			next := *was
 			next.PIN = kept
+			set = pinName(kept)
 			ch.UpdatePrincipal(was, &next)
 			return nil
 		}))
 	})
-	return err
+	if err != nil {
+		return "", err
+	}
+	return set, nil
 }

@@ -33,17 +33,25 @@ func newPINWorld(t testing.TB) *world {
 func (w *world) pinFailures() int {
 	w.t.Helper()
 	tokens, err := w.Tokens(context.Background(), user)
-	if err != nil || len(tokens) == 0 || !tokens[0].PIN {
+	if err != nil || len(tokens) == 0 || tokens[0].PIN == "" {
 		w.t.Fatalf("%+v %v", tokens, err)
 	}
 	return tokens[0].PINFailures
 }
 
+// errWith is errOf for the name of a PIN, of which there is none with an error.
+func errWith(name PINName, err error) error {
+	if err != nil && name != "" {
+		return fmt.Errorf("the name %x comes with the error %w", name, err)
+	}
+	return err
+}
+
 func TestPIN(t *testing.T) {
 	w := newPINWorld(t)
 	ctx := context.Background()
-	check := func(pin string) error { return w.CheckPIN(ctx, user, []byte(pin)) }
-	if err := w.CheckPIN(ctx, bob, []byte("anything")); err != nil {
+	check := func(pin string) error { return errWith(w.CheckPIN(ctx, user, []byte(pin))) }
+	if err := errWith(w.CheckPIN(ctx, bob, []byte("anything"))); err != nil {
 		t.Errorf("without a PIN: %v", err)
 	}
 	if err := check(testPIN); err != nil || w.pinFailures() != 0 {
@@ -66,7 +74,7 @@ func TestPIN(t *testing.T) {
 	wantCode(t, "the right one, locked", check(testPIN), Throttled)
 	w.restart()
 	wantCode(t, "the right one, locked, after a restart", check(testPIN), Throttled)
-	wantCode(t, "changing it, locked", w.Principals().SetOwnPIN(ctx, user, []byte(testPIN), []byte("another PIN")), Throttled)
+	wantCode(t, "changing it, locked", errWith(w.Principals().SetOwnPIN(ctx, user, []byte(testPIN), []byte("another PIN"))), Throttled)
 	// Nothing else that is done to the principal unlocks it.
 	if err := w.Principals().AttachPolicy(ctx, root, user.Principal, "p", identityPolicyText("Allow", "kms:*", "*")); err != nil {
 		t.Fatal(err)
@@ -81,16 +89,16 @@ func TestPIN(t *testing.T) {
 	}
 	wantCode(t, "the old one", check(testPIN), Denied)
 	// Alice changes it.
-	wantCode(t, "changing it without it", w.Principals().SetOwnPIN(ctx, user, []byte(testPIN), []byte("a third PIN")), Denied)
-	wantCode(t, "to a short one", w.Principals().SetOwnPIN(ctx, user, []byte("another PIN"), []byte("1234567")), InvalidParameter)
-	if err := w.Principals().SetOwnPIN(ctx, user, []byte("another PIN"), []byte("a third PIN")); err != nil {
+	wantCode(t, "changing it without it", errWith(w.Principals().SetOwnPIN(ctx, user, []byte(testPIN), []byte("a third PIN"))), Denied)
+	wantCode(t, "to a short one", errWith(w.Principals().SetOwnPIN(ctx, user, []byte("another PIN"), []byte("1234567"))), InvalidParameter)
+	if err := errWith(w.Principals().SetOwnPIN(ctx, user, []byte("another PIN"), []byte("a third PIN"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := check("a third PIN"); err != nil {
 		t.Error(err)
 	}
-	wantCode(t, "of who has none", w.Principals().SetOwnPIN(ctx, bob, nil, []byte("bob's first PIN")), OperationRejected)
-	wantCode(t, "of nobody", w.CheckPIN(ctx, nil, nil), Denied)
+	wantCode(t, "of who has none", errWith(w.Principals().SetOwnPIN(ctx, bob, nil, []byte("bob's first PIN"))), OperationRejected)
+	wantCode(t, "of nobody", errWith(w.CheckPIN(ctx, nil, nil)), Denied)
 	wantCode(t, "of who is not there", w.Principals().SetPIN(ctx, root, bob.Principal, []byte(testPIN)), ResourceNotFound)
 	for _, pin := range []string{"", "1234567", strings.Repeat("x", MaxPIN+1)} {
 		wantCode(t, pin, w.Principals().SetPIN(ctx, root, user.Principal, []byte(pin)), InvalidParameter)
@@ -135,7 +143,7 @@ func TestPIN(t *testing.T) {
 	if err := w.db.Change().CreatePrincipal(&other).Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.CheckPIN(ctx, bob, []byte(testPIN)); err == nil {
+	if err := errWith(w.CheckPIN(ctx, bob, []byte(testPIN))); err == nil {
 		t.Error("somebody else's hash opened")
 	}
 }
@@ -150,7 +158,7 @@ func TestPINDies(t *testing.T) {
 			w.disk.mu.Lock()
 			w.disk.budget, w.disk.torn = budget, budget == 1
 			w.disk.mu.Unlock()
-			err := w.CheckPIN(ctx, user, []byte("a guess"))
+			err := errWith(w.CheckPIN(ctx, user, []byte("a guess")))
 			if errors.Is(err, Denied) {
 				looked++
 			}
@@ -160,7 +168,7 @@ func TestPINDies(t *testing.T) {
 	if n := w.pinFailures(); n != MaxPINFailures || looked > MaxPINFailures {
 		t.Errorf("%d failures are noted, %d guesses were answered", n, looked)
 	}
-	wantCode(t, "the right one", w.CheckPIN(ctx, user, []byte(testPIN)), Throttled)
+	wantCode(t, "the right one", errWith(w.CheckPIN(ctx, user, []byte(testPIN))), Throttled)
 }
 
 // Guesses at the same time are not more than guesses one after the other, and those who know the PIN do not lock each other out.
@@ -168,12 +176,12 @@ func TestPINAtOnce(t *testing.T) {
 	w := newPINWorld(t)
 	ctx := context.Background()
 	for range MaxPINFailures - 1 {
-		wantCode(t, "wrong", w.CheckPIN(ctx, user, []byte("wrong")), Denied)
+		wantCode(t, "wrong", errWith(w.CheckPIN(ctx, user, []byte("wrong"))), Denied)
 	}
 	var done sync.WaitGroup
 	for range 6 {
 		done.Go(func() {
-			if err := w.CheckPIN(ctx, user, []byte(testPIN)); err != nil {
+			if err := errWith(w.CheckPIN(ctx, user, []byte(testPIN))); err != nil {
 				t.Errorf("the right one: %v", err)
 			}
 		})
@@ -182,7 +190,7 @@ func TestPINAtOnce(t *testing.T) {
 	var looked atomic.Int64
 	for i := range 3 * MaxPINFailures {
 		done.Go(func() {
-			if err := w.CheckPIN(ctx, user, fmt.Append(nil, "guess ", i)); errors.Is(err, Denied) {
+			if err := errWith(w.CheckPIN(ctx, user, fmt.Append(nil, "guess ", i))); errors.Is(err, Denied) {
 				looked.Add(1)
 			} else if !errors.Is(err, Throttled) {
 				t.Error(err)
@@ -194,13 +202,13 @@ func TestPINAtOnce(t *testing.T) {
 		t.Errorf("%d guesses were answered", looked.Load())
 	}
 	// Who waits for a turn can go away.
-	leave, err := w.pins.enter(ctx, user.Principal)
+	leave, err := w.pins.Enter(ctx, user.Principal)
 	if err != nil {
 		t.Fatal(err)
 	}
 	short, cancel := context.WithTimeout(ctx, time.Millisecond)
 	defer cancel()
-	wantCode(t, "in a full lane", w.CheckPIN(short, user, []byte(testPIN)), Canceled)
+	wantCode(t, "in a full lane", errWith(w.CheckPIN(short, user, []byte(testPIN))), Canceled)
 	leave()
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms/turns"
 )
 
 // Config is what a Service is made of.
@@ -52,7 +53,7 @@ type Service struct {
 	ledger    *ledger
 	checks    associationChecks
 	tokens    *tokenKeys
-	pins      *pinHasher
+	pins      *turns.Turns[string] // by principal
 
 	stop context.CancelFunc // ends what runs in the background
 	done sync.WaitGroup     // the schedule, and what saves the ledger
@@ -82,7 +83,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		tokens: tokens, pins: newPINHasher(), store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
+		tokens: tokens, pins: turns.New[string](pinsAtOnce), store: c.Store, pool: c.Pool, region: c.Region, account: c.Account, accounts: c.Accounts,
 		audit: c.Audit, log: c.Log, now: c.Now, policies: newCompiled(), clock: clock, schedule: newSchedule(&c),
 	}
 	begin := time.Now()

@@ -57,9 +57,9 @@ type ObjectNames struct {
 // Token is an instance as a token.
 type Token struct {
 	Instance string
-	Type     string // SoftwareInstance or HardwareInstance
-	Name     string // for people
-	PIN      bool   // the principal has a PIN, which C_Login must give before private objects are used
+	Type     string  // SoftwareInstance or HardwareInstance
+	Name     string  // for people
+	PIN      PINName // of the PIN that the principal has, which C_Login must give before private objects are used; empty: none
 	// PINFailures is how often it was wrong since it was right; with MaxPINFailures it is locked.
 	PINFailures int
 }
@@ -77,10 +77,11 @@ func (s *Service) Tokens(ctx context.Context, actor *Actor) ([]Token, error) {
 	if who.PIN != nil {
 		failures = who.PIN.Failures
 	}
+	pin := pinName(who.PIN)
 	var tokens []Token
 	for _, in := range s.instances.Load().all {
 		if in.Type != ExternalInstance && in.sees(actor.Account) {
-			tokens = append(tokens, Token{Instance: in.ID, Type: in.Type, Name: in.Name, PIN: who.PIN != nil, PINFailures: failures})
+			tokens = append(tokens, Token{Instance: in.ID, Type: in.Type, Name: in.Name, PIN: pin, PINFailures: failures})
 		}
 	}
 	return tokens, nil

@@ -132,7 +132,7 @@ func TestTokenKeys(t *testing.T) {
 		t.Errorf("a-younger-one is %s", k.KeyID)
 	}
 	tokens, err := w.Tokens(ctx, user)
-	if err != nil || len(tokens) != 2 || tokens[0].Instance != "kst-software" || tokens[0].Type != SoftwareInstance || tokens[0].PIN {
+	if err != nil || len(tokens) != 2 || tokens[0].Instance != "kst-software" || tokens[0].Type != SoftwareInstance || tokens[0].PIN != "" {
 		t.Errorf("tokens: %+v %v", tokens, err)
 	}
 	for range 10 {
@@ -303,4 +303,38 @@ func TestTokenKeyAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, look); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// A label that a client has set to what the key's alias says is on the newest version alone after a rotation, and an earlier one is found by its own.
+func TestTokenLabelsAfterRotation(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := context.Background()
+	id := w.createNamed("kst-software", kmswire.AES256, "alias/data")
+	keys := allTokenKeys(t, w.Service, root, "kst-software", 10)
+	label, own := "data", "of the client"
+	if err := w.NameTokenKey(ctx, root, "kst-software", keys[0].KeyPlace, ClassSecretKey, nil, &label); err != nil {
+		t.Fatal(err)
+	}
+	found := func(label string, want ...uint32) {
+		t.Helper()
+		keys, err := w.TokenKeysNamed(ctx, root, "kst-software", nil, &label)
+		var got []uint32
+		for _, k := range keys {
+			got = append(got, k.Ordinal)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q finds the versions %v, %v; want %v", label, got, err, want)
+		}
+	}
+	found("data", 1)
+	if _, err := w.CreateKeyVersion(ctx, root, &kmswire.CreateKeyVersionRequest{KeyID: id}); err != nil {
+		t.Fatal(err)
+	}
+	found("data", 2)
+	found("data#1", 1)
+	if err := w.NameTokenKey(ctx, root, "kst-software", keys[0].KeyPlace, ClassSecretKey, nil, &own); err != nil {
+		t.Fatal(err)
+	}
+	found(own, 1)
+	found("data#1")
 }

@@ -25,7 +25,8 @@ type application struct {
 	cookie string // empty: a client of p11-kit, with one connection
 	epoch  uint64 // tells a client that comes back whether it is the application that it knew
 
-	gathered atomic.Int64 // octets that operations hold: see operation.gather
+	gathered atomic.Int64 // octets that operations and searches hold: see holdMore
+	memory   *memory      // of the user: what gathered and octets count, counts there too
 
 	// Guarded by Front.mu.
 	conns  int         // that it has
@@ -38,9 +39,10 @@ type application struct {
 	principal string // whose it is; empty: nobody's that keyward knows
 	sessions  map[uint64]*session
 	objects   map[handle]*heldObject
-	octets    int              // of objects
+	octets    int              // of objects, and reserved
+	reserved  int              // objects that are going to be added
+	destroyed []kms.KeyPlace   // of keys of the KMS: the latest few
 	logins    map[string]login // by instance
-	pinless   time.Time        // until when the principal is known to have no PIN
 }
 
 // heldObject is a session object in its application.
@@ -49,14 +51,19 @@ type heldObject struct {
 	owner *session // ends it
 }
 
-// login is a user's login to a token.
+// login is a user's login to a token, or that a token was found to need none.
 type login struct {
-	in  bool
-	pin bool // with a PIN that was checked: else the principal had none
+	in    bool
+	pin   kms.PINName // that was checked; empty: the principal had none
+	until time.Time   // private objects exist for the application until the principal's PIN is looked at again
 }
 
-func newApplication(f *Front, peer Peer, cookie, principal string) *application {
-	return &application{front: f, peer: peer, cookie: cookie, epoch: draw(), principal: principal,
+// good says whether a login is one while the principal has this PIN: a login from before it was set is none any more, and one with a PIN that
+// is gone since is as good as one without.
+func (l login) good(now kms.PINName) bool { return l.in && (now == "" || l.pin == now) }
+
+func newApplication(f *Front, peer Peer, of *memory, cookie, principal string) *application {
+	return &application{front: f, peer: peer, memory: of, cookie: cookie, epoch: draw(), principal: principal,
 		sessions: map[uint64]*session{}, objects: map[handle]*heldObject{}, logins: map[string]login{}}
 }
 
@@ -103,7 +110,7 @@ func (a *application) clear() []*session {
 	clear(a.sessions)
 	a.removeObjects(func(*heldObject) bool { return true })
 	clear(a.logins)
-	a.pinless = time.Time{}
+	a.destroyed = nil
 	return closing
 }
 
@@ -114,6 +121,16 @@ func (a *application) end() {
 	closing := a.clear()
 	a.mu.Unlock()
 	a.front.closeSessions(a.peer.UID, closing)
+}
+
+// has says whether there is a session with this number. a may be nil.
+func (a *application) has(id uint64) bool {
+	if a == nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sessions[id] != nil
 }
 
 func (a *application) isEnded() bool {
@@ -206,94 +223,8 @@ func (a *application) counts(instance string) (all, rw int) {
 	return a.count(instance)
 }
 
-// addObject keeps a session object that a call of the session s made. Its mu is held.
-func (a *application) addObject(s *session, o sessionObject) (handle, ck.RV) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	h, octets := o.handle(), o.weight()
-	switch {
-	case a.sessions[s.id] != s:
-		return 0, ck.CKR_SESSION_HANDLE_INVALID // it ended while the object was made
-	case len(a.objects) >= maxSessionObjects || a.octets+octets > maxSessionObjectOctets:
-		return 0, ck.CKR_DEVICE_MEMORY
-	case a.objects[h] != nil:
-		return 0, ck.CKR_GENERAL_ERROR // two handles of 60 bits that were drawn are the same: never
-	}
-	a.objects[h] = &heldObject{o, s}
-	a.octets += octets
-	return h, ck.CKR_OK
-}
-
-// replaceObject puts next in the place of a session object, if that is still there. The key of the two is the same: nothing is destroyed.
-func (a *application) replaceObject(instance string, o, next sessionObject) ck.RV {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	held := a.objects[o.handle()]
-	more := next.weight() - o.weight()
-	switch {
-	case held == nil || held.owner.instance != instance:
-		return ck.CKR_OBJECT_HANDLE_INVALID
-	case held.sessionObject != o:
-		return ck.CKR_FUNCTION_FAILED // another session was faster
-	case a.octets+more > maxSessionObjectOctets:
-		return ck.CKR_DEVICE_MEMORY
-	}
-	held.sessionObject = next
-	a.octets += more
-	return ck.CKR_OK
-}
-
-// object gives a session object of the instance by its handle; nil if there is none.
-func (a *application) object(instance string, h handle) sessionObject {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if o := a.objects[h]; o != nil && o.owner.instance == instance {
-		return o.sessionObject
-	}
-	return nil
-}
-
-// eachObject gives all session objects of the instance, in no order. The function must not call the application.
-func (a *application) eachObject(instance string, f func(handle, sessionObject)) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for h, o := range a.objects {
-		if o.owner.instance == instance {
-			f(h, o.sessionObject)
-		}
-	}
-}
-
-// removeObject destroys a session object of the instance, and says whether it was there.
-func (a *application) removeObject(instance string, h handle) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	o := a.objects[h]
-	if o == nil || o.owner.instance != instance {
-		return false
-	}
-	a.dropObject(h, o)
-	return true
-}
-
-// removeObjects destroys the objects that are meant. a.mu is held.
-func (a *application) removeObjects(meant func(*heldObject) bool) {
-	for h, o := range a.objects {
-		if meant(o) {
-			a.dropObject(h, o)
-		}
-	}
-}
-
-// dropObject destroys one. a.mu is held.
-func (a *application) dropObject(h handle, o *heldObject) {
-	delete(a.objects, h)
-	a.octets -= o.weight()
-	o.destroy()
-}
-
-// logIn notes a login to the token of the session s, with a PIN that was checked or without.
-func (a *application) logIn(s *session, pin bool) ck.RV {
+// logIn notes a login to the token of the session s, with the PIN that was checked, or without.
+func (a *application) logIn(s *session, pin kms.PINName) ck.RV {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sessions[s.id] != s {
@@ -303,17 +234,30 @@ func (a *application) logIn(s *session, pin bool) ck.RV {
 	return ck.CKR_OK
 }
 
-// logOut ends a login: private session objects are destroyed, and the operations of the token's sessions end before their next call
+// renewPIN keeps the application's logins when it has set another PIN itself.
+func (a *application) renewPIN(old, next kms.PINName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for instance, l := range a.logins {
+		if l.in && l.pin == old {
+			l.pin = next
+			a.logins[instance] = l
+		}
+	}
+}
+
+// logOut ends a login: private session objects are destroyed, and the operations and searches of the token's sessions end before their next call
 // (2.40 §5.6, C_Logout). It says whether there was one. a.mu is held.
 func (a *application) logOut(instance string) bool {
-	if !a.logins[instance].in {
+	was := a.logins[instance].in
+	delete(a.logins, instance)
+	if !was {
 		return false
 	}
-	delete(a.logins, instance)
 	a.removeObjects(func(o *heldObject) bool { return o.owner.instance == instance && o.private() })
 	for _, s := range a.sessions {
 		if s.instance == instance {
-			s.ops.abandon()
+			s.abandon()
 		}
 	}
 	return true

@@ -96,14 +96,14 @@ func TestAttackP12(t *testing.T) {
 		b.ok("C_SignUpdate", octets("pay"))
 	}
 	start()
-	b.session.ops.abandon() // what C_Logout does to every session
+	b.session.abandon() // what C_Logout does to every session
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_SignFinal", room(256))
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_SignUpdate", octets("pay"))
 
 	start() // a logout between two calls does not make an Init possible only
-	b.session.ops.abandon()
+	b.session.abandon()
 	start()
-	b.session.ops.abandon()
+	b.session.abandon()
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_DigestFinal", room(256))
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_SignFinal", room(256))
 
@@ -114,7 +114,7 @@ func TestAttackP12(t *testing.T) {
 	b.ok("C_DecryptInit", pad, k)
 	b.call("C_Decrypt", octets(ct), room(1))
 	kept := b.session.ops.active[decrypting].kept
-	b.session.ops.abandon()
+	b.session.abandon()
 	b.refused(ck.CKR_OPERATION_NOT_INITIALIZED, "C_Decrypt", octets(ct), room(16))
 	if !bytes.Equal(kept, make([]byte, 8)) {
 		t.Errorf("%q is left", kept)

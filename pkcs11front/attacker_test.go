@@ -124,7 +124,7 @@ func (a *attacker) keyTemplate() attrs {
 	case 0:
 		k = ck.CKK_GENERIC_SECRET
 	case 1:
-		c, k = ck.CKO_PRIVATE_KEY, ck.CKK_ECDSA
+		c, k = ck.CKO_PRIVATE_KEY, ck.CKK_EC
 	}
 	t := a.template(keyTemplate(c, k))
 	if a.rand.IntN(3) == 0 {
@@ -163,8 +163,8 @@ func (a *attacker) step() {
 		octets := a.known[a.rand.IntN(len(a.known))]
 		a.see(a.call("C_CreateObject", a.template(keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES), attrs{{Type: ck.CKA_VALUE, Value: p11rpc.Value{Octets: octets}}})))
 	case 2:
-		params := attrs{{Type: ck.CKA_ECDSA_PARAMS, Value: p11rpc.Value{Octets: []byte("\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07")}}}
-		a.see(a.call("C_GenerateKeyPair", mech{m: ck.CKM_ECDSA_KEY_PAIR_GEN}, params, a.template()))
+		params := attrs{{Type: ck.CKA_EC_PARAMS, Value: p11rpc.Value{Octets: []byte("\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07")}}}
+		a.see(a.call("C_GenerateKeyPair", mech{m: ck.CKM_EC_KEY_PAIR_GEN}, params, a.template()))
 	case 3:
 		a.see(a.call("C_CopyObject", a.handle(^usage(0)), a.template()))
 	case 4:

@@ -172,11 +172,11 @@ var (
 		{attribute: ck.CKA_COEFFICIENT, kind: asOctets, given: byCreate, otherwise: made, secret: true},
 	}
 	ecPublicRows = []attributeRow{
-		{attribute: ck.CKA_ECDSA_PARAMS, kind: asOctets, given: byCreate | byGenerate, needed: byCreate | byGenerate, otherwise: made},
+		{attribute: ck.CKA_EC_PARAMS, kind: asOctets, given: byCreate | byGenerate, needed: byCreate | byGenerate, otherwise: made},
 		{attribute: ck.CKA_EC_POINT, kind: asOctets, given: byCreate, needed: byCreate, otherwise: made},
 	}
 	ecPrivateRows = []attributeRow{
-		{attribute: ck.CKA_ECDSA_PARAMS, kind: asOctets, given: byCreate, needed: byCreate, otherwise: made},
+		{attribute: ck.CKA_EC_PARAMS, kind: asOctets, given: byCreate, needed: byCreate, otherwise: made},
 		{attribute: ck.CKA_EC_POINT, kind: asOctets, given: byCreate, otherwise: made},
 		{attribute: ck.CKA_VALUE, kind: asOctets, given: byCreate, needed: byCreate, otherwise: made, secret: true},
 	}
@@ -187,7 +187,7 @@ var notHere = map[string][]ck.Attribute{
 	"of attribute certificates and WTLS certificates, which nobody uses": {ck.CKA_AC_ISSUER, ck.CKA_OWNER, ck.CKA_ATTR_TYPES},
 	"templates for keys that a key wraps, unwraps or derives: the door's own rules are stricter (wrap.go)": {ck.CKA_WRAP_TEMPLATE, ck.CKA_UNWRAP_TEMPLATE,
 		ck.CKA_DERIVE_TEMPLATE},
-	"of domain parameters and key types that are not made": {ck.CKA_PRIME, ck.CKA_SUBPRIME, ck.CKA_BASE, ck.CKA_PRIME_BITS, ck.CKA_SUB_PRIME_BITS,
+	"of domain parameters and key types that are not made": {ck.CKA_PRIME, ck.CKA_SUBPRIME, ck.CKA_BASE, ck.CKA_PRIME_BITS, ck.CKA_SUBPRIME_BITS,
 		ck.CKA_VALUE_BITS, ck.CKA_GOSTR3410_PARAMS, ck.CKA_GOSTR3411_PARAMS, ck.CKA_GOST28147_PARAMS},
 	"deprecated since 2.20": {ck.CKA_SECONDARY_AUTH, ck.CKA_AUTH_PIN_FLAGS},
 	"of one-time passwords": {ck.CKA_OTP_FORMAT, ck.CKA_OTP_LENGTH, ck.CKA_OTP_TIME_INTERVAL, ck.CKA_OTP_USER_FRIENDLY_MODE,
@@ -221,9 +221,9 @@ var classTables = []*classTable{
 	newTable(ck.CKO_DATA, noKey, dataRows),
 	newTable(ck.CKO_CERTIFICATE, noKey, certificateRows),
 	newTable(ck.CKO_PUBLIC_KEY, ck.CKK_RSA, keyRows, publicRows, rsaPublicRows),
-	newTable(ck.CKO_PUBLIC_KEY, ck.CKK_ECDSA, keyRows, publicRows, ecPublicRows),
+	newTable(ck.CKO_PUBLIC_KEY, ck.CKK_EC, keyRows, publicRows, ecPublicRows),
 	newTable(ck.CKO_PRIVATE_KEY, ck.CKK_RSA, keyRows, privateRows, rsaPrivateRows),
-	newTable(ck.CKO_PRIVATE_KEY, ck.CKK_ECDSA, keyRows, privateRows, ecPrivateRows),
+	newTable(ck.CKO_PRIVATE_KEY, ck.CKK_EC, keyRows, privateRows, ecPrivateRows),
 	newTable(ck.CKO_SECRET_KEY, ck.CKK_AES, keyRows, secretRows),
 	newTable(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, keyRows, secretRows),
 }

@@ -118,7 +118,12 @@ func (op *operation) part(q *request, k key, in []byte) (out []byte, rv ck.RV) {
 	} else {
 		out, rv = k.decrypt(q.ctx, m, in, op.continued)
 	}
+	if kmsKey, ok := k.(*kmsKey); ok && !op.continued {
+		op.ended = kmsKey.endOfParts(q.ctx, kindRows[op.kind].verb, m)
+	}
 	op.continued = true
+	op.uses++
+	op.octets += int64(len(in))
 	if rv == ck.CKR_OK && len(out) != len(in) {
 		return nil, ck.CKR_DEVICE_ERROR
 	}

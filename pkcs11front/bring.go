@@ -18,7 +18,11 @@ func (q *request) bring(table *classTable, v values) (handle, ck.RV) {
 	if rv != ck.CKR_OK {
 		return 0, rv
 	}
-	m, rv := materialFrom(table, v)
+	var m material
+	rv = q.compute(func() (rv ck.RV) { // the numbers of a bad key can keep the processor busy for a second
+		m, rv = materialFrom(table, v)
+		return rv
+	})
 	if rv != ck.CKR_OK {
 		return 0, rv
 	}
@@ -154,20 +158,18 @@ func factor(n, e, d *big.Int) (p, q *big.Int, ok bool) {
 	t := k.TrailingZeroBits()
 	r := new(big.Int).Rsh(k, t)
 	last := new(big.Int).Sub(n, one)
-	scratch := []*big.Int{k, r}
-	defer func() { wipeNumbers(scratch) }()
+	x, square := new(big.Int), new(big.Int)
+	defer func() { wipeNumbers([]*big.Int{k, r, x, square}) }()
 	for _, base := range smallPrimes {
-		x := new(big.Int).Exp(big.NewInt(base), r, n)
-		scratch = append(scratch, x)
+		x.Exp(big.NewInt(base), r, n)
 		trivial := false
 		for i := uint(0); i < t && !trivial; i++ {
 			if x.Cmp(one) == 0 || x.Cmp(last) == 0 {
 				trivial = true
 				continue
 			}
-			square := new(big.Int).Mul(x, x)
+			square.Mul(x, x)
 			square.Mod(square, n)
-			scratch = append(scratch, square)
 			if square.Cmp(one) == 0 { // x is a root of 1 that is neither 1 nor -1
 				p = new(big.Int).GCD(nil, nil, x.Sub(x, one), n)
 				q = new(big.Int).Div(n, p)
@@ -176,7 +178,7 @@ func factor(n, e, d *big.Int) (p, q *big.Int, ok bool) {
 				}
 				return p, q, true
 			}
-			x = square
+			x, square = square, x
 		}
 		if !trivial {
 			return nil, nil, false // base to the power of d*e is not base

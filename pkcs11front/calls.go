@@ -18,93 +18,93 @@ type callRow struct {
 
 // calls has a row for each of p11rpc.Calls; a test says so.
 var calls = map[p11rpc.CallID]callRow{
-	1:  {(*request).initialize, false},         // C_Initialize
-	2:  {(*request).finalize, false},           // C_Finalize
-	3:  {(*request).getInfo, false},            // C_GetInfo
-	4:  {(*request).getSlotList, false},        // C_GetSlotList
-	5:  {(*request).getSlotInfo, false},        // C_GetSlotInfo
-	6:  {(*request).getTokenInfo, false},       // C_GetTokenInfo
-	7:  {(*request).getMechanismList, false},   // C_GetMechanismList
-	8:  {(*request).getMechanismInfo, false},   // C_GetMechanismInfo
-	9:  {(*request).initToken, false},          // C_InitToken
-	10: {(*request).openSession, false},        // C_OpenSession
-	11: {(*request).closeSession, true},        // C_CloseSession
-	12: {(*request).closeAllSessions, false},   // C_CloseAllSessions
-	13: {(*request).getSessionInfo, true},      // C_GetSessionInfo
-	14: {(*request).initPIN, true},             // C_InitPIN
-	15: {(*request).setPIN, true},              // C_SetPIN
-	16: {(*request).getOperationState, true},   // C_GetOperationState
-	17: {(*request).setOperationState, true},   // C_SetOperationState
-	18: {(*request).login, true},               // C_Login
-	19: {(*request).logout, true},              // C_Logout
-	20: {(*request).createObject, true},        // C_CreateObject
-	21: {(*request).copyObject, true},          // C_CopyObject
-	22: {(*request).destroyObject, true},       // C_DestroyObject
-	23: {(*request).getObjectSize, true},       // C_GetObjectSize
-	24: {(*request).getAttributeValue, true},   // C_GetAttributeValue
-	25: {(*request).setAttributeValue, true},   // C_SetAttributeValue
-	26: {(*request).findObjectsInit, true},     // C_FindObjectsInit
-	27: {(*request).findObjects, true},         // C_FindObjects
-	28: {(*request).findObjectsFinal, true},    // C_FindObjectsFinal
-	29: {(*request).encryptInit, true},         // C_EncryptInit
-	30: {(*request).encrypt, true},             // C_Encrypt
-	31: {(*request).encryptUpdate, true},       // C_EncryptUpdate
-	32: {(*request).encryptFinal, true},        // C_EncryptFinal
-	33: {(*request).decryptInit, true},         // C_DecryptInit
-	34: {(*request).decrypt, true},             // C_Decrypt
-	35: {(*request).decryptUpdate, true},       // C_DecryptUpdate
-	36: {(*request).decryptFinal, true},        // C_DecryptFinal
-	37: {(*request).digestInit, true},          // C_DigestInit
-	38: {(*request).digest, true},              // C_Digest
-	39: {(*request).digestUpdate, true},        // C_DigestUpdate
-	40: {(*request).digestKey, true},           // C_DigestKey
-	41: {(*request).digestFinal, true},         // C_DigestFinal
-	42: {(*request).signInit, true},            // C_SignInit
-	43: {(*request).sign, true},                // C_Sign
-	44: {(*request).signUpdate, true},          // C_SignUpdate
-	45: {(*request).signFinal, true},           // C_SignFinal
-	46: {(*request).signRecoverInit, true},     // C_SignRecoverInit
-	47: {(*request).signRecover, true},         // C_SignRecover
-	48: {(*request).verifyInit, true},          // C_VerifyInit
-	49: {(*request).verify, true},              // C_Verify
-	50: {(*request).verifyUpdate, true},        // C_VerifyUpdate
-	51: {(*request).verifyFinal, true},         // C_VerifyFinal
-	52: {(*request).verifyRecoverInit, true},   // C_VerifyRecoverInit
-	53: {(*request).verifyRecover, true},       // C_VerifyRecover
-	54: {(*request).digestEncryptUpdate, true}, // C_DigestEncryptUpdate
-	55: {(*request).decryptDigestUpdate, true}, // C_DecryptDigestUpdate
-	56: {(*request).signEncryptUpdate, true},   // C_SignEncryptUpdate
-	57: {(*request).decryptVerifyUpdate, true}, // C_DecryptVerifyUpdate
-	58: {(*request).generateKey, true},         // C_GenerateKey
-	59: {(*request).generateKeyPair, true},     // C_GenerateKeyPair
-	60: {(*request).wrapKey, true},             // C_WrapKey
-	61: {(*request).unwrapKey, true},           // C_UnwrapKey
-	62: {(*request).deriveKey, true},           // C_DeriveKey
-	63: {(*request).seedRandom, true},          // C_SeedRandom
-	64: {(*request).generateRandom, true},      // C_GenerateRandom
-	65: {(*request).waitForSlotEvent, false},   // C_WaitForSlotEvent
-	66: {(*request).loginUser, true},           // C_LoginUser
-	67: {(*request).sessionCancel, true},       // C_SessionCancel
-	68: {(*request).messageEncryptInit, true},  // C_MessageEncryptInit
-	69: {(*request).encryptMessage, true},      // C_EncryptMessage
-	70: {(*request).encryptMessageBegin, true}, // C_EncryptMessageBegin
-	71: {(*request).encryptMessageNext, true},  // C_EncryptMessageNext
-	72: {(*request).messageEncryptFinal, true}, // C_MessageEncryptFinal
-	73: {(*request).messageDecryptInit, true},  // C_MessageDecryptInit
-	74: {(*request).decryptMessage, true},      // C_DecryptMessage
-	75: {(*request).decryptMessageBegin, true}, // C_DecryptMessageBegin
-	76: {(*request).decryptMessageNext, true},  // C_DecryptMessageNext
-	77: {(*request).messageDecryptFinal, true}, // C_MessageDecryptFinal
-	78: {(*request).messageSignInit, true},     // C_MessageSignInit
-	79: {(*request).signMessage, true},         // C_SignMessage
-	80: {(*request).signMessageBegin, true},    // C_SignMessageBegin
-	81: {(*request).signMessageNext, true},     // C_SignMessageNext
-	82: {(*request).messageSignFinal, true},    // C_MessageSignFinal
-	83: {(*request).messageVerifyInit, true},   // C_MessageVerifyInit
-	84: {(*request).verifyMessage, true},       // C_VerifyMessage
-	85: {(*request).verifyMessageBegin, true},  // C_VerifyMessageBegin
-	86: {(*request).verifyMessageNext, true},   // C_VerifyMessageNext
-	87: {(*request).messageVerifyFinal, true},  // C_MessageVerifyFinal
-	88: {(*request).initToken2, false},         // C_InitToken2
-	89: {(*request).deriveKey2, true},          // C_DeriveKey2
+	p11rpc.C_Initialize:          {(*request).initialize, false},
+	p11rpc.C_Finalize:            {(*request).finalize, false},
+	p11rpc.C_GetInfo:             {(*request).getInfo, false},
+	p11rpc.C_GetSlotList:         {(*request).getSlotList, false},
+	p11rpc.C_GetSlotInfo:         {(*request).getSlotInfo, false},
+	p11rpc.C_GetTokenInfo:        {(*request).getTokenInfo, false},
+	p11rpc.C_GetMechanismList:    {(*request).getMechanismList, false},
+	p11rpc.C_GetMechanismInfo:    {(*request).getMechanismInfo, false},
+	p11rpc.C_InitToken:           {(*request).initToken, false},
+	p11rpc.C_OpenSession:         {(*request).openSession, false},
+	p11rpc.C_CloseSession:        {(*request).closeSession, true},
+	p11rpc.C_CloseAllSessions:    {(*request).closeAllSessions, false},
+	p11rpc.C_GetSessionInfo:      {(*request).getSessionInfo, true},
+	p11rpc.C_InitPIN:             {(*request).initPIN, true},
+	p11rpc.C_SetPIN:              {(*request).setPIN, true},
+	p11rpc.C_GetOperationState:   {(*request).getOperationState, true},
+	p11rpc.C_SetOperationState:   {(*request).setOperationState, true},
+	p11rpc.C_Login:               {(*request).login, true},
+	p11rpc.C_Logout:              {(*request).logout, true},
+	p11rpc.C_CreateObject:        {(*request).createObject, true},
+	p11rpc.C_CopyObject:          {(*request).copyObject, true},
+	p11rpc.C_DestroyObject:       {(*request).destroyObject, true},
+	p11rpc.C_GetObjectSize:       {(*request).getObjectSize, true},
+	p11rpc.C_GetAttributeValue:   {(*request).getAttributeValue, true},
+	p11rpc.C_SetAttributeValue:   {(*request).setAttributeValue, true},
+	p11rpc.C_FindObjectsInit:     {(*request).findObjectsInit, true},
+	p11rpc.C_FindObjects:         {(*request).findObjects, true},
+	p11rpc.C_FindObjectsFinal:    {(*request).findObjectsFinal, true},
+	p11rpc.C_EncryptInit:         {(*request).encryptInit, true},
+	p11rpc.C_Encrypt:             {(*request).encrypt, true},
+	p11rpc.C_EncryptUpdate:       {(*request).encryptUpdate, true},
+	p11rpc.C_EncryptFinal:        {(*request).encryptFinal, true},
+	p11rpc.C_DecryptInit:         {(*request).decryptInit, true},
+	p11rpc.C_Decrypt:             {(*request).decrypt, true},
+	p11rpc.C_DecryptUpdate:       {(*request).decryptUpdate, true},
+	p11rpc.C_DecryptFinal:        {(*request).decryptFinal, true},
+	p11rpc.C_DigestInit:          {(*request).digestInit, true},
+	p11rpc.C_Digest:              {(*request).digest, true},
+	p11rpc.C_DigestUpdate:        {(*request).digestUpdate, true},
+	p11rpc.C_DigestKey:           {(*request).digestKey, true},
+	p11rpc.C_DigestFinal:         {(*request).digestFinal, true},
+	p11rpc.C_SignInit:            {(*request).signInit, true},
+	p11rpc.C_Sign:                {(*request).sign, true},
+	p11rpc.C_SignUpdate:          {(*request).signUpdate, true},
+	p11rpc.C_SignFinal:           {(*request).signFinal, true},
+	p11rpc.C_SignRecoverInit:     {(*request).signRecoverInit, true},
+	p11rpc.C_SignRecover:         {(*request).signRecover, true},
+	p11rpc.C_VerifyInit:          {(*request).verifyInit, true},
+	p11rpc.C_Verify:              {(*request).verify, true},
+	p11rpc.C_VerifyUpdate:        {(*request).verifyUpdate, true},
+	p11rpc.C_VerifyFinal:         {(*request).verifyFinal, true},
+	p11rpc.C_VerifyRecoverInit:   {(*request).verifyRecoverInit, true},
+	p11rpc.C_VerifyRecover:       {(*request).verifyRecover, true},
+	p11rpc.C_DigestEncryptUpdate: {(*request).digestEncryptUpdate, true},
+	p11rpc.C_DecryptDigestUpdate: {(*request).decryptDigestUpdate, true},
+	p11rpc.C_SignEncryptUpdate:   {(*request).signEncryptUpdate, true},
+	p11rpc.C_DecryptVerifyUpdate: {(*request).decryptVerifyUpdate, true},
+	p11rpc.C_GenerateKey:         {(*request).generateKey, true},
+	p11rpc.C_GenerateKeyPair:     {(*request).generateKeyPair, true},
+	p11rpc.C_WrapKey:             {(*request).wrapKey, true},
+	p11rpc.C_UnwrapKey:           {(*request).unwrapKey, true},
+	p11rpc.C_DeriveKey:           {(*request).deriveKey, true},
+	p11rpc.C_SeedRandom:          {(*request).seedRandom, true},
+	p11rpc.C_GenerateRandom:      {(*request).generateRandom, true},
+	p11rpc.C_WaitForSlotEvent:    {(*request).waitForSlotEvent, false},
+	p11rpc.C_LoginUser:           {(*request).loginUser, true},
+	p11rpc.C_SessionCancel:       {(*request).sessionCancel, true},
+	p11rpc.C_MessageEncryptInit:  {(*request).messageEncryptInit, true},
+	p11rpc.C_EncryptMessage:      {(*request).encryptMessage, true},
+	p11rpc.C_EncryptMessageBegin: {(*request).encryptMessageBegin, true},
+	p11rpc.C_EncryptMessageNext:  {(*request).encryptMessageNext, true},
+	p11rpc.C_MessageEncryptFinal: {(*request).messageEncryptFinal, true},
+	p11rpc.C_MessageDecryptInit:  {(*request).messageDecryptInit, true},
+	p11rpc.C_DecryptMessage:      {(*request).decryptMessage, true},
+	p11rpc.C_DecryptMessageBegin: {(*request).decryptMessageBegin, true},
+	p11rpc.C_DecryptMessageNext:  {(*request).decryptMessageNext, true},
+	p11rpc.C_MessageDecryptFinal: {(*request).messageDecryptFinal, true},
+	p11rpc.C_MessageSignInit:     {(*request).messageSignInit, true},
+	p11rpc.C_SignMessage:         {(*request).signMessage, true},
+	p11rpc.C_SignMessageBegin:    {(*request).signMessageBegin, true},
+	p11rpc.C_SignMessageNext:     {(*request).signMessageNext, true},
+	p11rpc.C_MessageSignFinal:    {(*request).messageSignFinal, true},
+	p11rpc.C_MessageVerifyInit:   {(*request).messageVerifyInit, true},
+	p11rpc.C_VerifyMessage:       {(*request).verifyMessage, true},
+	p11rpc.C_VerifyMessageBegin:  {(*request).verifyMessageBegin, true},
+	p11rpc.C_VerifyMessageNext:   {(*request).verifyMessageNext, true},
+	p11rpc.C_MessageVerifyFinal:  {(*request).messageVerifyFinal, true},
+	p11rpc.C_InitToken2:          {(*request).initToken2, false},
+	p11rpc.C_DeriveKey2:          {(*request).deriveKey2, true},
 }

@@ -163,7 +163,7 @@ func (q *request) cipherWith(kind operationKind, call callName, alongside *opera
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	op := ops.active[kind]
 	before := ops.repeatable
 	ops.repeatable = callKey{}
@@ -213,16 +213,16 @@ func (q *request) cipherWith(kind operationKind, call callName, alongside *opera
 
 // result does what the call is for, or gives what was kept for it. The caller wipes plaintext.
 func (op *operation) result(q *request, call callName, in []byte, alongside *operation) ([]byte, ck.RV) {
+	k, rv := q.keyOf(op)
+	if rv != ck.CKR_OK {
+		return nil, rv
+	}
 	if op.kept != nil {
 		if this := keyFor(op.kind, call, in); op.keptFor.is(&this) {
 			return op.kept, ck.CKR_OK
 		}
 		// The operation is at its end, and only the call that brought it there gets the result.
 		return nil, ck.CKR_OPERATION_ACTIVE
-	}
-	k, rv := q.keyOf(op)
-	if rv != ck.CKR_OK {
-		return nil, rv
 	}
 	if call == update {
 		op.parts = true

@@ -2,6 +2,7 @@ package pkcs11front
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -16,17 +17,18 @@ import (
 // times are how long things wait. A connection that is idle is never closed: the next call of a program with p11-kit's client would be its
 // last, by SIGPIPE.
 type times struct {
-	start   time.Duration // until the offer and the first frame have come
-	frame   time.Duration // for the rest of a frame that has begun
-	write   time.Duration // for a client to read its answers; twice that at most
-	refusal time.Duration // for all of a connection that is one too many
-	call    time.Duration // for a call; twice that at most, see conn.context
-	linger  time.Duration // for a client with a cookie to come back
-	pinless time.Duration // until a principal without a PIN is looked at again: so long applications go on when one is set
+	start    time.Duration // until the offer and the first frame have come
+	frame    time.Duration // for the rest of a frame that has begun
+	write    time.Duration // for a client to read its answers; twice that at most
+	refusal  time.Duration // for all of a connection that is one too many
+	call     time.Duration // for a call; twice that at most, see conn.context
+	linger   time.Duration // for a client with a cookie to come back
+	stranger time.Duration // that the connection of somebody whom keyward does not know may be idle
+	login    time.Duration // until the PIN of a principal is looked at again: so long applications go on when it is set or changed
 }
 
 var standardTimes = times{start: 10 * time.Second, frame: 10 * time.Second, write: 30 * time.Second, refusal: 2 * time.Second,
-	call: time.Minute, linger: 30 * time.Second, pinless: time.Second}
+	call: time.Minute, linger: 30 * time.Second, login: time.Second, stranger: time.Minute}
 
 // Limits of a connection.
 const (
@@ -45,15 +47,18 @@ type conn struct {
 	net     net.Conn
 	peer    Peer
 	dialect p11rpc.Dialect
-	refused bool // it is one too many
-	counted bool // for its user. Guarded by Front.mu
+	refused bool    // it is one too many
+	strange bool    // keyward did not know the peer when it connected: little is kept for it, and not for long
+	counted bool    // for its user. Guarded by Front.mu
+	memory  *memory // of its user
 
-	ctx      context.Context // ends with the connection
-	cancel   context.CancelFunc
-	stranger sync.Once // who logs that keyward does not know the peer
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
 
 	// Of the connection's goroutine.
 	app    *application // between C_Initialize and C_Finalize
+	name   string       // begins the request IDs of its calls
+	calls  uint64       // that were read
 	in     p11rpc.Input // wiped as it is done with: there are PINs, keys and plaintexts among the arguments
 	inline request
 	out    []byte // answers that are not written yet
@@ -79,6 +84,7 @@ type conn struct {
 func newConn(f *Front, nc net.Conn) *conn {
 	c := &conn{front: f, net: nc, lanes: map[uint64]*request{}}
 	c.room.L = &c.mu
+	c.name = rand.Text()[:12] + "-"
 	c.ctx, c.cancel = context.WithCancel(f.ctx)
 	return c
 }
@@ -193,11 +199,11 @@ func (c *conn) next(first bool) (p11rpc.Frame, error) {
 			return f, c.net.SetReadDeadline(time.Time{})
 		}
 		begun := c.in.Begun()
-		if begun && !c.timed && !first {
-			if err := c.net.SetReadDeadline(time.Now().Add(c.front.cfg.times.frame)); err != nil {
+		if wait := c.patience(begun); wait > 0 && !c.timed && !first {
+			if err := c.net.SetReadDeadline(time.Now().Add(wait)); err != nil {
 				return f, err
 			}
-			c.timed = true
+			c.timed = begun
 		}
 		if err := c.in.Fill(c.net); err != nil {
 			if begun && errors.Is(err, io.EOF) {
@@ -208,11 +214,22 @@ func (c *conn) next(first bool) (p11rpc.Frame, error) {
 	}
 }
 
-// handle answers a request, or puts it into its lane.
+// patience is how long the next octets are waited for; 0: for ever.
+func (c *conn) patience(begun bool) time.Duration {
+	switch {
+	case begun:
+		return c.front.cfg.times.frame
+	case c.strange:
+		return c.front.cfg.times.stranger
+	}
+	return 0
+}
+
+// handle answers a request, or puts it into its lane: if its session is there, and its user may hold so much.
 func (c *conn) handle(f p11rpc.Frame) error {
 	q := &c.inline
 	c.begin(q, f)
-	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) {
+	if c.dialect == p11rpc.Keyward || q.early != ck.CKR_OK || !q.row.session || c.quick(q, f) || !c.app.has(q.sessionID) {
 		stop := func() {}
 		if longCalls[q.number] {
 			stop = c.watch()
@@ -224,13 +241,22 @@ func (c *conn) handle(f p11rpc.Frame) error {
 	if err := c.flush(); err != nil { // of what was answered before
 		return err
 	}
-	c.queue(f)
+	if !c.queue(f) {
+		c.out = p11rpc.AppendError(c.out, f.Serial, ck.CKR_HOST_MEMORY)
+		p11rpc.FinishFrame(c.out)
+	}
 	return nil
 }
 
 // begin makes a request of a frame.
 func (c *conn) begin(q *request, f p11rpc.Frame) {
-	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
+	c.calls++
+	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), call: c.calls, serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
+	if f.TooLong {
+		q.in, q.out = &q.reader, &q.writer
+		q.early = ck.CKR_DATA_LEN_RANGE
+		return
+	}
 	q.parse(f.Body)
 }
 

@@ -99,7 +99,7 @@ func TestOffers(t *testing.T) {
 // TestBrokenHeaders says that a header that is none closes the connection, and nothing is allocated for what it announces.
 func TestBrokenHeaders(t *testing.T) {
 	e := newEnv(t)
-	for _, header := range [][3]uint32{{1, p11rpc.MaxOptions + 1, 8}, {1, 0, p11rpc.MaxBody + 1}, {1, 1<<32 - 1, 1<<32 - 1}, {0, 1 << 31, 0}} {
+	for _, header := range [][3]uint32{{1, p11rpc.MaxOptions + 1, 8}, {1, 0, p11rpc.MaxDiscarded + 1}, {1, 1<<32 - 1, 1<<32 - 1}, {0, 1 << 31, 0}} {
 		c := e.client(t, p11rpc.Offer2)
 		c.send(args{}.room(header[0]).room(header[1]).room(header[2]))
 		closes(t, c.net, "a broken header")

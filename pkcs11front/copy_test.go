@@ -15,7 +15,7 @@ func TestCopyIntoToken(t *testing.T) {
 	e := newEnv(t)
 	for _, instance := range []string{softwareID, hardwareID} {
 		u := e.user(t, p11rpc.Keyward, instance)
-		public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params)), nil)
+		public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params)), nil)
 		secret, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), text(ck.CKA_LABEL, "mine"))
 		u.wantRV(ck.CKR_OK, rv)
 		for _, h := range []handle{private, secret} {
@@ -36,10 +36,10 @@ func TestCopyIntoToken(t *testing.T) {
 			u.is(h, ck.CKA_LOCAL) // the session key is still there
 		}
 		// What the KMS has no keys for stays where it is.
-		_, p384 := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, string(sessionkey.P384.Params()))), nil)
+		_, p384 := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, string(sessionkey.P384.Params()))), nil)
 		_, rv = u.tryCopy(p384, onToken)
 		u.wantRV(ck.CKR_KEY_SIZE_RANGE, rv)
-		_, deriving := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params)), is(ck.CKA_DERIVE))
+		_, deriving := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params)), is(ck.CKA_DERIVE))
 		_, rv = u.tryCopy(deriving, onToken)
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
 		half, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), isNot(ck.CKA_DECRYPT))
@@ -106,7 +106,7 @@ func TestDestroyWipes(t *testing.T) {
 			a.eachObject(softwareID, func(_ handle, o sessionObject) { keys = append(keys, o.(*sessionKey)) })
 		}
 	}
-	u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params)), nil)
+	u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params)), nil)
 	if _, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32)); rv != ck.CKR_OK {
 		t.Fatal(rv)
 	}

@@ -1,7 +1,11 @@
 package pkcs11front
 
 import (
+	"bytes"
+	"crypto"
 	"crypto/sha1" // what CKA_CHECK_VALUE of a certificate is made with (2.40 §4.6.3)
+	"crypto/x509"
+	"slices"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -141,11 +145,58 @@ func (q *request) keepInToken(table *classTable, v values) (handle, ck.RV) {
 	if o.Value, err = encodeStored(v.without(fieldsOf...)); err != nil {
 		return 0, ck.CKR_ATTRIBUTE_VALUE_INVALID
 	}
+	if rv := q.checkNames(table.class, o.ObjectNames, v.octets(ck.CKA_PUBLIC_KEY_INFO)); rv != ck.CKR_OK {
+		return 0, rv
+	}
 	kept, err := q.front.cfg.Service.CreateTokenObject(q.ctx, q.actor(), o)
 	if err != nil {
 		return 0, rvOf(err, aboutTemplate)
 	}
 	return tokenObjectHandle(kept.Number), ck.CKR_OK
+}
+
+// checkNames refuses names under which an object would pass for a key of the KMS that the caller sees: a certificate or public key with its CKA_ID and
+// another public key, and a public key with its label.
+func (q *request) checkNames(class ck.Class, names kms.ObjectNames, publicKey []byte) ck.RV {
+	if class != ck.CKO_CERTIFICATE && class != ck.CKO_PUBLIC_KEY {
+		return ck.CKR_OK
+	}
+	check := func(id []byte, label *string) ck.RV {
+		keys, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
+		if err != nil {
+			return q.failed(err, aboutToken)
+		}
+		if len(keys) > 0 && !slices.ContainsFunc(keys, func(k *kms.TokenKey) bool { return samePublicKey(k.PublicKey, publicKey) }) {
+			return ck.CKR_ATTRIBUTE_VALUE_INVALID
+		}
+		return ck.CKR_OK
+	}
+	if len(names.ID) > 0 {
+		if rv := check(names.ID, nil); rv != ck.CKR_OK {
+			return rv
+		}
+	}
+	if class == ck.CKO_PUBLIC_KEY && names.Label != "" {
+		return check(nil, &names.Label)
+	}
+	return ck.CKR_OK
+}
+
+// samePublicKey compares two public keys, DER SubjectPublicKeyInfo, which may have been encoded in different ways.
+func samePublicKey(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	x, err := x509.ParsePKIXPublicKey(a)
+	if err != nil {
+		return false
+	}
+	y, err := x509.ParsePKIXPublicKey(b)
+	if err != nil {
+		return false
+	}
+	k, ok := x.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(y)
 }
 
 // completeCertificate gives the attributes of a certificate: those of the template, and what it leaves out and the certificate says. A
@@ -231,7 +282,7 @@ var curveNames = map[string]sessionkey.Curve{
 
 // curveIn reads CKA_EC_PARAMS of a template.
 func curveIn(v values) (sessionkey.Curve, ck.RV) {
-	params := v.octets(ck.CKA_ECDSA_PARAMS)
+	params := v.octets(ck.CKA_EC_PARAMS)
 	if curve, err := sessionkey.CurveOf(params); err == nil {
 		return curve, ck.CKR_OK
 	}

@@ -4,11 +4,10 @@ import (
 	"crypto/rand"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
-	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
 // maxRandom is what C_GenerateRandom gives at most, in octets: the room is a client's claim, and an answer fits into a frame.
-const maxRandom = p11rpc.MaxBody - 1024
+const maxRandom = 64 << 10
 
 // getOperationState is C_GetOperationState. A state that is given out could be set again in another session, after a logout, or for another key (P12): no
 // state is ever saved, so there is no such function, and none to set one.
@@ -44,7 +43,7 @@ func (q *request) decryptVerifyUpdate() ck.RV { return q.dual(decrypting, verify
 
 // dual is an Update of two operations, of which the second sees the plaintext. An error ends both.
 func (q *request) dual(kind, other operationKind) ck.RV {
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	alongside := ops.active[other]
 	if alongside == nil || ops.active[kind] == nil {
 		return ck.CKR_OPERATION_NOT_INITIALIZED

@@ -44,7 +44,7 @@ func (q *request) digestInit() ck.RV {
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	ops.repeatable = callKey{}
 	if m.Null {
 		ops.finish(digesting)

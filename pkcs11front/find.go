@@ -78,11 +78,14 @@ func (q *request) key(h handle) (key, ck.RV) {
 const keyPage = 256
 
 // search is between C_FindObjectsInit and C_FindObjectsFinal. It holds handles of what was found and not fetched, and where among the keys it is: objects of
-// the application and those that clients keep were looked at when it began. The order is that, then keys in order of their making; of a pair the private one comes first, so
+// the application and those that clients keep were looked at when it began. The order is that, then keys in order of their making; keys that are
+// searched for by name come before what clients keep. Of a pair the private one comes first, so
 // that a program that destroys what it finds destroys the key.
 type search struct {
-	template values // its own
+	template values // its own, while there are keys to look at: it may hold secrets, and is wiped
+	held     int    // octets of template and found, as the application counts them
 	found    []handle
+	fetched  int          // of found
 	keys     bool         // there are more keys to look at
 	after    kms.KeyPlace // which they follow
 	private  bool         // private objects are looked at
@@ -94,14 +97,14 @@ func (q *request) findObjectsInit() ck.RV {
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	if q.session.search != nil {
+	if q.session.searching() != nil {
 		return ck.CKR_OPERATION_ACTIVE
 	}
 	v, rv := readTemplate(given)
 	if rv != ck.CKR_OK {
 		return rv
 	}
-	s := &search{template: v.clone(), private: q.privateAllowed()}
+	s := &search{template: v, private: q.privateAllowed()}
 	for i := range v {
 		if v[i].Kind == p11rpc.Template { // no object has such an attribute
 			q.session.search = &search{}
@@ -111,8 +114,36 @@ func (q *request) findObjectsInit() ck.RV {
 	if err := q.beginSearch(s); err != nil {
 		return q.failed(err, aboutToken)
 	}
+	s.template = nil // it is of the frame
+	if s.keys {
+		s.template = v.clone()
+	}
 	q.session.search = s
+	return q.weigh(s)
+}
+
+// weigh counts what the session's search holds now. If that is too much the search ends.
+func (q *request) weigh(s *search) ck.RV {
+	more := 8*cap(s.found) + s.template.weight() - s.held
+	if more > 0 && !q.app.holdMore(more) {
+		q.session.endSearch()
+		return ck.CKR_HOST_MEMORY
+	}
+	if more < 0 {
+		q.app.holdLess(-more)
+	}
+	s.held += more
 	return ck.CKR_OK
+}
+
+// endSearch ends the session's search, if there is one. The session's mu is held.
+func (s *session) endSearch() {
+	if s.search == nil {
+		return
+	}
+	s.app.holdLess(s.search.held)
+	s.search.template.wipe()
+	s.search = nil
 }
 
 // beginSearch looks at everything but pages of keys.
@@ -140,26 +171,23 @@ func (q *request) beginSearch(s *search) error {
 		text := string(v.Octets)
 		label = &text
 	}
-	if anyClass || class == ck.CKO_DATA || class == ck.CKO_CERTIFICATE || class == ck.CKO_PUBLIC_KEY {
-		if err := q.findStored(s, id, label, class, anyClass); err != nil {
+	// Keys of the KMS have no CKA_SUBJECT: nobody need look at all of them for the key of a certificate.
+	keys := (anyClass || class == ck.CKO_PUBLIC_KEY || class == ck.CKO_PRIVATE_KEY || class == ck.CKO_SECRET_KEY) && len(s.template.octets(ck.CKA_SUBJECT)) == 0
+	s.keys = keys && id == nil && label == nil
+	if keys && !s.keys {
+		// Before what clients keep, who may have kept a public key under the name of one of these.
+		named, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
+		if err != nil {
+			return err
+		}
+		if err := q.addKeys(s, named); err != nil {
 			return err
 		}
 	}
-	if !anyClass && class != ck.CKO_PUBLIC_KEY && class != ck.CKO_PRIVATE_KEY && class != ck.CKO_SECRET_KEY {
-		return nil
+	if anyClass || class == ck.CKO_DATA || class == ck.CKO_CERTIFICATE || class == ck.CKO_PUBLIC_KEY {
+		return q.findStored(s, id, label, class, anyClass)
 	}
-	if len(s.template.octets(ck.CKA_SUBJECT)) > 0 {
-		return nil // keys of the KMS have none: nobody need look at all of them for the key of a certificate
-	}
-	if id == nil && label == nil {
-		s.keys = true
-		return nil
-	}
-	keys, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
-	if err != nil {
-		return err
-	}
-	return q.addKeys(s, keys)
+	return nil
 }
 
 // class gives CKA_CLASS of the template; anyClass if it says none.
@@ -273,12 +301,13 @@ func (q *request) findObjects() ck.RV {
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	s := q.session.search
+	s := q.session.searching()
 	if s == nil {
 		return ck.CKR_OPERATION_NOT_INITIALIZED
 	}
+	s.private = s.private && q.privateAllowed() // the PIN may have been changed
 	want := int(min(room.Size, maxFound))
-	for s.keys && len(s.found) < want {
+	for s.keys && len(s.found)-s.fetched < want {
 		keys, next, more, err := q.front.cfg.Service.TokenKeys(q.ctx, q.actor(), q.session.instance, s.after, keyPage)
 		if err != nil {
 			return q.failed(err, aboutToken)
@@ -288,12 +317,21 @@ func (q *request) findObjects() ck.RV {
 			return q.failed(err, aboutToken)
 		}
 	}
-	n := min(len(s.found), want)
+	n := min(len(s.found)-s.fetched, want)
 	handles := make([]uint64, n)
-	for i, h := range s.found[:n] {
+	for i, h := range s.found[s.fetched:][:n] {
 		handles[i] = uint64(h)
 	}
-	s.found = s.found[n:]
+	if s.fetched += n; s.fetched == len(s.found) {
+		s.found, s.fetched = nil, 0
+	}
+	if !s.keys {
+		s.template.wipe()
+		s.template = nil
+	}
+	if rv := q.weigh(s); rv != ck.CKR_OK {
+		return rv
+	}
 	q.out.Ulongs(p11rpc.Room{Size: uint32(n)}, handles)
 	return ck.CKR_OK
 }
@@ -306,9 +344,9 @@ func (q *request) findObjectsFinal() ck.RV {
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	if q.session.search == nil {
+	if q.session.searching() == nil {
 		return ck.CKR_OPERATION_NOT_INITIALIZED
 	}
-	q.session.search = nil
+	q.session.endSearch()
 	return ck.CKR_OK
 }

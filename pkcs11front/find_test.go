@@ -19,18 +19,18 @@ func TestFind(t *testing.T) {
 		label := fmt.Sprint("search ", d)
 		data := u.create(dataClass, onToken, text(ck.CKA_LABEL, label))
 		own := u.create(dataClass, text(ck.CKA_LABEL, label))
-		pub, prv := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken, text(ck.CKA_LABEL, label), text(ck.CKA_ID, label)),
+		pub, prv := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken, text(ck.CKA_LABEL, label), text(ck.CKA_ID, label)),
 			all(onToken, text(ck.CKA_LABEL, label), text(ck.CKA_ID, label)))
 		session, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), text(ck.CKA_LABEL, label))
 		u.wantRV(ck.CKR_OK, rv)
 
-		u.wantFound([]handle{own, session, data, prv, pub}, text(ck.CKA_LABEL, label))
-		u.wantFound([]handle{data, prv, pub}, text(ck.CKA_LABEL, label), onToken)
+		u.wantFound([]handle{own, session, prv, pub, data}, text(ck.CKA_LABEL, label))
+		u.wantFound([]handle{prv, pub, data}, text(ck.CKA_LABEL, label), onToken)
 		u.wantFound([]handle{own, session}, text(ck.CKA_LABEL, label), isNot(ck.CKA_TOKEN))
 		u.wantFound([]handle{prv, pub}, text(ck.CKA_ID, label))
 		u.wantFound([]handle{pub}, text(ck.CKA_ID, label), class(ck.CKO_PUBLIC_KEY))
 		u.wantFound([]handle{prv}, text(ck.CKA_ID, label), is(ck.CKA_PRIVATE))
-		u.wantFound([]handle{prv}, text(ck.CKA_ID, label), is(ck.CKA_SIGN), keyType(ck.CKK_ECDSA))
+		u.wantFound([]handle{prv}, text(ck.CKA_ID, label), is(ck.CKA_SIGN), keyType(ck.CKK_EC))
 		u.wantFound(nil, text(ck.CKA_ID, label), keyType(ck.CKK_RSA))
 		u.wantFound(nil, text(ck.CKA_ID, label), class(ck.CKO_CERTIFICATE))
 		u.wantFound([]handle{pub}, u.attribute(pub, ck.CKA_EC_POINT), class(ck.CKO_PUBLIC_KEY))
@@ -194,7 +194,7 @@ func BenchmarkFind(b *testing.B) {
 	})
 	b.Run("attributes", func(b *testing.B) {
 		b.ReportAllocs()
-		wanted := []p11rpc.Wanted{{Type: ck.CKA_KEY_TYPE, Room: 8}, {Type: ck.CKA_LABEL, Room: 100}, {Type: ck.CKA_ECDSA_PARAMS, Room: 100}, {Type: ck.CKA_EC_POINT, Room: 100}, {Type: ck.CKA_SIGN, Room: 1}}
+		wanted := []p11rpc.Wanted{{Type: ck.CKA_KEY_TYPE, Room: 8}, {Type: ck.CKA_LABEL, Room: 100}, {Type: ck.CKA_EC_PARAMS, Room: 100}, {Type: ck.CKA_EC_POINT, Room: 100}, {Type: ck.CKA_SIGN, Room: 1}}
 		for b.Loop() {
 			if _, rv := u.tryGet(h, wanted...); rv != ck.CKR_OK {
 				b.Fatal(rv)

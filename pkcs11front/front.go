@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/turns"
 	"github.com/keyward/keyward/pkcs11front/ck"
 )
 
@@ -22,6 +24,9 @@ type Config struct {
 	Log     zerolog.Logger
 	Version string // of keyward, for C_GetInfo
 	RawRSA  bool   // CKM_RSA_X_509 is offered: a signing oracle for whatever the caller likes
+	// NoRawAES: AES keys of hardware instances do GCM only, and encrypt with an IV that keyward draws. In modes of his own a caller can compute GCM's hash
+	// key, by which the API's ciphertexts under the key are authenticated.
+	NoRawAES bool
 
 	// Limits; 0 is the default. Those of a user (uid) keep it from taking what others need.
 	Connections            int // in all; 4,096
@@ -29,6 +34,7 @@ type Config struct {
 	ApplicationsPerUser    int // 256
 	SessionsPerApplication int // 1,024
 	SessionsPerUser        int // 16,384
+	MemoryPerUser          int // octets that calls, operations and session objects hold; 64 MiB
 
 	times times // of tests
 }
@@ -47,7 +53,10 @@ type Front struct {
 	major, minor byte     // of keyward
 	mechanisms   []uint64 // C_GetMechanismList
 	counters     counters
-	publics      *lru.Cache[string, *publicParts] // of keys of the KMS, by version
+	computing    *turns.Turns[uint32]                   // work that takes the daemon's processor for long, by uid: see compute
+	told         *lru.Cache[uint32, time.Time]          // when it was last logged of a uid that keyward does not know it
+	publics      *lru.Cache[string, *publicParts]       // of keys of the KMS, by version
+	rejection    func(publicKey []byte) ([]byte, error) // kms.Service.RejectionSecret
 
 	ctx      context.Context // of all calls
 	cancel   context.CancelFunc
@@ -62,17 +71,29 @@ type Front struct {
 	all       map[*application]struct{}
 	byCookie  map[string]*application
 	sessions  int
+	strangers int // connections of peers that keyward did not know when they connected
 }
 
+// Limits of those whom keyward does not know: all of them together have a part of the connections, so that users whom it knows find room
+// whatever a namespace full of others does.
+const (
+	strangersPart    = 8       // of Config.Connections
+	strangersPerUser = 16      // connections
+	strangerFrame    = 4 << 10 // octets of a request's body
+)
+
 // user is what a uid has.
-type user struct{ conns, applications, sessions int }
+type user struct {
+	conns, applications, sessions int
+	memory                        *memory
+}
 
 // New makes a Front. Shutdown ends it.
 func New(c Config) *Front {
 	for _, limit := range []struct {
 		n        *int
 		standard int
-	}{{&c.Connections, 4096}, {&c.ConnectionsPerUser, 256}, {&c.ApplicationsPerUser, 256}, {&c.SessionsPerApplication, 1024}, {&c.SessionsPerUser, 16384}} {
+	}{{&c.Connections, 4096}, {&c.ConnectionsPerUser, 256}, {&c.ApplicationsPerUser, 256}, {&c.SessionsPerApplication, 1024}, {&c.SessionsPerUser, 16384}, {&c.MemoryPerUser, 64 << 20}} {
 		if *limit.n == 0 {
 			*limit.n = limit.standard
 		}
@@ -80,8 +101,10 @@ func New(c Config) *Front {
 	if c.times == (times{}) {
 		c.times = standardTimes
 	}
-	f := &Front{cfg: c, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
+	f := &Front{cfg: c, rejection: c.Service.RejectionSecret, mechanisms: mechanismList(c.RawRSA), publics: newPublicCache(), listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{},
 		users: map[uint32]*user{}, all: map[*application]struct{}{}, byCookie: map[string]*application{}}
+	f.computing = turns.New[uint32](max(runtime.GOMAXPROCS(0)/2, 1))
+	f.told, _ = lru.New[uint32, time.Time](maxTold) // its size is good
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	// A version that is no release has no numbers, and is 0.0.
 	var major, minor byte
@@ -152,6 +175,9 @@ func (f *Front) accept(nc net.Conn, who func(net.Conn) (Peer, error)) {
 		delete(f.conns, c)
 		if u := f.users[c.peer.UID]; c.counted {
 			u.conns--
+			if c.strange {
+				f.strangers--
+			}
 			f.forget(c.peer.UID, u)
 		}
 	})
@@ -159,19 +185,50 @@ func (f *Front) accept(nc net.Conn, who func(net.Conn) (Peer, error)) {
 
 // identified counts a connection for its user.
 func (f *Front) identified(c *conn) {
+	actor, _ := c.peer.Identify()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if c.strange = actor == nil; c.strange {
+		f.strangers++
+		c.in.Limit = strangerFrame
+	}
 	u := f.user(c.peer.UID)
 	u.conns++
-	c.counted = true
-	c.refused = c.refused || u.conns > f.cfg.ConnectionsPerUser
+	c.counted, c.memory = true, u.memory
+	c.refused = c.refused || u.conns > f.cfg.ConnectionsPerUser || c.strange && (u.conns > strangersPerUser || f.strangers > max(f.cfg.Connections/strangersPart, 1))
+}
+
+// Of strangers the log tells once a minute for each uid, and of so many uids: nobody fills it by connecting.
+const (
+	tellStrangers = time.Minute
+	maxTold       = 1024
+)
+
+// compute does what takes the daemon's processor for long, such as making an RSA key: of all users on half of the processors at most, and of each user one at a time.
+func (q *request) compute(work func() ck.RV) ck.RV {
+	leave, err := q.front.computing.Enter(q.ctx, q.app.peer.UID)
+	if err != nil {
+		return ck.CKR_FUNCTION_CANCELED
+	}
+	defer leave()
+	return work()
+}
+
+// stranger logs that keyward does not know a peer.
+func (f *Front) stranger(uid uint32, why string) {
+	now := time.Now()
+	if last, ok := f.told.Get(uid); ok && now.Sub(last) < tellStrangers {
+		return
+	}
+	f.told.Add(uid, now)
+	f.cfg.Log.Warn().Msg("a PKCS #11 client gets no token: " + why)
 }
 
 // user gives the figures of a uid. f.mu is held.
 func (f *Front) user(uid uint32) *user {
 	u := f.users[uid]
 	if u == nil {
-		u = &user{}
+		u = &user{memory: &memory{max: int64(f.cfg.MemoryPerUser)}}
 		f.users[uid] = u
 	}
 	return u
@@ -179,7 +236,7 @@ func (f *Front) user(uid uint32) *user {
 
 // forget drops the figures of a uid that has nothing. f.mu is held.
 func (f *Front) forget(uid uint32, u *user) {
-	if *u == (user{}) {
+	if u.conns == 0 && u.applications == 0 && u.sessions == 0 {
 		delete(f.users, uid)
 	}
 }
@@ -208,7 +265,7 @@ func (f *Front) join(c *conn, cookie string, actor *kms.Actor) (*application, ck
 		if u.applications < f.cfg.ApplicationsPerUser {
 			defer f.mu.Unlock()
 			u.applications++
-			a := newApplication(f, c.peer, cookie, principal)
+			a := newApplication(f, c.peer, u.memory, cookie, principal)
 			a.conns = 1
 			f.all[a] = struct{}{}
 			if cookie != "" {
@@ -242,7 +299,9 @@ func (f *Front) leave(a *application) {
 	last := a.conns == 0
 	if last && a.cookie != "" && !a.gone && !f.draining {
 		a.left = time.Now()
-		a.linger = time.AfterFunc(f.cfg.times.linger, func() { f.expire(a) })
+		var t *time.Timer
+		t = time.AfterFunc(f.cfg.times.linger, func() { f.expire(a, &t) })
+		a.linger = t
 		last = false
 	}
 	f.mu.Unlock()
@@ -251,10 +310,11 @@ func (f *Front) leave(a *application) {
 	}
 }
 
-// expire ends an application whose client did not come back.
-func (f *Front) expire(a *application) {
+// expire ends an application whose client did not come back. t is the timer that has run out, and is read under f.mu: the client may have come and
+// gone again meanwhile.
+func (f *Front) expire(a *application, t **time.Timer) {
 	f.mu.Lock()
-	if a.linger == nil || f.draining { // it did, or Shutdown ends it
+	if a.linger == nil || a.linger != *t || f.draining { // it did, or Shutdown ends it
 		f.mu.Unlock()
 		return
 	}

@@ -164,14 +164,20 @@ func (q *request) makePair(p *pairRequest) (public, private handle, rv ck.RV) {
 		return q.makeKMSPair(p)
 	}
 	var key *sessionkey.Private
-	var err error
-	if p.bits != 0 {
-		key, err = sessionkey.GenerateRSA(p.bits)
-	} else {
-		key, err = sessionkey.GenerateEC(p.curve)
-	}
-	if err != nil {
-		return 0, 0, generateError(err)
+	rv = q.compute(func() ck.RV {
+		var err error
+		if p.bits != 0 {
+			key, err = sessionkey.GenerateRSA(p.bits)
+		} else {
+			key, err = sessionkey.GenerateEC(p.curve)
+		}
+		if err != nil {
+			return generateError(err)
+		}
+		return ck.CKR_OK
+	})
+	if rv != ck.CKR_OK {
+		return 0, 0, rv
 	}
 	half, err := sessionkey.ParsePublic(key.Public().Marshal())
 	if err != nil {
@@ -223,6 +229,13 @@ func (q *request) makeKMSPair(p *pairRequest) (public, private handle, rv ck.RV)
 		}
 		return 0, 0, ck.CKR_KEY_SIZE_RANGE
 	}
+	unreserve := func() {}
+	if !inToken {
+		if unreserve, rv = q.app.reserve(); rv != ck.CKR_OK {
+			return 0, 0, rv
+		}
+		defer unreserve()
+	}
 	key, err := q.front.cfg.Service.CreateTokenKey(q.ctx, q.actor(), req)
 	if err != nil {
 		return 0, 0, rvOf(err, aboutTemplate)
@@ -231,6 +244,7 @@ func (q *request) makeKMSPair(p *pairRequest) (public, private handle, rv ck.RV)
 	if inToken {
 		return public, private, ck.CKR_OK
 	}
+	unreserve()
 	half, err := sessionkey.ParsePublic(key.PublicKey)
 	if rv = localError(err); rv == ck.CKR_OK {
 		public, rv = q.addPublic(p.tables[0], p.public, half, p.usage&halves[ck.CKO_PUBLIC_KEY], keyOrigin{generated: true, by: p.by})

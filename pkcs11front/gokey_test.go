@@ -10,6 +10,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/binary"
@@ -23,6 +24,7 @@ import (
 	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/rsapad"
+	"github.com/keyward/keyward/kms/turns"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 	"github.com/keyward/keyward/pkcs11front/sessionkey"
@@ -45,9 +47,11 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, front: &Front{publics: newPublicCache()}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
-	b.app = newApplication(b.front, Peer{}, "", "")
-	b.app.pinless = time.Now().Add(time.Hour)
+	b := &bench{t: t, front: &Front{publics: newPublicCache(), computing: turns.New[uint32](4), rejection: func(spki []byte) ([]byte, error) { sum := sha256.Sum256(spki); return sum[:], nil }}, dialect: p11rpc.Keyward, keys: map[handle]*goKey{}}
+	b.app = newApplication(b.front, Peer{}, &memory{max: 64 << 20}, "", "")
+	for _, instance := range []string{softwareID, hardwareID} {
+		b.app.logins[instance] = login{until: time.Now().Add(time.Hour)}
+	}
 	b.open()
 	return b
 }
@@ -649,7 +653,7 @@ func (b *bench) ecPair(curve elliptic.Curve) (prv, pub handle) {
 		at := b.kept(kmswire.ECP256, maySign, der)
 		return b.knows(keyHandle(ck.CKO_PRIVATE_KEY, at.KeyPlace), &goKey{}), b.knows(keyHandle(ck.CKO_PUBLIC_KEY, at.KeyPlace), &goKey{})
 	}
-	f := keyFacts{keyType: ck.CKK_ECDSA, bits: curve.Params().BitSize, curve: curve.Params().Name, token: true, usage: maySign}
+	f := keyFacts{keyType: ck.CKK_EC, bits: curve.Params().BitSize, curve: curve.Params().Name, token: true, usage: maySign}
 	prv = b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: k, f: f})
 	f.usage = mayVerify
 	return prv, b.add(&goKey{cls: ck.CKO_PUBLIC_KEY, ec: k, f: f})

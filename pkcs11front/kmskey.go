@@ -36,8 +36,8 @@ var specRows = map[kmswire.KeySpec]specRow{
 	kmswire.RSA2048: {ck.CKK_RSA, 2048, "", ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 	kmswire.RSA3072: {ck.CKK_RSA, 3072, "", ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 	kmswire.RSA4096: {ck.CKK_RSA, 4096, "", ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
-	kmswire.ECP256:  {ck.CKK_ECDSA, 256, sessionkey.P256, ck.CKM_ECDSA_KEY_PAIR_GEN},
-	kmswire.ECP256K: {ck.CKK_ECDSA, 256, sessionkey.Secp256k1, ck.CKM_ECDSA_KEY_PAIR_GEN},
+	kmswire.ECP256:  {ck.CKK_EC, 256, sessionkey.P256, ck.CKM_EC_KEY_PAIR_GEN},
+	kmswire.ECP256K: {ck.CKK_EC, 256, sessionkey.Secp256k1, ck.CKM_EC_KEY_PAIR_GEN},
 }
 
 // specOf finds the spec of a key; empty if the KMS has none such.
@@ -68,7 +68,7 @@ func (f *Front) newKMSKey(actor *kms.Actor, t *kms.TokenKey, class ck.Class) (*k
 	}
 	k := &kmsKey{TokenKey: t, service: f.cfg.Service, actor: actor, table: tableOf(class, spec.keyType)}
 	k.f = keyFacts{keyType: spec.keyType, bits: spec.bits, curve: string(spec.curve), usage: ofKMS(t.Usage, t.Secondary) & halves[class],
-		token: true, hardware: t.Hardware, rawRSA: f.cfg.RawRSA}
+		token: true, hardware: t.Hardware, rawRSA: f.cfg.RawRSA, sealsOnly: f.cfg.NoRawAES && t.Hardware}
 	if class != ck.CKO_SECRET_KEY {
 		var err error
 		if k.public, err = f.publicParts(t); err != nil {
@@ -190,6 +190,15 @@ func (k *kmsKey) decrypt(ctx context.Context, m *mechanism.Mechanism, in []byte,
 	return out, rvOf(err, aboutCiphertext)
 }
 
+// endOfParts gives what tells the audit of the end of an operation that used the key in parts.
+func (k *kmsKey) endOfParts(ctx context.Context, verb kms.Verb, m *mechanism.Mechanism) func(uses int, octets int64) {
+	ctx = context.WithoutCancel(ctx)
+	return func(uses int, octets int64) {
+		// It is in the log if the audit could not keep it: what was done was done, and there is nobody to give an error to.
+		_ = k.service.PartsEnded(ctx, k.actor, verb, k.use(m, nil, true), uses, octets)
+	}
+}
+
 // publicParts is a public key in the attributes of PKCS #11. It is immutable.
 type publicParts struct {
 	info              []byte // DER SubjectPublicKeyInfo
@@ -265,7 +274,7 @@ func (p *publicParts) attribute(a ck.Attribute) (p11rpc.Value, bool) {
 		return ulongValue(uint64(8*(len(p.modulus)-1) + bits.Len8(p.modulus[0]))), true
 	case ck.CKA_PUBLIC_EXPONENT:
 		return octetsValue(p.exponent), p.exponent != nil
-	case ck.CKA_ECDSA_PARAMS:
+	case ck.CKA_EC_PARAMS:
 		return octetsValue(p.params), p.params != nil
 	case ck.CKA_EC_POINT:
 		return octetsValue(p.point), p.point != nil

@@ -9,15 +9,15 @@ import (
 // A lane is the calls of one session of a p11-kit client that are under way: a list, of which one goroutine answers one after the other. It begins
 // with a call that may take long, and ends when there are no more.
 
-// quickCalls wait for nothing: no HSM, no disk. Answered at once they keep the other threads of a client waiting for less than a lane costs,
-// which is 8 us.
+// quickCalls wait for no HSM, and for the disk only when a key is new to the daemon's memory. Answered at once they keep the other threads of a client
+// waiting for less than a lane costs, which is 8 us.
 var quickCalls = func() (quick [numCalls]bool) {
 	for _, call := range []p11rpc.CallID{
-		11, 13, 19, // C_CloseSession, C_GetSessionInfo, C_Logout
-		23, 24, 26, 27, 28, // C_GetObjectSize, C_GetAttributeValue, C_FindObjects*
-		29, 33, 42, 48, // Inits
-		37, 38, 39, 40, 41, 44, 50, // digests, C_SignUpdate, C_VerifyUpdate
-		63, 64, 67, // C_SeedRandom, C_GenerateRandom, C_SessionCancel
+		p11rpc.C_CloseSession, p11rpc.C_GetSessionInfo, p11rpc.C_Logout,
+		p11rpc.C_GetObjectSize, p11rpc.C_GetAttributeValue, p11rpc.C_FindObjectsFinal,
+		p11rpc.C_EncryptInit, p11rpc.C_DecryptInit, p11rpc.C_SignInit, p11rpc.C_VerifyInit,
+		p11rpc.C_DigestInit, p11rpc.C_Digest, p11rpc.C_DigestUpdate, p11rpc.C_DigestKey, p11rpc.C_DigestFinal, p11rpc.C_SignUpdate, p11rpc.C_VerifyUpdate,
+		p11rpc.C_SeedRandom, p11rpc.C_GenerateRandom, p11rpc.C_SessionCancel,
 	} {
 		quick[call] = true
 	}
@@ -38,8 +38,11 @@ func (c *conn) quick(q *request, f p11rpc.Frame) bool {
 
 var requests = sync.Pool{New: func() any { return new(request) }}
 
-// queue puts a request into the lane of its session, when there is room for it.
-func (c *conn) queue(f p11rpc.Frame) {
+// queue puts a request into the lane of its session, when there is room for it; false: its user may not hold so much, and nothing was done.
+func (c *conn) queue(f p11rpc.Frame) bool {
+	if !c.memory.take(len(f.Body)) {
+		return false
+	}
 	q := requests.Get().(*request)
 	q.body = append(q.body[:0], f.Body...)
 	c.begin(q, p11rpc.Frame{Serial: f.Serial, Body: q.body})
@@ -54,10 +57,11 @@ func (c *conn) queue(f p11rpc.Frame) {
 	c.lanes[q.sessionID] = q
 	if last != nil {
 		last.next = q
-		return
+		return true
 	}
 	c.running.Add(1)
 	go c.runLane(q)
+	return true
 }
 
 // runLane answers the calls of a session, one after the other, until there are no more.
@@ -72,6 +76,7 @@ func (c *conn) runLane(q *request) {
 		c.mu.Lock()
 		c.inFlight--
 		c.octets -= len(q.body)
+		c.memory.give(len(q.body))
 		c.room.Signal()
 		next := q.next
 		if next == nil {

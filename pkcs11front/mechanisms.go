@@ -76,7 +76,7 @@ const (
 // mechanismTable is in the order in which C_GetMechanismList gives it: what makes keys first, for programs that take the first that they know.
 var mechanismTable = []mechanismRow{
 	{mechanism: ck.CKM_RSA_PKCS_KEY_PAIR_GEN, keyType: ck.CKK_RSA, does: familyGenerate, flags: ck.CKF_GENERATE_KEY_PAIR, inside: true},
-	{mechanism: ck.CKM_ECDSA_KEY_PAIR_GEN, keyType: ck.CKK_ECDSA, does: familyGenerate, flags: ck.CKF_GENERATE_KEY_PAIR, inside: true},
+	{mechanism: ck.CKM_EC_KEY_PAIR_GEN, keyType: ck.CKK_EC, does: familyGenerate, flags: ck.CKF_GENERATE_KEY_PAIR, inside: true},
 	{mechanism: ck.CKM_AES_KEY_GEN, keyType: ck.CKK_AES, does: familyGenerate, flags: ck.CKF_GENERATE, inside: true},
 	{mechanism: ck.CKM_GENERIC_SECRET_KEY_GEN, keyType: ck.CKK_GENERIC_SECRET, does: familyGenerate, flags: ck.CKF_GENERATE},
 
@@ -96,15 +96,15 @@ var mechanismTable = []mechanismRow{
 	pssHashed(ck.CKM_SHA3_224_RSA_PKCS_PSS, crypto.SHA3_224), pssHashed(ck.CKM_SHA3_256_RSA_PKCS_PSS, crypto.SHA3_256),
 	pssHashed(ck.CKM_SHA3_384_RSA_PKCS_PSS, crypto.SHA3_384), pssHashed(ck.CKM_SHA3_512_RSA_PKCS_PSS, crypto.SHA3_512),
 
-	{mechanism: ck.CKM_ECDSA, keyType: ck.CKK_ECDSA, does: familyBare, flags: forSigning, kind: mechanism.ECDSA, inside: true},
+	{mechanism: ck.CKM_ECDSA, keyType: ck.CKK_EC, does: familyBare, flags: forSigning, kind: mechanism.ECDSA, inside: true},
 	ecdsaHashed(ck.CKM_ECDSA_SHA1, crypto.SHA1), ecdsaHashed(ck.CKM_ECDSA_SHA224, crypto.SHA224), ecdsaHashed(ck.CKM_ECDSA_SHA256, crypto.SHA256),
 	ecdsaHashed(ck.CKM_ECDSA_SHA384, crypto.SHA384), ecdsaHashed(ck.CKM_ECDSA_SHA512, crypto.SHA512),
 	ecdsaHashed(ck.CKM_ECDSA_SHA3_224, crypto.SHA3_224), ecdsaHashed(ck.CKM_ECDSA_SHA3_256, crypto.SHA3_256),
 	ecdsaHashed(ck.CKM_ECDSA_SHA3_384, crypto.SHA3_384), ecdsaHashed(ck.CKM_ECDSA_SHA3_512, crypto.SHA3_512),
 
 	// The cofactor of these curves is 1, so both do the same.
-	{mechanism: ck.CKM_ECDH1_DERIVE, keyType: ck.CKK_ECDSA, does: familyECDH, flags: ck.CKF_DERIVE, parameter: parameterECDH},
-	{mechanism: ck.CKM_ECDH1_COFACTOR_DERIVE, keyType: ck.CKK_ECDSA, does: familyECDH, flags: ck.CKF_DERIVE, parameter: parameterECDH},
+	{mechanism: ck.CKM_ECDH1_DERIVE, keyType: ck.CKK_EC, does: familyECDH, flags: ck.CKF_DERIVE, parameter: parameterECDH},
+	{mechanism: ck.CKM_ECDH1_COFACTOR_DERIVE, keyType: ck.CKK_EC, does: familyECDH, flags: ck.CKF_DERIVE, parameter: parameterECDH},
 
 	{mechanism: ck.CKM_AES_ECB, keyType: ck.CKK_AES, does: familyBlocks, flags: forEncrypting, kind: mechanism.AESECB, inside: true},
 	{mechanism: ck.CKM_AES_CBC, keyType: ck.CKK_AES, does: familyBlocks, flags: forEncrypting, parameter: parameterIV, kind: mechanism.AESCBC, inside: true},
@@ -140,7 +140,7 @@ func pssHashed(m ck.Mechanism, h crypto.Hash) mechanismRow {
 }
 
 func ecdsaHashed(m ck.Mechanism, h crypto.Hash) mechanismRow {
-	return mechanismRow{mechanism: m, keyType: ck.CKK_ECDSA, does: familyHashed, flags: forSigning, hash: h, kind: mechanism.ECDSA, inside: true}
+	return mechanismRow{mechanism: m, keyType: ck.CKK_EC, does: familyHashed, flags: forSigning, hash: h, kind: mechanism.ECDSA, inside: true}
 }
 
 func digestRow(m ck.Mechanism, h crypto.Hash) mechanismRow {
@@ -194,7 +194,7 @@ func mechanismInfo(m ck.Mechanism, hardware, rawRSA bool) (least, most uint64, f
 	switch row.keyType {
 	case ck.CKK_RSA:
 		least, most = minRSA, maxRSA
-	case ck.CKK_ECDSA:
+	case ck.CKK_EC:
 		least, most = minEC, maxEC // keys of the KMS have 256 bits; session keys may be larger
 		flags |= ck.CKF_EC_F_P | ck.CKF_EC_OID | ck.CKF_EC_UNCOMPRESS
 	case ck.CKK_AES:
@@ -240,6 +240,12 @@ var usageFlags = []usageFlag{
 // local: only keys whose octets are here can do it.
 func (row *mechanismRow) local() bool { return row.kind == 0 }
 
+// rawAES says that who encrypts or decrypts by the mechanism chooses what goes through the block cipher, and so can compute GCM's hash key: everything but GCM
+// that decrypts, and messages, whose IV keyward may draw.
+func (row *mechanismRow) rawAES(flag ck.Flags) bool {
+	return row.does == familyBlocks || row.does == familyPadded || row.does == familyGCM && flag == ck.CKF_ENCRYPT
+}
+
 // allows says whether a key may be used by the mechanism for what flag says, one of usageFlags.
 func (row *mechanismRow) allows(facts *keyFacts, flag ck.Flags) ck.RV {
 	if row.flags&flag == 0 {
@@ -256,7 +262,8 @@ func (row *mechanismRow) allows(facts *keyFacts, flag ck.Flags) ck.RV {
 	switch {
 	case row.local() && facts.token:
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
-	case !row.inside && facts.token && facts.hardware && flag == ck.CKF_SIGN:
+	case !row.inside && facts.token && facts.hardware && flag == ck.CKF_SIGN,
+		facts.sealsOnly && row.rawAES(flag):
 		return ck.CKR_MECHANISM_INVALID
 	}
 	return ck.CKR_OK

@@ -84,7 +84,7 @@ func (q *request) encryptMessage() ck.RV {
 		return q.done(op, rv)
 	}
 	drawn, rv := drawnIV(&m)
-	if rv != ck.CKR_OK || !gcmSizes(len(m.IV), len(aad), m.TagBits, k.facts()) {
+	if rv != ck.CKR_OK || !gcmSizes(len(m.IV), len(aad), m.TagBits, k.facts()) || !drawn && k.facts().sealsOnly {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	if n := len(plaintext); n > 0 && !fits(room, n) {

@@ -64,7 +64,7 @@ func (q *request) publicValues(table *classTable, given values, public *sessionk
 
 // withPublicParts adds the attributes of the public key that objects of the table have.
 func withPublicParts(table *classTable, v values, parts *publicParts) values {
-	for _, a := range []ck.Attribute{ck.CKA_PUBLIC_KEY_INFO, ck.CKA_MODULUS, ck.CKA_MODULUS_BITS, ck.CKA_PUBLIC_EXPONENT, ck.CKA_ECDSA_PARAMS, ck.CKA_EC_POINT} {
+	for _, a := range []ck.Attribute{ck.CKA_PUBLIC_KEY_INFO, ck.CKA_MODULUS, ck.CKA_MODULUS_BITS, ck.CKA_PUBLIC_EXPONENT, ck.CKA_EC_PARAMS, ck.CKA_EC_POINT} {
 		if value, ok := parts.attribute(a); ok && table.byType[a] != nil {
 			v = v.set(a, value)
 		}
@@ -125,6 +125,15 @@ func (q *request) addSessionKey(table *classTable, given values, m material, u u
 			return 0, ck.CKR_ATTRIBUTE_VALUE_INVALID
 		}
 		v = withPublicParts(table, v, parts)
+		if table.keyType == ck.CKK_RSA {
+			secret, err := q.front.rejection(m.priv.Public().Marshal())
+			if err != nil {
+				m.close()
+				return 0, q.failed(err, aboutToken)
+			}
+			m.priv.RejectBy(secret)
+			clear(secret)
+		}
 	}
 	v = v.set(ck.CKA_ALLOWED_MECHANISMS, mechanismsValue(&k.f))
 	return q.keep(table, v, k)

@@ -51,6 +51,8 @@ type keyFacts struct {
 	// extractable: it may be wrapped, by a key that wraps. Never true for a key of the KMS.
 	extractable bool
 	hardware    bool
+	// sealsOnly: a hardware AES key for GCM with drawn IVs alone (Config.NoRawAES).
+	sealsOnly bool
 	// rawRSA: CKM_RSA_X_509 is offered (Config.RawRSA).
 	rawRSA bool
 }

@@ -1,6 +1,8 @@
 package pkcs11front
 
 import (
+	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -97,7 +99,7 @@ func TestObjectsAttackP4(t *testing.T) {
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
 		_, rv = u.tryCreate(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "0123456789abcdef0123456789abcdef"), onToken, template)
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
-		_, _, rv = u.tryPair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), all(onToken, template))
+		_, _, rv = u.tryPair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), all(onToken, template))
 		u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
 	}
 	for _, h := range u.find(100, onToken) {
@@ -133,7 +135,7 @@ func TestObjectsAttackP5(t *testing.T) {
 	trusted := is(ck.CKA_TRUSTED)
 	_, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), trusted)
 	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
-	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), trusted)
+	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), trusted)
 	u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
 	h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP))
 	u.wantRV(ck.CKR_OK, rv)
@@ -149,10 +151,10 @@ func TestObjectsAttackP5(t *testing.T) {
 func TestObjectsAttackP10(t *testing.T) {
 	e := newEnv(t)
 	u := e.user(t, p11rpc.Keyward, softwareID)
-	params := text(ck.CKA_ECDSA_PARAMS, p256Params)
+	params := text(ck.CKA_EC_PARAMS, p256Params)
 	names := all(text(ck.CKA_ID, "victim"), text(ck.CKA_LABEL, "victim"))
-	_, victim := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), all(onToken, names))
-	_, other := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(params, onToken), onToken)
+	_, victim := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(params, onToken), all(onToken, names))
+	_, other := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(params, onToken), onToken)
 	before := u.get(victim, ck.CKA_PUBLIC_KEY_INFO)
 	u.wantRV(ck.CKR_OK, u.set(other, names))
 	u.wantFound([]handle{victim, other}, text(ck.CKA_ID, "victim"))
@@ -196,7 +198,7 @@ func TestObjectsAttackP11(t *testing.T) {
 	session := u.create(dataClass)
 	kept := u.create(dataClass, onToken)
 	hidden := u.create(dataClass, onToken, is(ck.CKA_PRIVATE))
-	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
 	unseen := func(u *tokenUser, handles ...handle) {
 		t.Helper()
 		for _, h := range handles {
@@ -240,7 +242,7 @@ func TestObjectsAttackP11(t *testing.T) {
 func TestPrivateObjects(t *testing.T) {
 	e := newEnv(t)
 	u := e.user(t, p11rpc.Offer0, softwareID)
-	public, private := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
 	hidden := u.create(dataClass, onToken, is(ck.CKA_PRIVATE))
 	if err := e.service.Principals().SetPIN(t.Context(), root, root.Principal, []byte("12345678")); err != nil {
 		t.Fatal(err)
@@ -273,4 +275,185 @@ func TestPrivateObjects(t *testing.T) {
 // uniqueID is CKA_UNIQUE_ID of a handle, for a template.
 func (u *tokenUser) uniqueID(h handle) p11rpc.Attribute {
 	return text(ck.CKA_UNIQUE_ID, string(uniqueID(h)))
+}
+
+// decrypt is C_DecryptInit and C_Decrypt by PKCS #1 v1.5.
+func (u *tokenUser) decryptPKCS1(h handle, ciphertext []byte) string {
+	u.t.Helper()
+	u.must(33, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_RSA_PKCS}); w.Ulong(uint64(h)) }))
+	plaintext, _ := u.must(34, u.in(func(w *p11rpc.Writer) { w.Octets(ciphertext); w.Room(p11rpc.Room{Size: 512}) })).Octets()
+	return string(plaintext)
+}
+
+// TestObjectsAttackP7 asks two copies of one key, in the token, in an HSM and in a session, what a badly padded ciphertext decrypts to: were the answers
+// different, they would tell that it is badly padded.
+func TestObjectsAttackP7(t *testing.T) {
+	e := newEnv(t)
+	rsaKey := all(rsaTemplate(testRSA(), true), is(ck.CKA_DECRYPT))
+	bad := new(big.Int).Exp(big.NewInt(12345), big.NewInt(int64(testRSA().E)), testRSA().N).FillBytes(make([]byte, 256))
+	answers := map[string]int{}
+	for _, instance := range []string{softwareID, hardwareID} {
+		u := e.user(t, p11rpc.Offer2, instance)
+		for _, where := range [][]p11rpc.Attribute{onToken, nil, nil} {
+			answers[u.decryptPKCS1(u.create(rsaKey, where), bad)]++
+		}
+		if got := u.decryptPKCS1(u.create(rsaKey), pkcs1Encrypted(&testRSA().PublicKey, []byte("good"))); got != "good" {
+			t.Errorf("%q", got)
+		}
+	}
+	if len(answers) != 1 {
+		t.Errorf("six copies of a key have %d answers to one ciphertext", len(answers))
+	}
+}
+
+// TestObjectsAttackP2 brings a known key in by unwrapping, to wrap others with it: what comes in never wraps, also not when it was narrowed to nothing first.
+func TestObjectsAttackP2(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	wrapping, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP, ck.CKA_UNWRAP))
+	u.wantRV(ck.CKR_OK, rv)
+	leaving, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_EXTRACTABLE, ck.CKA_ENCRYPT))
+	u.wantRV(ck.CKR_OK, rv)
+	kw := p11rpc.Mechanism{Type: ck.CKM_AES_KEY_WRAP}
+	blob, _ := u.must(60, u.in(func(w *p11rpc.Writer) {
+		w.Mechanism(kw)
+		w.Ulong(uint64(wrapping))
+		w.Ulong(uint64(leaving))
+		w.Room(p11rpc.Room{Size: 100})
+	})).Octets()
+	blob = append([]byte(nil), blob...)
+	unwrap := func(template ...any) (handle, ck.RV) {
+		r, rv := u.call(61, u.in(func(w *p11rpc.Writer) {
+			w.Mechanism(kw)
+			w.Ulong(uint64(wrapping))
+			w.Octets(blob)
+			w.Template(all(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), all(template...)))
+		}))
+		if rv != ck.CKR_OK {
+			return 0, rv
+		}
+		return handle(r.Ulong()), rv
+	}
+	for _, a := range []ck.Attribute{ck.CKA_WRAP, ck.CKA_UNWRAP} {
+		if h, rv := unwrap(is(a)); rv == ck.CKR_OK && (u.is(h, ck.CKA_WRAP) || u.is(h, ck.CKA_UNWRAP)) {
+			t.Errorf("an unwrapped key has %v", a)
+		}
+	}
+	_, rv = unwrap(isNot(ck.CKA_ENCRYPT), isNot(ck.CKA_DECRYPT), isNot(ck.CKA_SIGN), isNot(ck.CKA_VERIFY)) // only wrapping is left
+	u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+	plain, rv := unwrap(is(ck.CKA_ENCRYPT))
+	u.wantRV(ck.CKR_OK, rv)
+	u.wantRV(ck.CKR_OK, u.set(plain, isNot(ck.CKA_ENCRYPT), isNot(ck.CKA_DECRYPT)))
+	for _, a := range usageAttributes {
+		if u.is(plain, a.attribute) {
+			t.Errorf("a key that was narrowed to nothing has %v", a.attribute)
+		}
+		if _, rv := u.tryGet(plain, p11rpc.Wanted{Type: a.attribute, Room: 1}); rv != ck.CKR_OK {
+			continue
+		}
+		u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, u.set(plain, is(a.attribute)))
+		if h, rv := u.tryCopy(plain, is(a.attribute)); rv == ck.CKR_OK && u.is(h, a.attribute) {
+			t.Errorf("a copy of it has %v", a.attribute)
+		}
+	}
+	// A key that is narrowed to nothing does not leave, and a copy of it neither.
+	u.wantRV(ck.CKR_OK, u.set(leaving, isNot(ck.CKA_ENCRYPT), isNot(ck.CKA_DECRYPT)))
+	copied, rv := u.tryCopy(leaving)
+	u.wantRV(ck.CKR_OK, rv)
+	for _, h := range []handle{leaving, copied} {
+		_, rv := u.call(60, u.in(func(w *p11rpc.Writer) {
+			w.Mechanism(kw)
+			w.Ulong(uint64(wrapping))
+			w.Ulong(uint64(h))
+			w.Room(p11rpc.Room{Size: 100})
+		}))
+		u.wantRV(ck.CKR_KEY_NOT_WRAPPABLE, rv)
+	}
+}
+
+// TestObjectsAttackNames keeps a public key and a certificate of one's own under the names of a key of the KMS, for others to encrypt to. They are refused;
+// and where the attacker does not see the key, the key is found before them.
+func TestObjectsAttackNames(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer2, softwareID)
+	params := text(ck.CKA_EC_PARAMS, p256Params)
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(params, onToken), all(onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
+	u.wantRV(ck.CKR_OK, u.set(public, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")))
+	own := all(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), params, text(ck.CKA_EC_POINT, string(ecPoint(t, mustEC(t)))), onToken)
+	certificate := all(class(ck.CKO_CERTIFICATE), number(ck.CKA_CERTIFICATE_TYPE, 0), text(ck.CKA_VALUE, string(testCertificate(t))), onToken)
+	for _, planted := range [][]p11rpc.Attribute{all(own, text(ck.CKA_ID, "web id")), all(own, text(ck.CKA_LABEL, "web")), all(certificate, text(ck.CKA_ID, "web id"))} {
+		if _, rv := u.tryCreate(planted); rv != ck.CKR_ATTRIBUTE_VALUE_INVALID {
+			t.Errorf("it was planted: %v", rv)
+		}
+	}
+	other := u.create(own, text(ck.CKA_LABEL, "mine"))
+	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, u.set(other, text(ck.CKA_LABEL, "web")))
+	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, u.set(other, text(ck.CKA_ID, "web id")))
+	u.create(certificate, text(ck.CKA_LABEL, "web")) // that of another key says so itself
+	// The key's own public key and certificate may have its names.
+	point := u.get(public, ck.CKA_EC_POINT).Octets
+	u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), params, text(ck.CKA_EC_POINT, string(point)), onToken, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web"))
+
+	e.alice(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["kms:*"],"Resource":["*"]},{"Effect":"Deny","Action":["kms:DescribeKey"],"Resource":["*"]}]}`)
+	a := e.user(t, p11rpc.Offer2, softwareID)
+	a.create(own, text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web"))
+	e.actor.Store(root)
+	for _, name := range []p11rpc.Attribute{text(ck.CKA_ID, "web id"), text(ck.CKA_LABEL, "web")} {
+		if found := u.find(10, name); len(found) < 3 || found[0] != private || found[1] != public {
+			t.Errorf("found first: %x", found)
+		}
+		if found := u.find(1, name, class(ck.CKO_PUBLIC_KEY)); len(found) < 2 || found[0] != public {
+			t.Errorf("the public key is %x", found)
+		}
+	}
+}
+
+// TestObjectsAttackHashKey computes GCM's hash key, the encryption of the zero block, with a key that the API encrypts under: with raw_aes = false no mode does
+// that with a key of an HSM, and GCM that keyward draws the IV of still works. Software keys have nothing to hide so: what the API encrypts under is another key.
+func TestObjectsAttackHashKey(t *testing.T) {
+	e := newEnv(t, func(c *Config) { c.NoRawAES = true })
+	zero := make([]byte, blockSize)
+	mechanisms := []p11rpc.Mechanism{{Type: ck.CKM_AES_ECB}, {Type: ck.CKM_AES_CBC, Param: p11rpc.IV(zero)}, {Type: ck.CKM_AES_CBC_PAD, Param: p11rpc.IV(zero)},
+		{Type: ck.CKM_AES_CTR, Param: &p11rpc.CTR{Bits: 128, Counter: zero}}, {Type: ck.CKM_AES_GCM, Param: &p11rpc.GCM{IV: zero[:12], IVBits: 96, TagBits: 128}}}
+	for instance, want := range map[string]ck.RV{softwareID: ck.CKR_OK, hardwareID: ck.CKR_MECHANISM_INVALID} {
+		u := e.user(t, p11rpc.Keyward, instance)
+		token, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken)
+		u.wantRV(ck.CKR_OK, rv)
+		session, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32))
+		u.wantRV(ck.CKR_OK, rv)
+		for _, m := range mechanisms {
+			for _, init := range []p11rpc.CallID{p11rpc.C_EncryptInit, p11rpc.C_DecryptInit} {
+				for h, want := range map[handle]ck.RV{token: want, session: ck.CKR_OK} {
+					if m.Type == ck.CKM_AES_GCM && init == p11rpc.C_DecryptInit {
+						want = ck.CKR_OK // it gives nothing before the tag is right
+					}
+					_, rv := u.call(init, u.in(func(w *p11rpc.Writer) { w.Mechanism(m); w.Ulong(uint64(h)) }))
+					if rv != want {
+						t.Errorf("%s, call %d by %v: %v, not %v", instance, init, m.Type, rv, want)
+					}
+					u.must(p11rpc.C_SessionCancel, u.in(func(w *p11rpc.Writer) { w.Ulong(uint64(ck.CKF_ENCRYPT | ck.CKF_DECRYPT)) }))
+				}
+			}
+		}
+		listed := u.get(token, ck.CKA_ALLOWED_MECHANISMS).Numbers
+		if got := slices.Contains(listed, uint64(ck.CKM_AES_ECB)); got != (want == ck.CKR_OK) || !slices.Contains(listed, uint64(ck.CKM_AES_GCM)) {
+			t.Errorf("%s: CKA_ALLOWED_MECHANISMS is %x", instance, listed)
+		}
+		u.must(p11rpc.C_MessageEncryptInit, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_AES_GCM}); w.Ulong(uint64(token)) }))
+		for _, drawn := range []bool{true, false} {
+			m := p11rpc.GCMMessage{IV: make([]byte, 12), TagBits: 128}
+			if drawn {
+				m.Generator = ck.CKG_GENERATE_RANDOM
+			}
+			_, rv := u.call(p11rpc.C_EncryptMessage, u.in(func(w *p11rpc.Writer) {
+				w.Parameter(&m)
+				w.Octets(nil)
+				w.Octets(zero)
+				w.Room(p11rpc.Room{Size: 16})
+			}))
+			if (rv == ck.CKR_OK) != (drawn || want == ck.CKR_OK) {
+				t.Errorf("%s: a message, with an IV that is drawn: %v, gives %v", instance, drawn, rv)
+			}
+		}
+	}
 }

@@ -27,8 +27,14 @@ func attributeOf(o object, a ck.Attribute) p11rpc.Value {
 
 // destroyObject is C_DestroyObject. Of a key of the KMS it schedules the deletion, by its private or secret key.
 func (q *request) destroyObject() ck.RV {
-	o, rv := q.objectArgument(func() {})
+	h := handle(q.in.Ulong())
+	if rv := q.arguments(); rv != ck.CKR_OK {
+		return rv
+	}
+	o, rv := q.lookup(h)
 	switch {
+	case rv == ck.CKR_OBJECT_HANDLE_INVALID && q.app.hasDestroyed(h):
+		return ck.CKR_OK
 	case rv != ck.CKR_OK:
 		return rv
 	case inToken(o) && !q.session.rw:
@@ -39,7 +45,9 @@ func (q *request) destroyObject() ck.RV {
 	service, instance := q.front.cfg.Service, q.session.instance
 	switch o := o.(type) {
 	case *kmsKey:
-		rv = rvOf(service.DestroyTokenKey(q.ctx, q.actor(), instance, o.KeyPlace), aboutObject)
+		if rv = rvOf(service.DestroyTokenKey(q.ctx, q.actor(), instance, o.KeyPlace), aboutObject); rv == ck.CKR_OK {
+			q.app.noteDestroyed(o.KeyPlace)
+		}
 	case sessionObject:
 		if !q.app.removeObject(instance, o.handle()) {
 			rv = ck.CKR_OBJECT_HANDLE_INVALID
@@ -241,6 +249,9 @@ func (q *request) changeStored(o *storedObject, changes values) ck.RV {
 	}
 	if next.Value, err = encodeStored(v); err != nil {
 		return ck.CKR_ATTRIBUTE_VALUE_INVALID
+	}
+	if rv := q.checkNames(o.class(), next.ObjectNames, v.octets(ck.CKA_PUBLIC_KEY_INFO)); rv != ck.CKR_OK {
+		return rv
 	}
 	_, err = q.front.cfg.Service.UpdateTokenObject(q.ctx, q.actor(), o.TokenObject, next)
 	return rvOf(err, aboutObject)

@@ -123,7 +123,7 @@ func TestP11Tool(t *testing.T) {
 		{command: tool + "--set-id=0e" + token + ";object=ec;type=private"},
 		{command: tool + "--set-label=renamed" + token + ";object=rsa;type=private"},
 		{command: tool + "--list-all" + token, says: "id=%0E;object=ec object=renamed"},
-		{command: tool + "--delete" + token + ";object=ec", says: "1 objects"},
+		{command: tool + "--delete" + token + ";object=ec", says: "2 objects"},
 		{command: tool + "--delete" + token + ";object=brought", says: "objects"},
 		{command: tool + "--list-all" + token, says: "!object=ec; !object=brought renamed"},
 	})

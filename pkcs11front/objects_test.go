@@ -411,14 +411,14 @@ func TestReadOnlySession(t *testing.T) {
 	e := newEnv(t)
 	u := e.user(t, p11rpc.Keyward, softwareID)
 	kept := u.create(dataClass, onToken, text(ck.CKA_LABEL, "kept"))
-	pub, prv := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), onToken)
+	pub, prv := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
 	u.open(softwareID, false)
 	_, rv := u.tryCreate(dataClass, onToken)
 	u.wantRV(ck.CKR_SESSION_READ_ONLY, rv)
 	_, rv = u.tryGenerate(ck.CKM_AES_KEY_GEN, onToken, number(ck.CKA_VALUE_LEN, 32))
 	u.wantRV(ck.CKR_SESSION_READ_ONLY, rv)
 	for _, templates := range [][2][]p11rpc.Attribute{{onToken, nil}, {nil, onToken}} {
-		_, _, rv = u.tryPair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), templates[0]), templates[1])
+		_, _, rv = u.tryPair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), templates[0]), templates[1])
 		u.wantRV(ck.CKR_SESSION_READ_ONLY, rv)
 	}
 	for _, h := range []handle{kept, pub, prv} {
@@ -441,7 +441,7 @@ func TestGetAttributeValue(t *testing.T) {
 	e := newEnv(t)
 	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
 		u := e.user(t, d, softwareID)
-		_, prv := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, p256Params), onToken), all(onToken, text(ck.CKA_LABEL, "a label")))
+		_, prv := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), all(onToken, text(ck.CKA_LABEL, "a label")))
 		want := func(rv ck.RV, wanted ...p11rpc.Wanted) []p11rpc.Result {
 			t.Helper()
 			results, got := u.tryGet(prv, wanted...)
@@ -457,7 +457,7 @@ func TestGetAttributeValue(t *testing.T) {
 		}
 		label := p11rpc.Wanted{Type: ck.CKA_LABEL, Room: 100}
 		r := want(ck.CKR_OK, label, p11rpc.Wanted{Type: ck.CKA_TOKEN, Room: 1}, p11rpc.Wanted{Type: ck.CKA_KEY_TYPE, Room: 8})
-		if string(r[0].Octets) != "a label" || r[1].Number != 1 || ck.KeyType(r[2].Number) != ck.CKK_ECDSA {
+		if string(r[0].Octets) != "a label" || r[1].Number != 1 || ck.KeyType(r[2].Number) != ck.CKK_EC {
 			t.Errorf("%v", r)
 		}
 		// What can't be given is unavailable; the others are given all the same.
@@ -477,7 +477,7 @@ func TestGetAttributeValue(t *testing.T) {
 		// Lengths.
 		r = want(ck.CKR_OK, p11rpc.Wanted{Type: ck.CKA_LABEL, Null: true}, p11rpc.Wanted{Type: ck.CKA_SIGN, Null: true}, p11rpc.Wanted{Type: ck.CKA_ALLOWED_MECHANISMS, Null: true},
 			p11rpc.Wanted{Type: ck.CKA_SUBJECT, Null: true}, p11rpc.Wanted{Type: ck.CKA_START_DATE, Null: true}, p11rpc.Wanted{Type: ck.CKA_DESTROYABLE, Null: true})
-		if n := uint32(8 * len(allowedMechanisms(&keyFacts{keyType: ck.CKK_ECDSA, bits: 256, usage: maySign, token: true}))); r[0].Length != 7 || r[1].Length != 1 || r[2].Length != n ||
+		if n := uint32(8 * len(allowedMechanisms(&keyFacts{keyType: ck.CKK_EC, bits: 256, usage: maySign, token: true}))); r[0].Length != 7 || r[1].Length != 1 || r[2].Length != n ||
 			r[3].Length != 0 || r[4].Length != 0 || r[5].Length != 1 {
 			t.Errorf("%v", r)
 		}
@@ -505,8 +505,8 @@ func specKey(u *tokenUser, spec kmswire.KeySpec) (public, private handle) {
 	switch row.keyType {
 	case ck.CKK_RSA:
 		return u.pair(row.generate, all(number(ck.CKA_MODULUS_BITS, uint64(row.bits)), onToken), onToken)
-	case ck.CKK_ECDSA:
-		return u.pair(row.generate, all(text(ck.CKA_ECDSA_PARAMS, string(row.curve.Params())), onToken), onToken)
+	case ck.CKK_EC:
+		return u.pair(row.generate, all(text(ck.CKA_EC_PARAMS, string(row.curve.Params())), onToken), onToken)
 	}
 	h, rv := u.tryGenerate(row.generate, number(ck.CKA_VALUE_LEN, uint64(row.bits/8)), onToken)
 	if rv != ck.CKR_OK {
@@ -593,7 +593,7 @@ func checkKMSKey(t *testing.T, u *tokenUser, h handle, key *kms.TokenKey) {
 	}
 	if row.curve != "" {
 		public, err := sessionkey.NewECPublic(row.curve, u.get(h, ck.CKA_EC_POINT).Octets)
-		if err != nil || !bytes.Equal(public.Marshal(), key.PublicKey) || string(u.get(h, ck.CKA_ECDSA_PARAMS).Octets) != string(row.curve.Params()) {
+		if err != nil || !bytes.Equal(public.Marshal(), key.PublicKey) || string(u.get(h, ck.CKA_EC_PARAMS).Octets) != string(row.curve.Params()) {
 			t.Errorf("the point of %s is another: %v", key.Spec, err)
 		}
 		return
@@ -621,7 +621,7 @@ func rsaTemplate(k *rsa.PrivateKey, whole bool) []p11rpc.Attribute {
 
 func ecTemplate(k *ecdsa.PrivateKey) []p11rpc.Attribute {
 	d, _ := k.Bytes()
-	return all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_VALUE, string(d)))
+	return all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_VALUE, string(d)))
 }
 
 // TestImportedKeys brings keys along, into the KMS and as session objects.
@@ -689,7 +689,7 @@ func TestImportedKeys(t *testing.T) {
 			text(ck.CKA_PRIVATE_EXPONENT, "\x07")),
 		"a prime modulus":         all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, string(testRSA().Primes[0].Bytes())), text(ck.CKA_PRIVATE_EXPONENT, "\x07")),
 		"an AES key of 17 octets": all(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES), text(ck.CKA_VALUE, "12345678901234567")),
-		"a number that is 0":      all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_VALUE, string(make([]byte, 32)))),
+		"a number that is 0":      all(class(ck.CKO_PRIVATE_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_VALUE, string(make([]byte, 32)))),
 	} {
 		for _, in := range [][]p11rpc.Attribute{nil, onToken} {
 			if _, rv := u.tryCreate(template, in); rv != ck.CKR_ATTRIBUTE_VALUE_INVALID {
@@ -718,7 +718,7 @@ func TestSessionKeyAttributes(t *testing.T) {
 		if params[0] == 0x13 {
 			params = "\x13" + string(rune(len(params)-2)) + params[2:]
 		}
-		pub, prv := u.pair(ck.CKM_ECDSA_KEY_PAIR_GEN, all(text(ck.CKA_ECDSA_PARAMS, params)), is(ck.CKA_DERIVE))
+		pub, prv := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, params)), is(ck.CKA_DERIVE))
 		handles = append(handles, pub, prv)
 	}
 	for _, m := range []ck.Mechanism{ck.CKM_AES_KEY_GEN, ck.CKM_GENERIC_SECRET_KEY_GEN} {
@@ -751,14 +751,14 @@ func TestSessionKeyAttributes(t *testing.T) {
 		{ck.CKR_KEY_SIZE_RANGE, all(number(ck.CKA_MODULUS_BITS, 2049)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 		{ck.CKR_ATTRIBUTE_VALUE_INVALID, all(number(ck.CKA_MODULUS_BITS, 2048), text(ck.CKA_PUBLIC_EXPONENT, "\x03")), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 		{ck.CKR_TEMPLATE_INCOMPLETE, nil, ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
-		{ck.CKR_TEMPLATE_INCOMPLETE, nil, ck.CKM_ECDSA_KEY_PAIR_GEN},
-		{ck.CKR_CURVE_NOT_SUPPORTED, all(text(ck.CKA_ECDSA_PARAMS, "\x13\x05P-224")), ck.CKM_ECDSA_KEY_PAIR_GEN},
-		{ck.CKR_CURVE_NOT_SUPPORTED, all(text(ck.CKA_ECDSA_PARAMS, "")), ck.CKM_ECDSA_KEY_PAIR_GEN},
+		{ck.CKR_TEMPLATE_INCOMPLETE, nil, ck.CKM_EC_KEY_PAIR_GEN},
+		{ck.CKR_CURVE_NOT_SUPPORTED, all(text(ck.CKA_EC_PARAMS, "\x13\x05P-224")), ck.CKM_EC_KEY_PAIR_GEN},
+		{ck.CKR_CURVE_NOT_SUPPORTED, all(text(ck.CKA_EC_PARAMS, "")), ck.CKM_EC_KEY_PAIR_GEN},
 		{ck.CKR_MECHANISM_INVALID, nil, ck.CKM_AES_KEY_GEN},
 		{ck.CKR_MECHANISM_INVALID, nil, ck.CKM_ECDSA},
 		{ck.CKR_TEMPLATE_INCONSISTENT, all(class(ck.CKO_PRIVATE_KEY), number(ck.CKA_MODULUS_BITS, 2048)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 		{ck.CKR_ATTRIBUTE_READ_ONLY, all(text(ck.CKA_MODULUS, "x"), number(ck.CKA_MODULUS_BITS, 2048)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
-		{ck.CKR_CURVE_NOT_SUPPORTED, all(text(ck.CKA_ECDSA_PARAMS, string(sessionkey.P384.Params())), onToken), ck.CKM_ECDSA_KEY_PAIR_GEN}, // the KMS has none
+		{ck.CKR_CURVE_NOT_SUPPORTED, all(text(ck.CKA_EC_PARAMS, string(sessionkey.P384.Params())), onToken), ck.CKM_EC_KEY_PAIR_GEN}, // the KMS has none
 	} {
 		private := []p11rpc.Attribute(nil)
 		if values(test.public).is(ck.CKA_TOKEN, false) || len(test.public) > 0 && test.public[len(test.public)-1].Type == ck.CKA_TOKEN {
@@ -790,8 +790,8 @@ func TestPublicKeys(t *testing.T) {
 	}
 	signature := append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 	for _, in := range [][]p11rpc.Attribute{nil, onToken} {
-		h := u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, ec))), in, text(ck.CKA_ID, "somebody"))
-		for _, row := range tableOf(ck.CKO_PUBLIC_KEY, ck.CKK_ECDSA).rows {
+		h := u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(ecPoint(t, ec))), in, text(ck.CKA_ID, "somebody"))
+		for _, row := range tableOf(ck.CKO_PUBLIC_KEY, ck.CKK_EC).rows {
 			if _, rv := u.tryGet(h, p11rpc.Wanted{Type: row.attribute, Room: 4096}); rv != ck.CKR_OK {
 				t.Errorf("%v: %v", row.attribute, rv)
 			}
@@ -822,10 +822,53 @@ func TestPublicKeys(t *testing.T) {
 			u.wantRV(ck.CKR_OK, u.destroy(h))
 		}
 	}
-	_, rv := u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_ECDSA), text(ck.CKA_ECDSA_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(append([]byte{4}, make([]byte, 64)...))))
+	_, rv := u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(append([]byte{4}, make([]byte, 64)...))))
 	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)
 	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, "short"), text(ck.CKA_PUBLIC_EXPONENT, "\x03"))
 	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)
 	_, rv = u.tryCreate(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_DSA), text(ck.CKA_VALUE, "short"))
 	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)
+}
+
+// Programs that destroy a pair destroy both halves, one after the other: the public one went with the private one, and that is no error. Of keys that
+// somebody else destroyed, or that are there, nothing else is said than before.
+func TestDestroyPair(t *testing.T) {
+	e := newEnv(t)
+	u, other := e.user(t, p11rpc.Offer2, softwareID), e.user(t, p11rpc.Offer1, softwareID)
+	pair := func() (public, private handle) {
+		return u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
+	}
+	public, private := pair()
+	u.wantRV(ck.CKR_ACTION_PROHIBITED, u.destroy(public))
+	u.wantRV(ck.CKR_OK, u.destroy(private))
+	u.wantRV(ck.CKR_OK, u.destroy(public))
+	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(private))
+	other.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, other.destroy(public))
+	for range maxDestroyed {
+		_, private := pair()
+		u.wantRV(ck.CKR_OK, u.destroy(private))
+	}
+	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(public)) // forgotten
+}
+
+// Every call that leaves an event in the audit has a request ID of its own there.
+func TestRequestIDs(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer2, softwareID)
+	_, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
+	e.events.take()
+	for range 3 {
+		u.must(42, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_ECDSA}); w.Ulong(uint64(private)) }))
+		u.must(43, u.in(func(w *p11rpc.Writer) { w.Octets(make([]byte, 32)); w.Room(p11rpc.Room{Size: 64}) }))
+	}
+	ids := map[string]bool{}
+	for _, event := range e.events.take() {
+		if event.RequestID == "" || ids[event.RequestID] {
+			t.Errorf("the event of %s has the request ID %q", event.Action, event.RequestID)
+		}
+		ids[event.RequestID] = true
+	}
+	if len(ids) != 3 {
+		t.Errorf("three signatures have %d events", len(ids))
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"hash"
-	"sync/atomic"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/mechanism"
@@ -19,7 +18,7 @@ const blockSize = 16
 const (
 	maxGathered            = p11rpc.MaxBody - 1024 // of one operation: the result fits into a frame
 	maxGatheredHardware    = 64 << 10              // of one with a key in an HSM
-	maxGatheredApplication = 16 << 20              // of all operations of an application
+	maxGatheredApplication = 16 << 20              // of all operations and searches of an application
 )
 
 // operationKind is a kind of operation of which a session has at most one.
@@ -54,7 +53,7 @@ var kindRows = [operationKinds]struct {
 	messageVerifying:  {ck.CKF_VERIFY, ck.CKF_MESSAGE_VERIFY, kms.Verify},
 }
 
-// operations are what is active in a session, guarded by its mu but for abandoned. The zero value has none.
+// operations are what is active in a session, guarded by its mu. The zero value has none.
 //
 // An operation ends with its last call and with any error. It goes on after a call that only asked for a length, or gave too little room: those do not
 // touch the key, or what they made is kept for the call that fetches it.
@@ -64,19 +63,6 @@ type operations struct {
 	// repeatable is the call that ended an operation with an empty result if the client gave no room: of some clients nobody can tell whether that
 	// asked for the length (p11kit-rpc.md, section 5). The same call once more, as the next, succeeds again.
 	repeatable callKey
-
-	abandoned atomic.Bool // by abandon
-}
-
-// abandon ends all operations before the session's next call. It may be called without the session's mu: at a logout, by a call of another session.
-func (o *operations) abandon() { o.abandoned.Store(true) }
-
-// current is o without what was abandoned. Each call of an operation begins with it.
-func (o *operations) current() *operations {
-	if o.abandoned.Load() && o.abandoned.Swap(false) {
-		o.wipe()
-	}
-	return o
 }
 
 // wipe ends all operations. The session's mu is held.
@@ -138,19 +124,26 @@ type operation struct {
 	held  int       // octets of data, of kept and of what came with the mechanism, as the application counts them
 
 	// Of AES in parts.
-	chain      [blockSize]byte // the IV of the next part, or its counter
-	offset     int             // octets of the counter's block that are used already
-	continued  bool            // the key was used before
-	blocksLeft uint64          // of the counter
-	limited    bool            // blocksLeft counts
+	chain      [blockSize]byte              // the IV of the next part, or its counter
+	offset     int                          // octets of the counter's block that are used already
+	continued  bool                         // the key was used before
+	uses       int                          // of the key
+	octets     int64                        // that it was used for
+	ended      func(uses int, octets int64) // tells the audit of more uses than the first; nil: nobody wants to know
+	blocksLeft uint64                       // of the counter
+	limited    bool                         // blocksLeft counts
 
 	// kept is a result that had too little room, for the call keptFor. nil: none.
 	kept    []byte
 	keptFor callKey
 }
 
-// wipe forgets what the operation holds.
+// wipe forgets what the operation holds. It is the end of the operation.
 func (op *operation) wipe() {
+	if op.ended != nil && op.uses > 1 {
+		op.ended(op.uses, op.octets)
+	}
+	op.ended = nil
 	op.forget()
 	clear(op.kept)
 	op.kept = nil
@@ -170,8 +163,7 @@ func (op *operation) forget() {
 
 // hold counts octets that the operation is going to hold, and says whether the application may hold so many.
 func (op *operation) hold(n int) ck.RV {
-	if op.app.gathered.Add(int64(n)) > maxGatheredApplication {
-		op.app.gathered.Add(int64(-n))
+	if !op.app.holdMore(n) {
 		return ck.CKR_HOST_MEMORY
 	}
 	op.held += n
@@ -180,7 +172,7 @@ func (op *operation) hold(n int) ck.RV {
 
 // release undoes hold.
 func (op *operation) release(n int) {
-	op.app.gathered.Add(int64(-n))
+	op.app.holdLess(n)
 	op.held -= n
 }
 
@@ -236,7 +228,7 @@ func (q *request) arguments() ck.RV {
 
 // operation finds the active operation of a kind, for a call that is not an Init.
 func (q *request) operation(kind operationKind) (*operation, ck.RV) {
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	ops.repeatable = callKey{}
 	if op := ops.active[kind]; op != nil {
 		return op, ck.CKR_OK
@@ -252,7 +244,7 @@ func (q *request) begin(kind operationKind) (op *operation, k key, param any, rv
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return nil, nil, nil, rv
 	}
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	ops.repeatable = callKey{}
 	if m.Null {
 		ops.finish(kind)
@@ -291,11 +283,15 @@ func (q *request) start(op *operation, k key) ck.RV {
 	return ck.CKR_OK
 }
 
-// keyOf finds the operation's key again. A key that is gone took its operations with it.
+// keyOf finds the operation's key again, and asks anew what it is for: C_SetAttributeValue may have narrowed that. A key that is gone took its
+// operations with it.
 func (q *request) keyOf(op *operation) (key, ck.RV) {
 	k, rv := q.key(op.key)
 	if rv == ck.CKR_KEY_HANDLE_INVALID {
-		rv = ck.CKR_OPERATION_NOT_INITIALIZED
+		return nil, ck.CKR_OPERATION_NOT_INITIALIZED
+	}
+	if rv == ck.CKR_OK {
+		rv = op.row.allows(k.facts(), kindRows[op.kind].mechanism)
 	}
 	return k, rv
 }
@@ -321,7 +317,7 @@ func (q *request) sessionCancel() ck.RV {
 	if rv := q.arguments(); rv != ck.CKR_OK {
 		return rv
 	}
-	ops := q.session.ops.current()
+	ops := q.session.operations()
 	ops.repeatable = callKey{}
 	for kind := range operationKinds {
 		if flags&kindRows[kind].cancel != 0 {
@@ -329,7 +325,7 @@ func (q *request) sessionCancel() ck.RV {
 		}
 	}
 	if flags&ck.CKF_FIND_OBJECTS != 0 {
-		q.session.search = nil
+		q.session.endSearch()
 	}
 	return ck.CKR_OK
 }

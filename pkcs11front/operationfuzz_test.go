@@ -136,7 +136,7 @@ func FuzzOperations(f *testing.F) {
 			case 26:
 				b.call("C_SessionCancel", uint64(1)<<(with%32))
 			case 27:
-				b.session.ops.abandon()
+				b.session.abandon()
 			}
 		}
 		b.session.ops.wipe()

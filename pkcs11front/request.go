@@ -3,6 +3,7 @@ package pkcs11front
 import (
 	"context"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -22,6 +23,7 @@ type request struct {
 	out     *p11rpc.Writer
 
 	who       *kms.Actor
+	call      uint64 // of the connection, counted
 	serial    uint32
 	number    int      // of the call, 0 for none that there is
 	row       *callRow // nil: there is none
@@ -126,7 +128,7 @@ func (q *request) do() (rv ck.RV) {
 		if p := recover(); p != nil {
 			q.front.cfg.Log.Error().Str("call", q.name()).Interface("panic", p).Bytes("stack", debug.Stack()).Msg("a PKCS #11 call panicked")
 			if q.session != nil {
-				q.session.ops.abandon()
+				q.session.abandon()
 			}
 			rv = ck.CKR_GENERAL_ERROR
 		}
@@ -139,9 +141,12 @@ func (q *request) do() (rv ck.RV) {
 	}
 	var why string
 	if q.who, why = q.conn.peer.Identify(); q.who == nil {
-		q.conn.stranger.Do(func() { q.front.cfg.Log.Warn().Msg("a PKCS #11 client gets no token: " + why) })
+		q.front.stranger(q.conn.peer.UID, why)
 	}
-	if q.number != callInitialize {
+	if !untraced[q.number] {
+		q.ctx = kms.WithRequestID(q.ctx, q.conn.name+strconv.FormatUint(q.call, 10))
+	}
+	if q.number != int(p11rpc.C_Initialize) {
 		if q.app == nil {
 			return ck.CKR_CRYPTOKI_NOT_INITIALIZED
 		}
@@ -159,4 +164,14 @@ func (q *request) do() (rv ck.RV) {
 	return q.row.handle(q)
 }
 
-const callInitialize = 1
+// untraced are calls that ask the service for nothing that has an audit event: they have no request ID, which costs as much as some of them do.
+var untraced = func() (all [numCalls]bool) {
+	for _, call := range []p11rpc.CallID{
+		p11rpc.C_Initialize, p11rpc.C_Finalize, p11rpc.C_GetInfo, p11rpc.C_GetSlotList, p11rpc.C_GetSlotInfo, p11rpc.C_GetTokenInfo, p11rpc.C_GetMechanismList, p11rpc.C_GetMechanismInfo, p11rpc.C_CloseSession, p11rpc.C_GetSessionInfo,
+		p11rpc.C_GetObjectSize, p11rpc.C_GetAttributeValue, p11rpc.C_FindObjectsInit, p11rpc.C_FindObjects, p11rpc.C_FindObjectsFinal,
+		p11rpc.C_DigestInit, p11rpc.C_Digest, p11rpc.C_DigestUpdate, p11rpc.C_DigestFinal, p11rpc.C_SeedRandom, p11rpc.C_GenerateRandom, p11rpc.C_SessionCancel,
+	} {
+		all[call] = true
+	}
+	return all
+}()

@@ -2,8 +2,10 @@ package pkcs11front
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
 )
 
@@ -20,13 +22,34 @@ type session struct {
 	closed bool
 	search *search    // between C_FindObjectsInit and C_FindObjectsFinal
 	ops    operations // what is between an Init and its end
+
+	abandoned atomic.Bool // by abandon
+}
+
+// abandon ends all operations and the search before the session's next call. It may be called without the session's mu: at a logout, by a call of
+// another session.
+func (s *session) abandon() { s.abandoned.Store(true) }
+
+// operations gives what is active, without what was abandoned: each call of an operation or a search begins with it.
+func (s *session) operations() *operations {
+	if s.abandoned.Load() && s.abandoned.Swap(false) {
+		s.ops.wipe()
+		s.endSearch()
+	}
+	return &s.ops
+}
+
+// searching gives the search, nil if there is none.
+func (s *session) searching() *search {
+	s.operations()
+	return s.search
 }
 
 // close ends what the session was doing. It was taken out of its application before, and its mu is held.
 func (s *session) close() {
 	s.closed = true
 	s.ops.wipe()
-	s.search = nil
+	s.endSearch()
 }
 
 // closeSessions closes sessions that were taken out of an application of the user. It waits for those that are answering a call, so
@@ -40,9 +63,9 @@ func (f *Front) closeSessions(uid uint32, all []*session) {
 	f.giveSessions(uid, len(all))
 }
 
-// state is the session's, by the login to its token (PKCS #11 2.40 §4.4).
-func (s *session) state() ck.State {
-	in := s.app.loggedIn(s.instance).in
+// state is the session's, by the login to its token (PKCS #11 2.40 §4.4), while the principal has this PIN.
+func (s *session) state(pin kms.PINName) ck.State {
+	in := s.app.loggedIn(s.instance).good(pin)
 	switch {
 	case s.rw && in:
 		return ck.CKS_RW_USER_FUNCTIONS
@@ -60,20 +83,26 @@ func (q *request) privateAllowed() bool {
 	a, instance := q.app, q.session.instance
 	a.mu.Lock()
 	now := time.Now()
-	allowed := a.logins[instance].pin || now.Before(a.pinless)
+	allowed := now.Before(a.logins[instance].until)
 	a.mu.Unlock()
 	if allowed {
 		return true
 	}
 	t, rv := q.token(instance)
-	if rv != ck.CKR_OK || t.PIN {
+	if rv != ck.CKR_OK {
 		return false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.principal != q.actor().Principal {
+	l := a.logins[instance]
+	switch {
+	case a.principal != q.actor().Principal:
+		return false
+	case t.PIN != "" && !l.good(t.PIN):
+		a.logOut(instance) // with another PIN, which was changed since
 		return false
 	}
-	a.pinless = now.Add(a.front.cfg.times.pinless)
+	l.until = now.Add(a.front.cfg.times.login)
+	a.logins[instance] = l
 	return true
 }

@@ -178,7 +178,7 @@ func TestLoginWithPIN(t *testing.T) {
 	e := newEnv(t, func(c *Config) {
 		c.Log = zerolog.New(&lockedWriter{&mu, &log})
 		c.times = standardTimes
-		c.times.pinless = 0
+		c.times.login = 0
 	})
 	handleWith(t, 67, func(q *request) ck.RV { // C_SessionCancel
 		if q.privateAllowed() {
@@ -249,10 +249,38 @@ func TestLoginWithPIN(t *testing.T) {
 	early.ok(18, loginArgs(earlySession, ck.CKU_USER, next))
 	early.ok(19, args{}.u(earlySession))
 
+	// A PIN that somebody else changes ends the logins with the old one; who changes it stays logged in.
+	early.ok(18, loginArgs(earlySession, ck.CKU_USER, next))
+	other := e.client(t, p11rpc.Offer2)
+	otherSession := other.session(softwareID)
+	other.ok(18, loginArgs(otherSession, ck.CKU_USER, next))
+	other.ok(15, setPIN(otherSession, next, pin))
+	other.ok(67, private(otherSession))
+	early.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(earlySession))
+	if s := early.state(earlySession); s != ck.CKS_RW_PUBLIC_SESSION {
+		t.Errorf("state %d with a login of before", s)
+	}
+	early.ok(18, loginArgs(earlySession, ck.CKU_USER, pin))
+	early.ok(15, setPIN(earlySession, pin, next))
+	early.ok(19, args{}.u(earlySession))
+	if f := tokenFlags(early); f&(ck.CKF_USER_PIN_COUNT_LOW|ck.CKF_USER_PIN_FINAL_TRY|ck.CKF_USER_PIN_LOCKED) != 0 {
+		t.Errorf("flags %#x before wrong PINs", f)
+	}
+
 	// The attack: trying all PINs, from as many applications as one likes.
-	for range kms.MaxPINFailures {
+	for i := range kms.MaxPINFailures {
 		c := e.client(t, p11rpc.Offer2)
 		c.want(ck.CKR_PIN_INCORRECT, 18, loginArgs(c.session(softwareID), ck.CKU_USER, "wrong PIN"))
+		want := ck.CKF_USER_PIN_COUNT_LOW
+		switch i {
+		case kms.MaxPINFailures - 2:
+			want |= ck.CKF_USER_PIN_FINAL_TRY
+		case kms.MaxPINFailures - 1:
+			want |= ck.CKF_USER_PIN_LOCKED
+		}
+		if f := tokenFlags(c) & (ck.CKF_USER_PIN_COUNT_LOW | ck.CKF_USER_PIN_FINAL_TRY | ck.CKF_USER_PIN_LOCKED); f != want {
+			t.Errorf("after %d wrong PINs the flags are %#x", i+1, f)
+		}
 	}
 	early.want(ck.CKR_PIN_LOCKED, 18, loginArgs(earlySession, ck.CKU_USER, next))
 	early.want(ck.CKR_USER_NOT_LOGGED_IN, 67, private(earlySession))

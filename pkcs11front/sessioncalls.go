@@ -134,8 +134,8 @@ func (q *request) getTokenInfo() ck.RV {
 	}
 	flags := ck.CKF_RNG | ck.CKF_TOKEN_INITIALIZED | ck.CKF_USER_PIN_INITIALIZED | ck.CKF_CLOCK_ON_TOKEN
 	shortest := uint64(0) // without a PIN any will do
-	if s.PIN {
-		flags |= ck.CKF_LOGIN_REQUIRED
+	if s.PIN != "" {
+		flags |= ck.CKF_LOGIN_REQUIRED | pinFlags(s.PINFailures)
 		shortest = kms.MinPIN
 	}
 	all, rw := q.app.counts(s.Instance)
@@ -152,6 +152,20 @@ func (q *request) getTokenInfo() ck.RV {
 	q.out.Version(q.front.major, q.front.minor)
 	q.out.Padded(time.Now().UTC().Format("20060102150405")+"00", widthTime)
 	return ck.CKR_OK
+}
+
+// pinFlags tell how near the PIN is to being locked (2.40, §3.2, CK_TOKEN_INFO).
+func pinFlags(failures int) (flags ck.Flags) {
+	if failures > 0 {
+		flags |= ck.CKF_USER_PIN_COUNT_LOW
+	}
+	switch {
+	case failures >= kms.MaxPINFailures:
+		flags |= ck.CKF_USER_PIN_LOCKED
+	case failures == kms.MaxPINFailures-1:
+		flags |= ck.CKF_USER_PIN_FINAL_TRY
+	}
+	return flags
 }
 
 // getMechanismList is C_GetMechanismList.
@@ -212,14 +226,18 @@ func (q *request) setPIN() ck.RV {
 	switch {
 	case rv != ck.CKR_OK:
 		return rv
-	case !t.PIN:
+	case t.PIN == "":
 		return ck.CKR_USER_PIN_NOT_INITIALIZED // the first one is set by keywardctl
 	case len(pin) < kms.MinPIN || len(pin) > kms.MaxPIN:
 		return ck.CKR_PIN_LEN_RANGE
 	case len(old) == 0:
 		return ck.CKR_PIN_INCORRECT
 	}
-	return q.pinRV(q.front.cfg.Service.Principals().SetOwnPIN(q.ctx, q.actor(), old, pin))
+	name, err := q.front.cfg.Service.Principals().SetOwnPIN(q.ctx, q.actor(), old, pin)
+	if err == nil {
+		q.app.renewPIN(t.PIN, name)
+	}
+	return q.pinRV(err)
 }
 
 // pinRV gives the return value for what the service says of a PIN.
@@ -297,7 +315,7 @@ func (q *request) getSessionInfo() ck.RV {
 		flags |= ck.CKF_RW_SESSION
 	}
 	q.out.Ulong(uint64(s.id))
-	q.out.Ulong(uint64(q.session.state()))
+	q.out.Ulong(uint64(q.session.state(s.PIN)))
 	q.out.Ulong(uint64(flags))
 	q.out.Ulong(0) // ulDeviceError
 	return ck.CKR_OK
@@ -340,19 +358,20 @@ func (q *request) logIn(user ck.UserType, pin []byte) ck.RV {
 	if rv != ck.CKR_OK {
 		return rv
 	}
-	// A login from before a PIN was set is none any more, and one with a PIN that is gone since is as good as one without.
-	if l := q.app.loggedIn(q.session.instance); l.in && (l.pin || !t.PIN) {
+	if q.app.loggedIn(q.session.instance).good(t.PIN) {
 		return ck.CKR_USER_ALREADY_LOGGED_IN
 	}
-	if t.PIN && len(pin) == 0 {
+	if t.PIN == "" {
+		return q.app.logIn(q.session, "")
+	}
+	if len(pin) == 0 {
 		return ck.CKR_PIN_INCORRECT // no PIN is empty, and programs that only try do not lock it
 	}
-	if t.PIN {
-		if rv := q.pinRV(q.front.cfg.Service.CheckPIN(q.ctx, q.actor(), pin)); rv != ck.CKR_OK {
-			return rv
-		}
+	name, err := q.front.cfg.Service.CheckPIN(q.ctx, q.actor(), pin)
+	if err != nil {
+		return q.pinRV(err)
 	}
-	return q.app.logIn(q.session, t.PIN)
+	return q.app.logIn(q.session, name)
 }
 
 // logout is C_Logout.

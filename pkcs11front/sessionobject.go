@@ -160,7 +160,7 @@ func (k *sessionKey) secretPart(a ck.Attribute) ([]byte, error) {
 	switch {
 	case k.secret != nil:
 		return k.secret.Marshal()
-	case k.f.keyType == ck.CKK_ECDSA:
+	case k.f.keyType == ck.CKK_EC:
 		return k.priv.Value()
 	}
 	n, err := k.priv.Numbers()

@@ -126,7 +126,7 @@ func privateOf(k key) *sessionkey.Private {
 // signatureSize is how long signatures of an asymmetric key are, in octets.
 func signatureSize(facts *keyFacts) int {
 	n := (facts.bits + 7) / 8
-	if facts.keyType == ck.CKK_ECDSA {
+	if facts.keyType == ck.CKK_EC {
 		return 2 * n
 	}
 	return n

@@ -204,7 +204,7 @@ func publicFacts(attribute func(ck.Attribute) (p11rpc.Value, ck.RV), token, rawR
 	if f.keyType == ck.CKK_RSA {
 		f.bits = int(number(ck.CKA_MODULUS_BITS))
 	} else {
-		params, _ := attribute(ck.CKA_ECDSA_PARAMS)
+		params, _ := attribute(ck.CKA_EC_PARAMS)
 		curve, _ := sessionkey.CurveOf(params.Octets) // it was looked at when the object was made
 		f.bits, f.curve = curve.Bits(), string(curve)
 	}

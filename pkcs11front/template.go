@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
@@ -91,6 +92,22 @@ func (v values) clone() values {
 		own[i].Nested = nil // no attribute of an object is an attribute array
 	}
 	return own
+}
+
+// weight is about how many octets of memory the values take.
+func (v values) weight() int {
+	n := cap(v) * int(unsafe.Sizeof(p11rpc.Attribute{}))
+	for i := range v {
+		n += len(v[i].Octets) + 8*len(v[i].Numbers)
+	}
+	return n
+}
+
+// wipe wipes values that are v's own.
+func (v values) wipe() {
+	for i := range v {
+		clear(v[i].Octets)
+	}
 }
 
 func octetsValue(b []byte) p11rpc.Value { return p11rpc.Value{Kind: p11rpc.Bytes, Octets: b} }

@@ -70,9 +70,9 @@ func setsOf(t ck.KeyType, in place) []usage {
 		return []usage{useSign, useEncrypt}
 	case t == ck.CKK_RSA:
 		return []usage{useSign, useEncrypt, useWrap}
-	case t == ck.CKK_ECDSA && token:
+	case t == ck.CKK_EC && token:
 		return []usage{useSign}
-	case t == ck.CKK_ECDSA:
+	case t == ck.CKK_EC:
 		return []usage{useSign, useDerive}
 	case t == ck.CKK_AES && token:
 		return []usage{useEncrypt}

@@ -113,13 +113,13 @@ func TestUsageOfPrograms(t *testing.T) {
 		session         usage
 	}{
 		{"pkcs11-tool --keypairgen rsa", ck.CKK_RSA, maySign | mayDecrypt, mayVerify | mayEncrypt, useSign, useSign | useEncrypt, useSign},
-		{"pkcs11-tool --keypairgen EC", ck.CKK_ECDSA, maySign | mayDerive, mayVerify | mayDerive, useSign, useSign, useSign},
-		{"p11tool --generate-ecdsa", ck.CKK_ECDSA, maySign, mayVerify, useSign, useSign, useSign},
+		{"pkcs11-tool --keypairgen EC", ck.CKK_EC, maySign | mayDerive, mayVerify | mayDerive, useSign, useSign, useSign},
+		{"p11tool --generate-ecdsa", ck.CKK_EC, maySign, mayVerify, useSign, useSign, useSign},
 		{"certutil -S", ck.CKK_RSA, maySign | mayDecrypt | mayUnwrap, mayVerify | mayEncrypt, useSign, useSign | useEncrypt, useSign},
 		{"keytool -genkeypair", ck.CKK_RSA, 0, 0, useSign, useSign, useSign},
 		{"decryption only", ck.CKK_RSA, mayDecrypt, mayEncrypt, useEncrypt, useEncrypt, useEncrypt},
 		{"the public half says it", ck.CKK_RSA, 0, mayEncrypt, useEncrypt, useEncrypt, useEncrypt},
-		{"derivation only", ck.CKK_ECDSA, mayDerive, 0, 0, 0, useDerive},
+		{"derivation only", ck.CKK_EC, mayDerive, 0, 0, 0, useDerive},
 		{"unwrapping only", ck.CKK_RSA, mayUnwrap, mayWrap, 0, 0, useWrap},
 	} {
 		w := ofPair(wish{asked: test.private}, wish{asked: test.public})
@@ -147,7 +147,7 @@ func TestKMSUsages(t *testing.T) {
 
 // TestPublicUsage says that a public key that wraps does nothing else.
 func TestPublicUsage(t *testing.T) {
-	for _, keyType := range []ck.KeyType{ck.CKK_RSA, ck.CKK_ECDSA} {
+	for _, keyType := range []ck.KeyType{ck.CKK_RSA, ck.CKK_EC} {
 		for _, token := range []bool{false, true} {
 			eachWish(func(_ values, w wish) {
 				u, rv := w.choosePublic(keyType, token)

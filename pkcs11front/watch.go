@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
 // longCalls make keys, which can take many seconds in an HSM.
-var longCalls = [numCalls]bool{20: true, 58: true, 59: true, 61: true} // C_CreateObject, C_GenerateKey, C_GenerateKeyPair, C_UnwrapKey
+var longCalls = [numCalls]bool{p11rpc.C_CreateObject: true, p11rpc.C_GenerateKey: true, p11rpc.C_GenerateKeyPair: true, p11rpc.C_UnwrapKey: true}
 
 // watch cancels the connection's calls when the client goes away. It is for when the connection's goroutine is in a call and can't see that itself;
 // stop ends it.

@@ -328,7 +328,7 @@ func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 	case in.keyType == ck.KeyType(ck.Unavailable):
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE
 	case in.class == ck.CKO_SECRET_KEY && (in.keyType == ck.CKK_AES || in.keyType == ck.CKK_GENERIC_SECRET),
-		in.class == ck.CKO_PRIVATE_KEY && (in.keyType == ck.CKK_RSA || in.keyType == ck.CKK_ECDSA):
+		in.class == ck.CKO_PRIVATE_KEY && (in.keyType == ck.CKK_RSA || in.keyType == ck.CKK_EC):
 		return in, ck.CKR_OK
 	}
 	return nil, ck.CKR_TEMPLATE_INCONSISTENT

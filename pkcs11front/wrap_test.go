@@ -85,7 +85,7 @@ func TestWrapPrivateKeys(t *testing.T) {
 	}
 	for _, k := range []*goKey{
 		{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: keyFacts{keyType: ck.CKK_RSA, bits: 2048, usage: maySign, extractable: true}},
-		{cls: ck.CKO_PRIVATE_KEY, ec: ec, f: keyFacts{keyType: ck.CKK_ECDSA, bits: 384, usage: maySign, extractable: true}},
+		{cls: ck.CKO_PRIVATE_KEY, ec: ec, f: keyFacts{keyType: ck.CKK_EC, bits: 384, usage: maySign, extractable: true}},
 	} {
 		h := b.add(k)
 		blob := b.do("C_WrapKey", mech{m: ck.CKM_AES_KEY_WRAP_KWP}, kek, h, room(4000))
@@ -234,7 +234,7 @@ func TestAttackP3(t *testing.T) {
 	w.keys[w.kek].f.extractable = true
 	second := w.bench.secret(ck.CKK_AES, message(32), mayWrap|mayUnwrap)
 	w.refused(ck.CKR_KEY_NOT_WRAPPABLE, "C_WrapKey", kw, second, w.kek, room(100))
-	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_ECDSA, bits: 256, curve: "P-256", usage: mayDerive, extractable: true}})
+	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_EC, bits: 256, curve: "P-256", usage: mayDerive, extractable: true}})
 	w.refused(ck.CKR_KEY_NOT_WRAPPABLE, "C_WrapKey", mech{m: ck.CKM_AES_KEY_WRAP_KWP}, second, base, room(1000))
 	// Narrowed to nothing it is the same key still.
 	narrowed := w.bench.secret(ck.CKK_AES, message(32), 0)
@@ -255,7 +255,7 @@ func TestAttackP3(t *testing.T) {
 func TestAttackP4(t *testing.T) {
 	b := newBench(t)
 	peer := mustEC(t)
-	base := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_ECDSA, bits: 256, curve: "P-256", usage: mayDerive, extractable: true}})
+	base := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_EC, bits: 256, curve: "P-256", usage: mayDerive, extractable: true}})
 	m := ecdhMech(nil, ck.CKD_NULL, peer)
 	template := keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, withTrue(ck.CKA_SIGN))
 	k := b.keys[b.doHandle("C_DeriveKey", m, base, template)]
@@ -314,7 +314,7 @@ func TestAttackP6(t *testing.T) {
 		w.refused(ck.CKR_MECHANISM_INVALID, "C_DeriveKey", mech{m: m}, w.target, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES))
 	}
 	// A derived key of a few octets could be found by trying, and then the next few.
-	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_ECDSA, bits: 256, curve: "P-256", usage: mayDerive}})
+	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_EC, bits: 256, curve: "P-256", usage: mayDerive}})
 	for _, kdf := range []uint64{ck.CKD_NULL, ck.CKD_SHA256_KDF} {
 		for _, n := range []uint64{1, 8, 15, 1 << 40} {
 			w.refused(ck.CKR_ATTRIBUTE_VALUE_INVALID, "C_DeriveKey", ecdhMech(nil, kdf, mustEC(t)), base, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_GENERIC_SECRET, withNumber(ck.CKA_VALUE_LEN, n)))
@@ -355,7 +355,7 @@ func TestDerive(t *testing.T) {
 			t.Fatal(err)
 		}
 		peer, _ := ecdsa.GenerateKey(curve, rand.Reader)
-		base := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: k, f: keyFacts{keyType: ck.CKK_ECDSA, bits: curve.Params().BitSize, curve: curve.Params().Name, usage: mayDerive}})
+		base := b.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: k, f: keyFacts{keyType: ck.CKK_EC, bits: curve.Params().BitSize, curve: curve.Params().Name, usage: mayDerive}})
 		priv, _ := k.ECDH()
 		z, err := priv.ECDH(must(peer.PublicKey.ECDH()))
 		if err != nil {

@@ -48,6 +48,7 @@ type Sockets struct {
 type PKCS11 struct {
 	Socket                string `toml:"socket"`                   // path; empty: they are not
 	RawRSA                bool   `toml:"raw_rsa"`                  // CKM_RSA_X_509 is offered
+	RawAES                bool   `toml:"raw_aes"`                  // AES keys in HSMs encrypt and decrypt in all modes
 	MaxConnections        int    `toml:"max_connections"`          // at the same time
 	MaxConnectionsPerUser int    `toml:"max_connections_per_user"` // of one Unix user
 }
@@ -182,7 +183,7 @@ func defaults() *Config {
 		StateDir:        DefaultStateDir,
 		ShutdownTimeout: Duration(DefaultShutdown),
 		Sockets:         Sockets{Admin: DefaultAdminSocket, MaxConnections: DefaultMaxConnections},
-		PKCS11:          PKCS11{Socket: DefaultPKCS11Socket, MaxConnections: DefaultPKCS11Max, MaxConnectionsPerUser: DefaultPKCS11PerUser},
+		PKCS11:          PKCS11{Socket: DefaultPKCS11Socket, RawAES: true, MaxConnections: DefaultPKCS11Max, MaxConnectionsPerUser: DefaultPKCS11PerUser},
 		Log:             Log{Level: DefaultLogLevel},
 		Pool:            Pool{Queue: DefaultQueue, Isolation: DefaultIsolation},
 	}

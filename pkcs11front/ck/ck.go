@@ -123,7 +123,7 @@ const (
 	CKM_SHA384_KEY_DERIVATION     Mechanism = 0x394
 	CKM_SHA512_KEY_DERIVATION     Mechanism = 0x395
 	CKM_SHA224_KEY_DERIVATION     Mechanism = 0x396
-	CKM_ECDSA_KEY_PAIR_GEN        Mechanism = 0x1040
+	CKM_EC_KEY_PAIR_GEN           Mechanism = 0x1040
 	CKM_ECDSA                     Mechanism = 0x1041
 	CKM_ECDSA_SHA1                Mechanism = 0x1042
 	CKM_ECDSA_SHA224              Mechanism = 0x1043
@@ -279,7 +279,7 @@ var mechanismNames = map[Mechanism]string{
 	CKM_SHA384_KEY_DERIVATION:     "CKM_SHA384_KEY_DERIVATION",
 	CKM_SHA512_KEY_DERIVATION:     "CKM_SHA512_KEY_DERIVATION",
 	CKM_SHA224_KEY_DERIVATION:     "CKM_SHA224_KEY_DERIVATION",
-	CKM_ECDSA_KEY_PAIR_GEN:        "CKM_ECDSA_KEY_PAIR_GEN",
+	CKM_EC_KEY_PAIR_GEN:           "CKM_EC_KEY_PAIR_GEN",
 	CKM_ECDSA:                     "CKM_ECDSA",
 	CKM_ECDSA_SHA1:                "CKM_ECDSA_SHA1",
 	CKM_ECDSA_SHA224:              "CKM_ECDSA_SHA224",
@@ -388,7 +388,7 @@ const (
 	CKA_SUBPRIME                   Attribute = 0x131
 	CKA_BASE                       Attribute = 0x132
 	CKA_PRIME_BITS                 Attribute = 0x133
-	CKA_SUB_PRIME_BITS             Attribute = 0x134
+	CKA_SUBPRIME_BITS              Attribute = 0x134
 	CKA_VALUE_BITS                 Attribute = 0x160
 	CKA_VALUE_LEN                  Attribute = 0x161
 	CKA_EXTRACTABLE                Attribute = 0x162
@@ -399,7 +399,7 @@ const (
 	CKA_MODIFIABLE                 Attribute = 0x170
 	CKA_COPYABLE                   Attribute = 0x171
 	CKA_DESTROYABLE                Attribute = 0x172
-	CKA_ECDSA_PARAMS               Attribute = 0x180
+	CKA_EC_PARAMS                  Attribute = 0x180
 	CKA_EC_POINT                   Attribute = 0x181
 	CKA_SECONDARY_AUTH             Attribute = 0x200
 	CKA_AUTH_PIN_FLAGS             Attribute = 0x201
@@ -498,7 +498,7 @@ var attributeNames = map[Attribute]string{
 	CKA_SUBPRIME:                   "CKA_SUBPRIME",
 	CKA_BASE:                       "CKA_BASE",
 	CKA_PRIME_BITS:                 "CKA_PRIME_BITS",
-	CKA_SUB_PRIME_BITS:             "CKA_SUB_PRIME_BITS",
+	CKA_SUBPRIME_BITS:              "CKA_SUBPRIME_BITS",
 	CKA_VALUE_BITS:                 "CKA_VALUE_BITS",
 	CKA_VALUE_LEN:                  "CKA_VALUE_LEN",
 	CKA_EXTRACTABLE:                "CKA_EXTRACTABLE",
@@ -509,7 +509,7 @@ var attributeNames = map[Attribute]string{
 	CKA_MODIFIABLE:                 "CKA_MODIFIABLE",
 	CKA_COPYABLE:                   "CKA_COPYABLE",
 	CKA_DESTROYABLE:                "CKA_DESTROYABLE",
-	CKA_ECDSA_PARAMS:               "CKA_ECDSA_PARAMS",
+	CKA_EC_PARAMS:                  "CKA_EC_PARAMS",
 	CKA_EC_POINT:                   "CKA_EC_POINT",
 	CKA_SECONDARY_AUTH:             "CKA_SECONDARY_AUTH",
 	CKA_AUTH_PIN_FLAGS:             "CKA_AUTH_PIN_FLAGS",
@@ -798,7 +798,7 @@ const (
 	CKK_RSA            KeyType = 0x0
 	CKK_DSA            KeyType = 0x1
 	CKK_DH             KeyType = 0x2
-	CKK_ECDSA          KeyType = 0x3
+	CKK_EC             KeyType = 0x3
 	CKK_X9_42_DH       KeyType = 0x4
 	CKK_KEA            KeyType = 0x5
 	CKK_GENERIC_SECRET KeyType = 0x10
@@ -843,7 +843,7 @@ var keyTypeNames = map[KeyType]string{
 	CKK_RSA:            "CKK_RSA",
 	CKK_DSA:            "CKK_DSA",
 	CKK_DH:             "CKK_DH",
-	CKK_ECDSA:          "CKK_ECDSA",
+	CKK_EC:             "CKK_EC",
 	CKK_X9_42_DH:       "CKK_X9_42_DH",
 	CKK_KEA:            "CKK_KEA",
 	CKK_GENERIC_SECRET: "CKK_GENERIC_SECRET",

@@ -81,7 +81,7 @@ CK_RV with_link(struct session *s, unsigned manner, attempt_fn attempt, void *wh
 		}
 		bool fresh = link->fresh;
 		pool_drop(link);
-		if (sent == NONSENSE)
+		if (sent == NONSENSE || sent == SILENT)
 			return CKR_DEVICE_ERROR;
 		// A session that was opened again for nothing does no harm.
 		bool again = sent == UNSENT || restoring || manner & REPEAT;

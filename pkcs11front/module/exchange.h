@@ -2,7 +2,7 @@
 #ifndef KEYWARD_EXCHANGE_H
 #define KEYWARD_EXCHANGE_H
 
-#include "link.h"
+#include "pool.h"
 #include "session.h"
 
 #define EXCHANGE_FRAMES 5 // two operations with their cancels, and the call itself

@@ -1,17 +1,8 @@
-// Connections to the daemon, and the pool of them that the threads of a process share.
-//
-// A call takes a connection for itself, writes its frames at once, reads the answers and gives the connection back. The one that was
-// given back last is taken first, so that there are as many as calls go on at the same time. All belong to one application: they carry
-// the same cookie. Each knows the epoch that the daemon told it; what a session has at the daemon is good on connections of one epoch.
+// A connection to the daemon: frames out, answers in. It belongs to the thread that has taken it from the pool.
 #ifndef KEYWARD_LINK_H
 #define KEYWARD_LINK_H
 
-#include <time.h>
-
 #include "calls.h"
-
-#define POOL_LINKS 16 // calls that go on at the same time; more wait
-#define WAIT_LINKS 4  // calls of C_WaitForSlotEvent, which have their own
 
 struct link {
 	int fd; // -1: none. Changed under the lock of the descriptors
@@ -30,39 +21,25 @@ enum sent {
 	UNSENT,   // the connection is gone, and the daemon surely has not read the last frame
 	BROKEN,   // the connection is gone, and what the daemon did is not known
 	NONSENSE, // what came is no answer
+	SILENT,   // nothing came for longer than the daemon works on a call
 };
 
-// patience is how long one call waits for the daemon in all.
-struct patience {
-	bool started;
-	struct timespec until;
-	long pause; // milliseconds
-	unsigned broken; // how often the connection broke after a request was sent
-};
+// link_start reads where the daemon is and draws the cookie of a new application; link_stop forgets that.
+CK_RV link_start(void);
+void link_stop(void);
 
-// pool_prepare is called once, before all else.
-void pool_prepare(void);
+// link_timeout is for how many seconds a call waits for a daemon that is away.
+unsigned link_timeout(void);
 
-// pool_start begins the application: it draws its cookie. pool_stop ends the application at the daemon and closes the connections;
-// pool_interrupt, before it, ends the calls that go on.
-CK_RV pool_start(void);
-void pool_interrupt(void);
-void pool_stop(void);
+// link_connect connects and says who we are: one write, one read. CKR_DEVICE_ERROR: nobody is there; anything else is what the daemon said. Whatever
+// came of it, link_close closes the connection, and link_free gives the memory back too. link_shutdown ends what another thread waits for on it.
+CK_RV link_connect(struct link *link);
+void link_close(struct link *link);
+void link_free(struct link *link);
+void link_shutdown(struct link *link);
 
-// pool_take takes a connection. It waits for the daemon as long as patience allows, and for a connection that is in use without end.
-// patience NULL: it does not wait for the daemon. CKR_DEVICE_ERROR: there is no daemon.
-CK_RV pool_take(struct link **link, struct patience *patience);
-void pool_give(struct link *link);
-void pool_drop(struct link *link); // closed instead
-
-// pool_pause waits a while before something is tried again. CKR_DEVICE_ERROR: there is no time left.
-CK_RV pool_pause(struct patience *patience);
-
-// pool_epoch is the epoch that the daemon told last; 0: there was no daemon yet.
-uint64_t pool_epoch(void);
-
-// wait_take makes a connection of its own for a call that blocks. It is given back with pool_drop.
-CK_RV wait_take(struct link **link, struct patience *patience);
+// link_impatient sets how many seconds the daemon may take to accept, read or answer.
+void link_impatient(struct link *link, unsigned seconds);
 
 // link_frame adds a frame to what is sent; link_send sends it all. After that the answers are received in order. link_receive gives
 // the body of the next one, which is good until the next is received.
@@ -74,9 +51,10 @@ enum sent link_receive(struct link *link, struct in *body);
 // frame_header reads the header of an answer and gives the length of its body. False: it is none that answers serial.
 bool frame_header(const uint8_t header[WIRE_HEADER], uint32_t serial, uint32_t *body);
 
-// For fork: the locks are held while the process is copied, and the child closes what it inherited.
-void pool_before_fork(void);
-void pool_after_fork_parent(void);
-void pool_after_fork_child(void);
+// For fork: no descriptor is opened or closed while the process is copied, and the child closes what it inherited. Buffers that another thread was at,
+// of a link that was not idle, may be in any state: they stay where they are.
+void link_before_fork(void);
+void link_after_fork(void);
+void link_inherited(struct link *link, bool idle);
 
 #endif

@@ -89,6 +89,12 @@ static void pad(CK_UTF8CHAR *to, size_t len, const char *text) {
 	memcpy(to, text, strlen(text));
 }
 
+// The release, by the build.
+#ifndef MODULE_MAJOR
+#define MODULE_MAJOR 0
+#define MODULE_MINOR 0
+#endif
+
 static CK_RV get_info(CK_INFO *info, CK_VERSION version) {
 	if (info == NULL)
 		return CKR_ARGUMENTS_BAD;
@@ -96,7 +102,7 @@ static CK_RV get_info(CK_INFO *info, CK_VERSION version) {
 	if (rv != CKR_OK)
 		return rv;
 	leave();
-	*info = (CK_INFO){ .cryptokiVersion = version, .libraryVersion = { 1, 0 } };
+	*info = (CK_INFO){ .cryptokiVersion = version, .libraryVersion = { MODULE_MAJOR, MODULE_MINOR } };
 	pad(info->manufacturerID, sizeof info->manufacturerID, "keyward");
 	pad(info->libraryDescription, sizeof info->libraryDescription, "keyward PKCS #11 module");
 	return CKR_OK;

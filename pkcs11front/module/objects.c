@@ -109,7 +109,7 @@ CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *random, CK_ULONG rand
 	if (rv != CKR_OK)
 		return rv;
 	while (random_len > 0 && rv == CKR_OK) {
-		CK_ULONG wanted = random_len < PART_SIZE ? random_len : PART_SIZE, got = wanted;
+		CK_ULONG wanted = random_len < RANDOM_SIZE ? random_len : RANDOM_SIZE, got = wanted;
 		rv = session_call(s, CALL_GenerateRandom, ARGS(arg_out(random, &got)));
 		if (rv == CKR_OK && got != wanted)
 			rv = CKR_DEVICE_ERROR;

@@ -5,6 +5,7 @@
 #include "session.h"
 
 #define PART_SIZE (512ul * 1024) // octets that go in one frame; a multiple of all block sizes
+#define RANDOM_SIZE (64ul * 1024) // octets that the daemon gives at once
 
 // whole does C_Encrypt and its like: if the data is long, with updates and a final. result is what the final gives, or takes.
 CK_RV whole(struct session *session, enum call call, CK_BYTE *data, CK_ULONG len, struct arg result);

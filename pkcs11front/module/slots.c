@@ -240,37 +240,16 @@ CK_RV C_Logout(CK_SESSION_HANDLE session) {
 	return rv;
 }
 
-// wait_for_slot blocks on a connection of its own until the daemon knows of an event, across its restarts, or the library is finalised.
-static CK_RV wait_for_slot(CK_SLOT_ID *slot) {
-	struct args args = ARGS(arg_ulong(0), arg_result(slot));
-	for (;;) {
-		struct patience patience = { .started = false };
-		struct link *link;
-		CK_RV rv = wait_take(&link, &patience);
-		if (rv != CKR_OK)
-			return rv;
-		struct exchange x;
-		exchange_begin(&x, link);
-		exchange_add(&x, CALL_WaitForSlotEvent, NULL, NULL, args);
-		enum sent sent = exchange_run(&x);
-		pool_drop(link);
-		if (sent == SENT)
-			return x.frames[0].rv;
-		rv = sent == NONSENSE ? CKR_DEVICE_ERROR : pool_pause(&patience);
-		if (rv != CKR_OK)
-			return rv;
-	}
-}
-
+// C_WaitForSlotEvent has no event to tell of: slots come and go with the daemon's configuration only. Programs that would wait for one look for themselves
+// now and then when that is not supported.
 CK_RV C_WaitForSlotEvent(CK_FLAGS flags, CK_SLOT_ID *slot, void *reserved) {
 	if (slot == NULL || reserved != NULL)
 		return CKR_ARGUMENTS_BAD;
 	CK_RV rv = enter();
 	if (rv != CKR_OK)
 		return rv;
-	rv = flags & CKF_DONT_BLOCK ? CKR_NO_EVENT : wait_for_slot(slot);
 	leave();
-	return rv;
+	return flags & CKF_DONT_BLOCK ? CKR_NO_EVENT : CKR_FUNCTION_NOT_SUPPORTED;
 }
 
 CK_RV C_GetFunctionStatus(CK_SESSION_HANDLE session) {

@@ -196,6 +196,7 @@ func (w *Writer) value(a ck.Attribute, v *Value, lengthOnly bool) {
 		w.Byte(byte(v.Number))
 	case v.Kind == Ulong:
 		w.u32(ulongSize)
+		w.room(ulongSize)
 		w.b = binary.NativeEndian.AppendUint64(w.b, v.Number)
 	default:
 		w.bytes(v.Octets)
@@ -207,5 +208,5 @@ func (w *Writer) padded(b []byte, width int) {
 	for range width - len(b) {
 		w.Byte(0)
 	}
-	w.b = append(w.b, b...)
+	w.append(b)
 }

@@ -22,7 +22,7 @@ var ErrFrame = errors.New("p11rpc: no frame: its serial is 0, or it is too large
 // ParseHeader reads a header from at least HeaderSize octets.
 func ParseHeader(b []byte) (Header, error) {
 	serial, o, n := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	if serial == 0 || o > MaxOptions || n > MaxBody {
+	if serial == 0 || o > MaxOptions || n > MaxDiscarded {
 		return Header{}, ErrFrame
 	}
 	return Header{serial, int(o), int(n)}, nil
@@ -42,7 +42,9 @@ func ParseBody(b []byte) (call CallID, signature, arguments []byte, ok bool) {
 
 // AppendRequest begins the frame of a request, with options: the name by which a client of p11-kit knows its module. FinishFrame ends it.
 func AppendRequest(b []byte, serial uint32, options string, call CallID, signature string) []byte {
-	b = binary.BigEndian.AppendUint32(b, serial)
+	w := Writer{b: b}
+	w.room(HeaderSize + len(options) + 8 + len(signature) + ulongSize)
+	b = binary.BigEndian.AppendUint32(w.b, serial)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(options)))
 	b = append(b, 0, 0, 0, 0)
 	b = append(b, options...)

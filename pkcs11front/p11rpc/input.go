@@ -12,16 +12,22 @@ const (
 type Frame struct {
 	Serial        uint32
 	Options, Body []byte
+	TooLong       bool // the body was over the limit: it is discarded, and so are the options
 }
 
 // Input takes frames out of a stream, with one read for as many as have come. It belongs to one goroutine. Its memory follows what has
 // come, at most four times that, and not what a header announces; it is used again for the next frames, and what was in it is wiped:
 // there are PINs, keys and plaintexts among the arguments.
 type Input struct {
+	Limit int // octets of a body; MaxBody if 0. Longer ones are discarded as they come
+
 	buf  []byte // what was read; of that, buf[done:] is not done with
 	done int
 	size int // of the frame that Next gave, at buf[done:]
 	need int // octets at buf[done:] that the next frame has, as far as is known
+
+	discard int    // octets that are still to come of a frame that is too long
+	serial  uint32 // its serial
 }
 
 // Fill reads once from r. It returns an error only if nothing came.
@@ -58,6 +64,9 @@ func (in *Input) Octet() (b byte, ok bool) {
 
 // Next gives the next frame, if all of it has come; Done must be called before the one after it. After ErrFrame nothing more can be read.
 func (in *Input) Next() (f Frame, ok bool, err error) {
+	if in.discard > 0 {
+		return in.skip()
+	}
 	have := in.buf[in.done:]
 	in.need = HeaderSize
 	if len(have) < HeaderSize {
@@ -68,12 +77,37 @@ func (in *Input) Next() (f Frame, ok bool, err error) {
 		return Frame{}, false, err
 	}
 	in.need += h.Options + h.Body
+	if h.Body > in.limit() {
+		in.discard, in.serial = in.need, h.Serial
+		in.need = 0
+		return in.skip()
+	}
 	if len(have) < in.need {
 		return Frame{}, false, nil
 	}
 	in.size = in.need
 	body := HeaderSize + h.Options
-	return Frame{h.Serial, have[HeaderSize:body:body], have[body:in.size:in.size]}, true, nil
+	return Frame{Serial: h.Serial, Options: have[HeaderSize:body:body], Body: have[body:in.size:in.size]}, true, nil
+}
+
+func (in *Input) limit() int {
+	if in.Limit > 0 {
+		return in.Limit
+	}
+	return MaxBody
+}
+
+// skip discards what has come of a frame that is too long. When that is all of it, it gives the frame.
+func (in *Input) skip() (Frame, bool, error) {
+	n := min(in.discard, len(in.buf)-in.done)
+	clear(in.buf[in.done : in.done+n])
+	in.done += n
+	in.discard -= n
+	in.recycle()
+	if in.discard > 0 {
+		return Frame{}, false, nil
+	}
+	return Frame{Serial: in.serial, TooLong: true}, true, nil
 }
 
 // Done ends the use of the frame that Next gave, and wipes it.
@@ -96,7 +130,7 @@ func (in *Input) recycle() {
 }
 
 // Begun says whether something of a frame after the one that Next gave has come.
-func (in *Input) Begun() bool { return len(in.buf) > in.done+in.size }
+func (in *Input) Begun() bool { return in.discard > 0 || len(in.buf) > in.done+in.size }
 
 // Buffered says whether Next will give a frame, or an error, after Done: answers can wait for its own then.
 func (in *Input) Buffered() bool {
@@ -105,11 +139,11 @@ func (in *Input) Buffered() bool {
 		return false
 	}
 	h, err := ParseHeader(have)
-	return err != nil || len(have) >= HeaderSize+h.Options+h.Body
+	return err != nil || h.Body <= in.limit() && len(have) >= HeaderSize+h.Options+h.Body
 }
 
 // Wipe ends the use of the Input.
 func (in *Input) Wipe() {
 	clear(in.buf[:cap(in.buf)])
-	*in = Input{}
+	*in = Input{Limit: in.Limit}
 }

@@ -50,7 +50,7 @@ var kinds = map[ck.Attribute]kindRow{
 	ck.CKA_END_DATE:                  {kind: Date},
 	ck.CKA_MODULUS_BITS:              {kind: Ulong},
 	ck.CKA_PRIME_BITS:                {kind: Ulong},
-	ck.CKA_SUB_PRIME_BITS:            {kind: Ulong},
+	ck.CKA_SUBPRIME_BITS:             {kind: Ulong},
 	ck.CKA_VALUE_BITS:                {kind: Ulong},
 	ck.CKA_VALUE_LEN:                 {kind: Ulong},
 	ck.CKA_EXTRACTABLE:               {kind: Bool},

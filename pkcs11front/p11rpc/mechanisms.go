@@ -270,14 +270,14 @@ func (w *Writer) parameter(param any) {
 		w.bytes(p.Label)
 	case IV:
 		if own {
-			w.b = append(w.b, p...)
+			w.append(p)
 		} else {
 			w.bytes(p)
 		}
 	case *CTR:
 		w.Ulong(p.Bits)
 		if own {
-			w.b = append(w.b, p.Counter...)
+			w.append(p.Counter)
 		} else {
 			w.bytes(p.Counter)
 		}

@@ -8,10 +8,11 @@ package p11rpc
 
 // Limits.
 const (
-	MaxOptions    = 1024    // octets of a frame's options
-	MaxBody       = 1 << 20 // octets of a frame's body
-	MaxDepth      = 2       // of templates: one in another
-	MaxAttributes = 256     // of one template, with what it nests
+	MaxOptions    = 1024     // octets of a frame's options
+	MaxBody       = 1 << 20  // octets of a frame's body
+	MaxDiscarded  = 64 << 20 // of one that is too long: it is discarded, and answered with an error
+	MaxDepth      = 2        // of templates: one in another
+	MaxAttributes = 256      // of one template, with what it nests
 )
 
 // Dialect is how both ends write what the protocol's versions write differently. It follows from the octet that the client sends first

@@ -238,3 +238,30 @@ func BenchmarkGetAttributeValue(b *testing.B) {
 		})
 	}
 }
+
+// A buffer that a Writer leaves as it was too small is wiped, however it came to be too small.
+func TestWriterWipes(t *testing.T) {
+	secret := []byte("a secret that must not be left behind")
+	for name, grow := range map[string]func(w *Writer){
+		"Octets":  func(w *Writer) { w.Octets(make([]byte, 1000)) },
+		"Byte":    func(w *Writer) { w.Byte(1) },
+		"Ulong":   func(w *Writer) { w.Ulong(1) },
+		"Text":    func(w *Writer) { w.Text("text") },
+		"Padded":  func(w *Writer) { w.Padded("text", 32) },
+		"Version": func(w *Writer) { w.Version(1, 2) },
+		"Result":  func(w *Writer) { w.Result(Room{Size: 1000}, make([]byte, 1000)) },
+		"Ulongs":  func(w *Writer) { w.Ulongs(Room{Size: 10}, make([]uint64, 10)) },
+		"answer":  func(w *Writer) { w.Reset(Offer2, AppendAnswer(w.Bytes(), 1, 10, "u")) },
+	} {
+		old := append(make([]byte, 0, len(secret)), secret...)
+		var w Writer
+		w.Reset(Offer2, old)
+		grow(&w)
+		if !bytes.HasPrefix(w.Bytes(), secret) {
+			t.Errorf("%s: %q is written", name, w.Bytes())
+		}
+		if !bytes.Equal(old, make([]byte, len(old))) {
+			t.Errorf("%s leaves %q behind", name, old)
+		}
+	}
+}

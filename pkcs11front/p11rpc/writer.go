@@ -17,7 +17,24 @@ func (w *Writer) Reset(d Dialect, b []byte) { w.d, w.b = d, b }
 // Bytes gives what was written, with what was there before.
 func (w *Writer) Bytes() []byte { return w.b }
 
-func (w *Writer) u32(n uint32) { w.b = binary.BigEndian.AppendUint32(w.b, n) }
+// room makes room for n octets. What is left behind is wiped: there may be plaintexts and keys in it.
+func (w *Writer) room(n int) {
+	if cap(w.b)-len(w.b) >= n {
+		return
+	}
+	grown := make([]byte, len(w.b), max(2*cap(w.b), len(w.b)+n, leastBuffer))
+	copy(grown, w.b)
+	clear(w.b)
+	w.b = grown
+}
+
+// leastBuffer is what a buffer has at first: most answers fit.
+const leastBuffer = 512
+
+func (w *Writer) u32(n uint32) {
+	w.room(4)
+	w.b = binary.BigEndian.AppendUint32(w.b, n)
+}
 
 // bytes writes a length and the octets; nil is NULL.
 func (w *Writer) bytes(b []byte) {
@@ -26,17 +43,31 @@ func (w *Writer) bytes(b []byte) {
 		return
 	}
 	w.u32(uint32(len(b)))
+	w.append(b)
+}
+
+func (w *Writer) append(b []byte) {
+	w.room(len(b))
 	w.b = append(w.b, b...)
 }
 
 // Byte writes a "y".
-func (w *Writer) Byte(b byte) { w.b = append(w.b, b) }
+func (w *Writer) Byte(b byte) {
+	w.room(1)
+	w.b = append(w.b, b)
+}
 
 // Ulong writes a "u".
-func (w *Writer) Ulong(n uint64) { w.b = binary.BigEndian.AppendUint64(w.b, n) }
+func (w *Writer) Ulong(n uint64) {
+	w.room(8)
+	w.b = binary.BigEndian.AppendUint64(w.b, n)
+}
 
 // Version writes a "v".
-func (w *Writer) Version(major, minor byte) { w.b = append(w.b, major, minor) }
+func (w *Writer) Version(major, minor byte) {
+	w.Byte(major)
+	w.Byte(minor)
+}
 
 // Padded writes an "s": text, padded with blanks or cut to width octets at a character's end.
 func (w *Writer) Padded(text string, width int) {
@@ -48,16 +79,16 @@ func (w *Writer) Padded(text string, width int) {
 		text = text[:end]
 	}
 	w.u32(uint32(width))
-	w.b = append(w.b, text...)
+	w.append([]byte(text))
 	for range width - len(text) {
-		w.b = append(w.b, ' ')
+		w.Byte(' ')
 	}
 }
 
 // Text writes a "z".
 func (w *Writer) Text(text string) {
 	w.u32(uint32(len(text)))
-	w.b = append(w.b, text...)
+	w.append([]byte(text))
 }
 
 // Octets writes an "ay" of a request; nil is a NULL pointer.
@@ -92,7 +123,7 @@ func (w *Writer) Result(room Room, b []byte) (fits bool) {
 	}
 	w.Byte(1)
 	w.u32(uint32(len(b)))
-	w.b = append(w.b, b...)
+	w.append(b)
 	return true
 }
 

@@ -17,7 +17,7 @@ type Private struct {
 	public *Public
 
 	mu        sync.Mutex // guards rejection
-	rejection []byte     // secret of implicit rejection; made by the first RSAPKCS1 decryption
+	rejection []byte     // secret of implicit rejection; by RejectBy, or made by the first RSAPKCS1 decryption
 }
 
 // GenerateRSA makes a key pair with the exponent 65537. It takes a second at 4096 bits, now and then several. ErrSize for sizes that are
@@ -141,6 +141,15 @@ func (k *Private) DecryptBy(m *mechanism.Mechanism, in []byte) ([]byte, error) {
 		return nil, softkey.Translate(err)
 	}
 	return rsapad.Unpad(em, in, secret[:]), nil
+}
+
+// RejectBy gives the key the secret of implicit rejection, rsapad.SecretSize octets, of which it takes a copy. It must depend on the key only. Without,
+// it is the hash of the private exponent.
+func (k *Private) RejectBy(secret []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.rejection)
+	k.rejection = append([]byte(nil), secret...)
 }
 
 var rawRSA = mechanism.Mechanism{Kind: mechanism.RSARaw}

@@ -18,9 +18,10 @@ import (
 
 // The ways in which the module and the programs are built for tests.
 var variants = map[string][]string{
-	"plain":   {"-O2", "-g"},
-	"address": {"-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"},
-	"thread":  {"-O1", "-g", "-fsanitize=thread"},
+	"plain":     {"-O2", "-g"},
+	"address":   {"-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"},
+	"thread":    {"-O1", "-g", "-fsanitize=thread"},
+	"impatient": {"-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DANSWER_SECONDS=1"},
 }
 
 var (

@@ -56,6 +56,7 @@ const (
 	badLength         // the answer is cut off, and its frame says so
 	hugeBody          // the header announces 4 GiB
 	options           // the header announces options
+	silent            // there is no answer
 )
 
 // app is an application: what connections with one cookie share.
@@ -283,6 +284,8 @@ func (d *daemon) one(c net.Conn, a **app, f request, name string, out []byte) ([
 	switch what {
 	case closeAfter:
 		return nil, false
+	case silent:
+		return out, true
 	case closeHalf:
 		c.Write(append(out, answer[:len(answer)/2]...))
 		return nil, false

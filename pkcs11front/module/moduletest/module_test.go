@@ -112,7 +112,7 @@ var everyCall = []struct{ line, result string }{
 	{"C_GenerateRandom S @4", "0 x04040404"},
 	{"C_GenerateRandom S @0", "0 x"},
 	{"C_WaitForSlotEvent 1 =", "0x8"},
-	{"C_WaitForSlotEvent 0 =", "0 0x2"},
+	{"C_WaitForSlotEvent 0 =", "0x54"}, // CKR_FUNCTION_NOT_SUPPORTED
 	{"C_GetFunctionStatus S", "0x51"},
 	{"C_CancelFunction S", "0x51"},
 	{"C_MessageEncryptInit S m0x1087 1", "0"},

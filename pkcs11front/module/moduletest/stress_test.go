@@ -61,7 +61,7 @@ func TestThreads(t *testing.T) {
 				d.hangUp()
 			}
 		}
-	}, "16", "2")
+	}, "16", "2", "none")
 }
 
 // The pool has as many connections as there are calls at the same time, and no more than 16; and no more than the daemon lets in.
@@ -71,13 +71,13 @@ func TestPool(t *testing.T) {
 		d := newDaemon(t)
 		d.open = open
 		d.start()
-		stress(t, d, "plain", nothing, "40", "1")
+		stress(t, d, "plain", nothing, "40", "1", "none")
 		if open == 0 && d.connections() > 16 {
 			t.Errorf("there were %d connections", d.connections())
 		}
 		// One thread at a time needs one.
 		d = start(t)
-		stress(t, d, "plain", nothing, "1", "1")
+		stress(t, d, "plain", nothing, "1", "1", "none")
 		if d.connections() != 1 {
 			t.Errorf("one thread had %d connections", d.connections())
 		}
