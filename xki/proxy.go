@@ -1,0 +1,435 @@
+package xki
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/xki/xkisign"
+)
+
+// Proxy serves keys of a kms.Service to other key management services: an http.Handler for all listeners and prefixes.
+type Proxy struct {
+	service *kms.Service
+	log     zerolog.Logger
+	health  func() Health // not older than a minute
+	now     func() time.Time
+	dummy   []byte // the secret of access keys that do not exist
+
+	stores atomic.Pointer[map[string]*store] // by prefix and base
+	nonces *nonces
+}
+
+// store is a logical key store that is being served: a prefix of a dialect, with what may be done behind it. It does not change.
+type store struct {
+	Store
+	limit *limiter // shared with the store of the same name before a reload
+}
+
+// Store describes a logical key store (§7, 2).
+type Store struct {
+	Name        string
+	Prefix      string // of paths: empty, or /x
+	Dialect     *Dialect
+	Region      string // that signatures must be for; empty: any
+	Credentials []Credential
+	Keys        map[string]string // External Key IDs and the keys of the KMS that they name
+	PerSecond   int               // requests; 0 is no limit
+	Rules       []Rule
+	ClientNames []string // of certificates that may connect (§2.11); empty: any that the listener takes
+	Actor       *kms.Actor
+}
+
+// Config is what a Proxy is made of.
+type Config struct {
+	Service *kms.Service
+	Log     zerolog.Logger
+	Health  func() Health    // how the HSMs are; called for each question, so it must not wait, and tell nothing older than a minute (§2.8)
+	Now     func() time.Time // time.Now if nil
+}
+
+// maxNonces is how many nonces of xki-v1 are remembered.
+const maxNonces = 4 << 20
+
+// New makes a Proxy that serves nothing until SetStores.
+func New(c Config) *Proxy {
+	p := &Proxy{service: c.Service, log: c.Log, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	p.stores.Store(&map[string]*store{})
+	return p
+}
+
+// SetStores serves these stores from the next request on, in place of those before. Requests that are being answered go on with what they began with. Of two with the
+// same prefix and base the later one counts; whoever calls has seen that there are none. A store keeps its quota over a change.
+func (p *Proxy) SetStores(all []Store) {
+	next, old := make(map[string]*store, len(all)), *p.stores.Load()
+	for _, s := range all {
+		path := s.Prefix + s.Dialect.base
+		own := &store{Store: s, limit: newLimiter(s.PerSecond)}
+		if was := old[path]; was != nil && was.PerSecond == s.PerSecond {
+			own.limit = was.limit
+		}
+		next[path] = own
+	}
+	p.stores.Store(&next)
+}
+
+// Credential is an access key of the proxy. A store should have two or more, so that they can be exchanged one after the other.
+type Credential struct {
+	ID     string
+	Secret []byte
+}
+
+// ServeHTTP answers a request.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := p.now()
+	path := r.URL.EscapedPath()
+	if path == PingPath {
+		p.ping(w, r)
+		return
+	}
+	x := &exchange{proxy: p, w: w, r: r, began: began, id: requestID()}
+	defer x.recover()
+	x.answer(x.serve(path))
+}
+
+// PingPath is what load balancers ask (§2.8): unsigned, and answered as long as the daemon serves.
+const PingPath = "/ping"
+
+func (p *Proxy) ping(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "pong\n") // a client that is gone needs none
+}
+
+// exchange is one request.
+type exchange struct {
+	proxy   *Proxy
+	w       http.ResponseWriter
+	r       *http.Request
+	began   time.Time
+	id      string // of the request, for xki-v1 and the audit
+	dialect *Dialect
+	store   *store
+	op      Operation
+	keyID   string // External Key ID
+	request *Request
+}
+
+// serve does the checks in the order of §2.9, and the operation.
+func (x *exchange) serve(path string) (*Answer, error) {
+	if err := x.route(path); err != nil {
+		return nil, err
+	}
+	if x.r.Method != http.MethodPost {
+		return nil, Errorf(MethodNotAllowed, "only POST is answered here")
+	}
+	body, err := x.body()
+	if err != nil {
+		return nil, err
+	}
+	if err := x.authenticate(body); err != nil {
+		return nil, err
+	}
+	if !x.store.limit.take(x.proxy.now()) {
+		return nil, Errorf(Throttling, "more than %d requests a second", x.store.PerSecond)
+	}
+	if x.request, err = x.dialect.DecodeRequest(x.op, x.keyID, body); err != nil {
+		return nil, err
+	}
+	defer clear(x.request.Plaintext)
+	if x.op == OpHealth {
+		return &Answer{Health: x.proxy.health()}, nil
+	}
+	key := ""
+	if x.op.ofKey() {
+		if key = x.store.Keys[x.keyID]; key == "" {
+			return nil, Errorf(KeyNotFound, "there is no key %s here", x.keyID)
+		}
+	}
+	if rule := denying(x.store.Rules, x.request); rule != "" {
+		return nil, Errorf(AccessDenied, "the rule %s denies it", rule)
+	}
+	ctx, cancel := context.WithTimeout(kms.WithRequestID(x.r.Context(), x.id), ProxyDeadline-x.proxy.now().Sub(x.began))
+	defer cancel()
+	switch x.op {
+	case OpMetadata:
+		return x.proxy.metadata(ctx, x.store.Actor, key)
+	case OpEncrypt:
+		return x.proxy.encrypt(ctx, x.store.Actor, key, x.request)
+	case OpDecrypt:
+		return x.proxy.decrypt(ctx, x.store.Actor, key, x.request)
+	}
+	return x.proxy.random(x.request)
+}
+
+// route finds store and operation. Which dialect a path that is none is answered in, its base says.
+func (x *exchange) route(path string) error {
+	x.dialect = XKSv1
+	for _, d := range Dialects {
+		prefix, rest, found := strings.Cut(path, d.base)
+		if !found {
+			continue
+		}
+		x.dialect = d
+		s := (*x.proxy.stores.Load())[prefix+d.base]
+		if s == nil {
+			return Errorf(InvalidURIPath, "there is no key store at this path")
+		}
+		x.dialect, x.store = s.Dialect, s
+		var ok bool
+		if x.op, x.keyID, ok = s.Dialect.Route(rest); !ok {
+			return Errorf(InvalidURIPath, "there is no such operation")
+		}
+		return nil
+	}
+	return Errorf(InvalidURIPath, "there is nothing at this path")
+}
+
+// body reads the body once; what was signed and what is decoded are the same octets.
+func (x *exchange) body() ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxBody))
+	if err == nil {
+		return body, nil
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, Errorf(Unsupported, "the request has more than %d octets", maxBody)
+	}
+	return nil, &Error{Code: Validation, Detail: "the request was cut off", Err: err}
+}
+
+// authenticate says whether the request is signed with a credential of the store. What is wrong with a signature that could be one is not told.
+func (x *exchange) authenticate(body []byte) error {
+	now := x.proxy.now()
+	var scheme *xkisign.Scheme
+	for _, s := range x.dialect.schemes {
+		if scheme == nil || strings.HasPrefix(x.r.Header.Get("Authorization"), s.String()+" ") {
+			scheme = s
+		}
+	}
+	claim, err := scheme.Read(x.r, now)
+	if err != nil {
+		return &Error{Code: AuthenticationFailed, Detail: err.Error(), Err: err}
+	}
+	secret, known := x.proxy.dummy, false
+	for i := range x.store.Credentials {
+		if x.store.Credentials[i].ID == claim.AccessKeyID {
+			secret, known = x.store.Credentials[i].Secret, true
+		}
+	}
+	if right := claim.Verify(x.r, body, secret); !right || !known || x.store.Region != "" && x.store.Region != claim.Region {
+		return Errorf(AuthenticationFailed, "the signature is not one of a credential of this key store")
+	}
+	if claim.Nonce != "" && !x.proxy.nonces.use(claim.AccessKeyID, claim.Nonce, now) {
+		return Errorf(AuthenticationFailed, "the nonce was used before")
+	}
+	return nil
+}
+
+// answer writes what came of the request, and logs it.
+func (x *exchange) answer(a *Answer, err error) {
+	status, body := http.StatusOK, []byte(nil)
+	if err == nil {
+		a.RequestID = x.id
+		body, err = x.dialect.EncodeAnswer(x.op, a)
+		clear(a.Plaintext)
+	}
+	var failure *Error
+	if err != nil {
+		failure = AsError(err)
+		status, body = x.dialect.EncodeError(failure, x.id)
+	}
+	h := x.w.Header()
+	h.Set("Content-Type", x.dialect.contentType)
+	if x.dialect.experimental {
+		h.Set("X-Xki-Specification", xkiSpecification)
+		if x.request != nil {
+			h.Set("X-Xki-Kms-Request-Id", printableHeader(x.request.Metadata.RequestID))
+		}
+	}
+	if status == http.StatusMethodNotAllowed {
+		h.Set("Allow", http.MethodPost)
+	}
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(body) // a client that is gone needs none
+	clear(body)
+	x.logged(status, failure)
+}
+
+func (x *exchange) logged(status int, failure *Error) {
+	line := x.proxy.log.Info()
+	if status >= http.StatusInternalServerError {
+		line = x.proxy.log.Error()
+	}
+	line.Str("request", x.id).Int("status", status).Dur("ms", x.proxy.now().Sub(x.began))
+	if x.store != nil {
+		line.Str("prefix", x.store.Name).Stringer("operation", x.op).Str("external_key", x.keyID)
+	}
+	if x.request != nil {
+		m := &x.request.Metadata
+		line.Str("kms_request", m.RequestID).Str("kms_operation", m.Operation).Str("kms_principal", m.PrincipalARN).Str("kms_key", m.KeyARN)
+	}
+	if failure != nil {
+		line.Str("error", failure.Code.String()).Str("detail", failure.message()).AnErr("cause", failure.Err)
+	}
+	line.Msg("external key proxy")
+}
+
+func (x *exchange) recover() {
+	if v := recover(); v != nil {
+		x.proxy.log.Error().Interface("panic", v).Str("request", x.id).Msg("a request of the external key proxy panicked")
+		status, body := x.dialect.EncodeError(Errorf(Internal, "a fault inside keyward"), x.id)
+		x.w.Header().Set("Content-Type", x.dialect.contentType)
+		x.w.WriteHeader(status)
+		_, _ = x.w.Write(body)
+	}
+}
+
+// printableHeader makes a header's value of what a caller said.
+func printableHeader(s string) string {
+	return (&Error{Detail: s[:min(len(s), 256)]}).message()
+}
+
+func requestID() string {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func (p *Proxy) metadata(ctx context.Context, actor *kms.Actor, key string) (*Answer, error) {
+	k, err := p.service.ProxiedKey(ctx, actor, key)
+	if err != nil {
+		return nil, fromKMS(err)
+	}
+	m := KeyMetadata{Spec: string(k.Spec), Status: StatusDisabled}
+	if k.Spec == kmswire.AES256 {
+		m.Spec = SpecAES256
+	}
+	if k.Usage == kmswire.EncryptDecrypt {
+		m.Usage = []string{UsageEncrypt, UsageDecrypt}
+	}
+	if k.Enabled {
+		m.Status = StatusEnabled
+	}
+	return &Answer{Key: m}, nil
+}
+
+// metadataScheme is how keyward writes the metadata of a ciphertext: this octet, and the version's ordinal (§2.6).
+const metadataScheme = 1
+
+func versionMetadata(ordinal uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{metadataScheme}, ordinal)
+}
+
+func (p *Proxy) encrypt(ctx context.Context, actor *kms.Actor, key string, r *Request) (*Answer, error) {
+	if r.Algorithm != AlgorithmGCM {
+		return nil, &Error{Code: Validation, Member: "encryptionAlgorithm", Detail: "it must be " + AlgorithmGCM}
+	}
+	if r.IntegrityAlgorithm != "" && r.IntegrityAlgorithm != IntegritySHA256 {
+		return nil, &Error{Code: Validation, Member: "ciphertextDataIntegrityValueAlgorithm", Detail: "it must be " + IntegritySHA256}
+	}
+	ordinal, sealed, err := p.service.ProxiedSeal(ctx, actor, key, r.Plaintext, func(ordinal uint32) []byte {
+		return framedAAD(r.AAD, versionMetadata(ordinal))
+	})
+	if err != nil {
+		return nil, fromKMS(err)
+	}
+	iv, text, tag := sealed[:12], sealed[12:len(sealed)-TagSize], sealed[len(sealed)-TagSize:]
+	a := &Answer{Sealed: Sealed{Ciphertext: text, IV: iv, Tag: tag, Metadata: versionMetadata(ordinal)}}
+	if r.IntegrityAlgorithm == "" {
+		return a, nil
+	}
+	// The order is the contract (§2.7): the value first, then a decryption of the very values that are answered.
+	a.Integrity = a.Sealed.integrity(r.AAD)
+	again, err := p.service.ProxiedOpen(ctx, actor, key, ordinal, iv, sealed[12:], framedAAD(r.AAD, a.Sealed.Metadata))
+	if err != nil {
+		if AsError(fromKMS(err)).Code == InvalidCiphertext {
+			return nil, &Error{Code: Internal, Detail: "the ciphertext did not decrypt", Err: err}
+		}
+		return nil, fromKMS(err)
+	}
+	defer clear(again)
+	if !bytes.Equal(again, r.Plaintext) {
+		return nil, Errorf(Internal, "the ciphertext decrypts to something else")
+	}
+	return a, nil
+}
+
+func (p *Proxy) decrypt(ctx context.Context, actor *kms.Actor, key string, r *Request) (*Answer, error) {
+	if r.Algorithm != AlgorithmGCM {
+		return nil, &Error{Code: Validation, Member: "encryptionAlgorithm", Detail: "it must be " + AlgorithmGCM}
+	}
+	s := &r.Sealed
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	if len(s.Metadata) != 5 || s.Metadata[0] != metadataScheme || len(s.IV) != 12 {
+		return nil, Errorf(InvalidCiphertext, "it was not made here")
+	}
+	sealed := append(append(make([]byte, 0, len(s.Ciphertext)+TagSize), s.Ciphertext...), s.Tag...)
+	plaintext, err := p.service.ProxiedOpen(ctx, actor, key, binary.BigEndian.Uint32(s.Metadata[1:]), s.IV, sealed, framedAAD(r.AAD, s.Metadata))
+	if err != nil {
+		return nil, fromKMS(err)
+	}
+	return &Answer{Plaintext: plaintext}, nil
+}
+
+// random gives random octets (§3.2), in the plain form only.
+func (p *Proxy) random(r *Request) (*Answer, error) {
+	n := r.Length
+	if n == 0 {
+		n = 32
+	}
+	switch {
+	case n < 1 || n > MaxRandom:
+		return nil, &Error{Code: Validation, Member: "Length", Detail: "it must be 1 to 1024"}
+	case r.OutputForm != "" && r.OutputForm != "PLAIN":
+		return nil, Errorf(Unsupported, "only OutputForm PLAIN is given")
+	}
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return &Answer{Random: b, OutForm: "PLAIN"}, nil
+}
+
+// fromKMS gives an error of the service as one of a proxy.
+func fromKMS(err error) error {
+	e := kms.AsError(err)
+	out := &Error{Code: kmsCodes[e.Code], Detail: e.Detail, Err: e.Err, Disabled: e.Code == kms.KeyDisabled}
+	switch {
+	case e.Code == kms.InvalidParameter && e.Param == "CiphertextBlob":
+		out.Code = InvalidCiphertext
+	case out.Code == Internal:
+		out.Detail, out.Err = "", e // of no use to others
+	}
+	return out
+}
+
+// kmsCodes is what codes of the service are to those who use a proxy. It has each of them; a test says so.
+var kmsCodes = map[kms.Code]Code{
+	kms.Internal: Internal, kms.MissingParameter: Validation, kms.InvalidParameter: Validation, kms.KeyNotFound: KeyNotFound, kms.VersionNotFound: InvalidCiphertext,
+	kms.AliasNotFound: KeyNotFound, kms.ResourceNotFound: KeyNotFound, kms.Denied: AccessDenied, kms.KeyDisabled: InvalidState, kms.KeyPendingDeletion: InvalidState,
+	kms.KeyPendingImport: InvalidState, kms.KeyUnavailable: InvalidState, kms.StateNotAllowed: InvalidState, kms.KeyProtected: InvalidState,
+	kms.LimitExceeded: Throttling, kms.AliasExists: Internal, kms.UnsupportedAlias: Internal, kms.UnsupportedOrigin: InvalidKeyUsage,
+	kms.UnsupportedProtection: InvalidKeyUsage, kms.UnsupportedOperation: InvalidKeyUsage, kms.InvalidKeyMaterial: Internal, kms.InvalidImportToken: Internal,
+	kms.ExpiredImportToken: Internal, kms.OperationRejected: InvalidKeyUsage, kms.Throttled: Throttling, kms.HSMUnavailable: Internal,
+	kms.StoreUnavailable: Internal, kms.AuditUnavailable: Internal, kms.Canceled: DependencyTimeout, kms.DryRunSucceeded: Internal, kms.DryRunInvalid: Internal,
+	kms.DryRunDenied: Internal,
+}

@@ -1,0 +1,391 @@
+package xki
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/hsmpool"
+	"github.com/keyward/keyward/hsmpool/hsmtest"
+	"github.com/keyward/keyward/keystore"
+	"github.com/keyward/keyward/kms"
+	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/xki/xkisign"
+)
+
+func TestMain(m *testing.M) {
+	hsmtest.WorkerMain()
+	code := m.Run()
+	shared.close()
+	os.Exit(code)
+}
+
+// wholeRun is a testing.TB that lasts as long as all tests, for the pool of two SoftHSM2 tokens that they share.
+type wholeRun struct {
+	testing.TB
+	once     sync.Once
+	pool     *hsmpool.Pool
+	cleanups []func()
+}
+
+var shared wholeRun
+
+func (*wholeRun) Helper()                           {}
+func (*wholeRun) Error(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (*wholeRun) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (*wholeRun) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (r *wholeRun) Cleanup(f func())                { r.cleanups = append(r.cleanups, f) }
+
+func (r *wholeRun) close() {
+	for i := len(r.cleanups) - 1; i >= 0; i-- {
+		r.cleanups[i]()
+	}
+}
+
+func testPool() *hsmpool.Pool {
+	shared.once.Do(func() {
+		hsm := hsmtest.New(&shared, "north", "south")
+		hsm.Ceremony(&shared)
+		shared.pool = hsm.Open(&shared)
+	})
+	return shared.pool
+}
+
+const testAccount = "1000000000000001"
+
+var root = &kms.Actor{Principal: "acs:ram::" + testAccount + ":root", Account: testAccount, Door: kms.DoorXKI}
+
+type testAudit struct {
+	mu  sync.Mutex
+	all []kms.AuditEvent
+}
+
+func (a *testAudit) Record(_ context.Context, e *kms.AuditEvent) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.all = append(a.all, *e)
+	return nil
+}
+
+// world is a proxy over TLS-less HTTP with a service behind it.
+type world struct {
+	t       *testing.T
+	service *kms.Service
+	proxy   *Proxy
+	server  *httptest.Server
+	log     *bytes.Buffer
+	audit   *testAudit
+	keys    map[string]string
+	stores  []Store
+}
+
+var credentials = []Credential{{"KEYWARDTESTKEY2345672", []byte("secret/one+with=43-and-more-characters-00000")}, {"KEYWARDTESTKEY2345673", []byte("another")}}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	store := keystore.NewMem()
+	if err := keystore.Create(t.Context(), store, testPool()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := keystore.Open(t.Context(), store, testPool())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	w := &world{t: t, log: &bytes.Buffer{}, audit: &testAudit{}, keys: map[string]string{}}
+	w.service, err = kms.New(t.Context(), kms.Config{Store: db, Pool: testPool(), Region: "local", Account: testAccount, Audit: w.audit, Log: zerolog.Nop(),
+		Tick: make(chan struct{}), Instances: []kms.Instance{{ID: "kst-software", Type: kms.SoftwareInstance}, {ID: "kst-hardware", Type: kms.HardwareInstance}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.service.Close)
+	for name, r := range map[string]*kmswire.CreateKeyRequest{
+		"hardware": {DKMSInstanceID: "kst-hardware"}, "software": {DKMSInstanceID: "kst-software"},
+		"signs": {DKMSInstanceID: "kst-hardware", KeySpec: kmswire.ECP256, KeyUsage: kmswire.SignVerify},
+	} {
+		k, err := w.service.CreateKey(t.Context(), root, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.keys[name] = k.KeyMetadata.KeyID
+	}
+	var mu sync.Mutex
+	w.proxy = New(Config{Service: w.service, Log: zerolog.New(lockedWriter{&mu, w.log}), Health: func() Health {
+		return Health{Vendor: "keyward", Model: "keyward test", Manager: "SoftHSM2", Status: Active, Fleet: []Member{{"north", "SoftHSM2", Active}}}
+	}})
+	w.stores = []Store{
+		{Name: "aws", Prefix: "/ks1", Dialect: XKSv1, Credentials: credentials, Keys: w.keys, Actor: root},
+		{Name: "ali", Dialect: XKIv1, Credentials: credentials[:1], Keys: w.keys, Actor: root},
+	}
+	w.proxy.SetStores(w.stores)
+	w.server = httptest.NewServer(w.proxy)
+	t.Cleanup(w.server.Close)
+	return w
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// call signs and sends a request, which change may spoil after it is signed.
+func (w *world) call(d *Dialect, prefix string, r *Request, change func(*http.Request)) (int, []byte) {
+	w.t.Helper()
+	body, err := d.EncodeRequest(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.raw(d, prefix+d.path(r.Op, r.KeyID), body, change)
+}
+
+func (w *world) raw(d *Dialect, path string, body []byte, change func(*http.Request)) (int, []byte) {
+	w.t.Helper()
+	req, err := http.NewRequest(http.MethodPost, w.server.URL+path, bytes.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", d.contentType)
+	d.schemes[0].Sign(req, body, xkisign.Signing{AccessKeyID: credentials[0].ID, Secret: credentials[0].Secret, Region: "eu-west-1", Time: time.Now()})
+	if change != nil {
+		change(req)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if resp.Header.Get("Content-Type") != d.contentType {
+		w.t.Errorf("%s: content type %q", path, resp.Header.Get("Content-Type"))
+	}
+	return resp.StatusCode, answer
+}
+
+var meta = RequestMetadata{PrincipalARN: "arn:aws:iam::123456789012:user/Alice", KeyARN: "arn:aws:kms:k", Operation: "Encrypt", RequestID: "req-1"}
+
+// good makes a call that must succeed.
+func (w *world) good(d *Dialect, prefix string, r *Request) *Answer {
+	w.t.Helper()
+	r.Metadata = meta
+	status, body := w.call(d, prefix, r, nil)
+	if status != 200 {
+		w.t.Fatalf("%v: %d %s", r.Op, status, body)
+	}
+	a, err := d.DecodeAnswer(r, body)
+	if err != nil {
+		w.t.Fatalf("%v: %v in %s", r.Op, err, body)
+	}
+	return a
+}
+
+func TestProxy(t *testing.T) {
+	w := newWorld(t)
+	for prefix, d := range map[string]*Dialect{"/ks1": XKSv1, "": XKIv1} {
+		for _, key := range []string{"hardware", "software"} {
+			if a := w.good(d, prefix, &Request{Op: OpMetadata, KeyID: key}); a.Key.Spec != SpecAES256 || a.Key.Status != StatusEnabled || len(a.Key.Usage) != 2 {
+				t.Errorf("%+v", a.Key)
+			}
+			for _, size := range []int{0, 1, 32, 4300} {
+				text, aad := bytes.Repeat([]byte{7}, size), bytes.Repeat([]byte{8}, 8192)
+				r := &Request{Op: OpEncrypt, KeyID: key, Plaintext: text, AAD: aad, Algorithm: AlgorithmGCM}
+				if d == XKSv1 {
+					r.IntegrityAlgorithm = IntegritySHA256
+				}
+				sealed := w.good(d, prefix, r).Sealed
+				if len(sealed.Metadata) != 5 || bytes.Contains(sealed.Ciphertext, []byte{7, 7, 7, 7}) {
+					t.Errorf("%+v", sealed)
+				}
+				// After a rotation the version is found by the metadata.
+				if size == 32 {
+					if _, err := w.service.CreateKeyVersion(t.Context(), root, &kmswire.CreateKeyVersionRequest{KeyID: w.keys[key]}); err != nil && key == "software" {
+						t.Fatal(err)
+					}
+				}
+				a := w.good(d, prefix, &Request{Op: OpDecrypt, KeyID: key, Sealed: sealed, AAD: aad, Algorithm: AlgorithmGCM})
+				if !bytes.Equal(a.Plaintext, text) {
+					t.Errorf("%s: %d octets came back as %d", key, len(text), len(a.Plaintext))
+				}
+				for what, spoil := range map[string]func(*Request){
+					"the tag":      func(r *Request) { r.Sealed.Tag = bytes.Repeat([]byte{1}, 16) },
+					"the AAD":      func(r *Request) { r.AAD = nil },
+					"the metadata": func(r *Request) { r.Sealed.Metadata = []byte{1, 0, 0, 0, 99} },
+					"no metadata":  func(r *Request) { r.Sealed.Metadata = nil },
+					"an IV of 13":  func(r *Request) { r.Sealed.IV = make([]byte, 13) },
+					"an IV of 16":  func(r *Request) { r.Sealed.IV = make([]byte, 16) },
+					"a tag of 15":  func(r *Request) { r.Sealed.Tag = make([]byte, 15) },
+					"an octet too few": func(r *Request) {
+						r.Sealed.Ciphertext = append(r.Sealed.Ciphertext[:0:0], r.Sealed.Ciphertext[:max(size-1, 0)]...)
+					},
+				} {
+					if what == "an octet too few" && size == 0 {
+						continue
+					}
+					r := &Request{Op: OpDecrypt, KeyID: key, Sealed: sealed, AAD: aad, Algorithm: AlgorithmGCM, Metadata: meta}
+					spoil(r)
+					status, body := w.call(d, prefix, r, nil)
+					if e := d.DecodeError(status, body); e.Code != InvalidCiphertext {
+						t.Errorf("%s: %d %s", what, status, body)
+					}
+				}
+			}
+		}
+		if a := w.good(d, prefix, &Request{Op: OpHealth}); a.Health.Manager != "SoftHSM2" {
+			t.Errorf("%+v", a.Health)
+		}
+	}
+	if a := w.good(XKIv1, "", &Request{Op: OpRandom, Length: 40}); len(a.Random) != 40 {
+		t.Errorf("%+v", a)
+	}
+	for _, secret := range []string{base64.StdEncoding.EncodeToString([]byte{7, 7, 7, 7, 7, 7}), string(credentials[0].Secret), "AWS4-HMAC"} {
+		if strings.Contains(w.log.String(), secret) {
+			t.Errorf("the log has %q", secret)
+		}
+	}
+}
+
+// Every row of the reference's table of errors (§2.9).
+func TestProxyErrors(t *testing.T) {
+	w := newWorld(t)
+	encrypt := func() *Request {
+		return &Request{Op: OpEncrypt, KeyID: "software", Plaintext: []byte("x"), Algorithm: AlgorithmGCM, Metadata: meta}
+	}
+	type row struct {
+		what   string
+		want   string
+		status int
+		send   func() (int, []byte)
+	}
+	header := func(name, value string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set(name, value) }
+	}
+	signed := func(change func(*http.Request)) func() (int, []byte) {
+		return func() (int, []byte) { return w.call(XKSv1, "/ks1", encrypt(), change) }
+	}
+	with := func(change func(*Request)) func() (int, []byte) {
+		return func() (int, []byte) {
+			r := encrypt()
+			change(r)
+			return w.call(XKSv1, "/ks1", r, nil)
+		}
+	}
+	resigned := func(with xkisign.Signing) func() (int, []byte) {
+		return signed(func(r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			XKSv1.schemes[0].Sign(r, body, with)
+		})
+	}
+	mine := xkisign.Signing{AccessKeyID: credentials[1].ID, Secret: credentials[1].Secret, Region: "r", Time: time.Now()}
+	off := func(d time.Duration) xkisign.Signing { s := mine; s.Time = s.Time.Add(d); return s }
+	wrong := mine
+	wrong.Secret = []byte("wrong")
+	unknown := mine
+	unknown.AccessKeyID = "NOBODYNOBODYNOBODY22"
+	for _, row := range []row{
+		{"another credential", "", 200, resigned(mine)},
+		{"no signature", "AuthenticationFailedException", 401, signed(func(r *http.Request) { r.Header.Del("Authorization") })},
+		{"a broken signature", "AuthenticationFailedException", 401, signed(header("Authorization", "AWS4-HMAC-SHA256 Credential=x"))},
+		{"another date", "AuthenticationFailedException", 401, signed(header("X-Amz-Date", "20200101T000000Z"))},
+		{"6 minutes late", "AuthenticationFailedException", 401, resigned(off(-6 * time.Minute))},
+		{"6 minutes early", "AuthenticationFailedException", 401, resigned(off(6 * time.Minute))},
+		{"a wrong secret", "AuthenticationFailedException", 401, resigned(wrong)},
+		{"an unknown credential", "AuthenticationFailedException", 401, resigned(unknown)},
+		{"another body", "AuthenticationFailedException", 401, signed(func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("{}")); r.ContentLength = 2 })},
+		{"GET", "", 405, signed(func(r *http.Request) { r.Method = http.MethodGet })},
+		{"an unknown prefix", "InvalidUriPathException", 404, func() (int, []byte) { return w.call(XKSv1, "/other", encrypt(), nil) }},
+		{"no prefix", "InvalidUriPathException", 404, func() (int, []byte) { return w.call(XKSv1, "", encrypt(), nil) }},
+		{"no operation", "InvalidUriPathException", 404, func() (int, []byte) { return w.raw(XKSv1, "/ks1/kms/xks/v1/keys/a/sign", nil, nil) }},
+		{"nothing at all", "InvalidUriPathException", 404, func() (int, []byte) { return w.raw(XKSv1, "/", nil, nil) }},
+		{"a huge body", "UnsupportedOperationException", 501, func() (int, []byte) {
+			return w.raw(XKSv1, "/ks1/kms/xks/v1/health", make([]byte, maxBody+1), nil)
+		}},
+		{"no JSON", "ValidationException", 400, func() (int, []byte) { return w.raw(XKSv1, "/ks1/kms/xks/v1/health", []byte("<xml>"), nil) }},
+		{"no metadata", "ValidationException", 400, func() (int, []byte) { return w.raw(XKSv1, "/ks1/kms/xks/v1/health", []byte("{}"), nil) }},
+		{"another algorithm", "ValidationException", 400, with(func(r *Request) { r.Algorithm = "AES_CBC" })},
+		{"another integrity value", "ValidationException", 400, with(func(r *Request) { r.IntegrityAlgorithm = "SHA_1" })},
+		{"a long plaintext", "UnsupportedOperationException", 501, with(func(r *Request) { r.Plaintext = make([]byte, MaxText+1) })},
+		{"an unknown key", "KeyNotFoundException", 404, with(func(r *Request) { r.KeyID = "none" })},
+		{"a key that signs", "InvalidKeyUsageException", 400, with(func(r *Request) { r.KeyID = "signs" })},
+	} {
+		status, body := row.send()
+		var e xksError
+		if err := json.Unmarshal(body, &e); err != nil || status != row.status || e.Name != row.want {
+			t.Errorf("%s: %d %s, %v", row.what, status, body, err)
+		}
+	}
+	if _, err := w.service.DisableKey(t.Context(), root, &kmswire.DisableKeyRequest{KeyID: w.keys["software"]}); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := signed(nil)(); status != 400 || !bytes.Contains(body, []byte("InvalidStateException")) {
+		t.Errorf("a disabled key: %d %s", status, body)
+	}
+	if a := w.good(XKSv1, "/ks1", &Request{Op: OpMetadata, KeyID: "software"}); a.Key.Status != StatusDisabled {
+		t.Errorf("%+v", a.Key)
+	}
+	// Rules, and the quota. Health is under neither rule.
+	w.stores[0].Rules = []Rule{{Name: "only Bob", Unless: map[string]string{"awsPrincipalArn": "arn:aws:iam::123456789012:user/Bob"}}}
+	w.stores[0].PerSecond = 5
+	w.proxy.SetStores(w.stores)
+	if status, body := signed(nil)(); status != 403 || !bytes.Contains(body, []byte("only Bob")) {
+		t.Errorf("a rule: %d %s", status, body)
+	}
+	w.good(XKSv1, "/ks1", &Request{Op: OpHealth})
+	throttled := false
+	for range 10 {
+		status, _ := signed(nil)()
+		throttled = throttled || status == 429
+	}
+	if !throttled {
+		t.Error("there is no end to requests")
+	}
+	resp, err := http.Get(w.server.URL + PingPath)
+	if err != nil || resp.StatusCode != 200 {
+		t.Errorf("%v, %v", resp, err)
+	}
+	resp.Body.Close()
+}
+
+// A nonce of xki-v1 counts once.
+func TestProxyReplay(t *testing.T) {
+	w := newWorld(t)
+	body, _ := XKIv1.EncodeRequest(&Request{Op: OpHealth, Metadata: meta})
+	var saved http.Header
+	status, answer := w.raw(XKIv1, "/kms/xki/v1/health", body, func(r *http.Request) { saved = r.Header.Clone() })
+	if status != 200 {
+		t.Fatalf("%d %s", status, answer)
+	}
+	status, answer = w.raw(XKIv1, "/kms/xki/v1/health", body, func(r *http.Request) { r.Header = saved })
+	if e := XKIv1.DecodeError(status, answer); e.Code != AuthenticationFailed {
+		t.Errorf("%d %s", status, answer)
+	}
+}
+
+// Each code of the service is one of proxies.
+func TestKMSCodes(t *testing.T) {
+	for _, code := range kms.Codes() {
+		if kmsCodes[code] == 0 {
+			t.Errorf("%v has no code", code)
+		}
+	}
+}
