@@ -457,3 +457,95 @@ func TestObjectsAttackHashKey(t *testing.T) {
 		}
 	}
 }
+
+// TestObjectsAttackP9 looks for the keys that keep others: the master keys of the HSMs, which are objects of the same tokens. There is no object that is one, none
+// that wraps or unwraps, and what a key of the KMS is stored as is nothing that a program's own key opens.
+func TestObjectsAttackP9(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, hardwareID)
+	u.wantFound(nil) // of tokens that hold master keys
+	aesKey, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), onToken)
+	u.wantRV(ck.CKR_OK, rv)
+	u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
+	found := u.find(100)
+	if len(found) != 3 {
+		t.Errorf("%d objects are there", len(found))
+	}
+	for _, h := range found {
+		for _, a := range []ck.Attribute{ck.CKA_WRAP, ck.CKA_UNWRAP} {
+			if _, rv := u.tryGet(h, p11rpc.Wanted{Type: a, Room: 1}); rv == ck.CKR_OK && u.is(h, a) {
+				t.Errorf("%x has %v", uint64(h), a)
+			}
+		}
+	}
+	_, place, _ := aesKey.key()
+	kept, err := e.service.TokenKey(t.Context(), root, hardwareID, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := e.db.Version(t.Context(), kept.KeyID, kept.VersionID)
+	if err != nil || len(v.Wrapped) == 0 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	wrapping, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), is(ck.CKA_WRAP, ck.CKA_UNWRAP))
+	u.wantRV(ck.CKR_OK, rv)
+	for _, by := range []handle{aesKey, wrapping} {
+		for _, m := range []ck.Mechanism{ck.CKM_AES_KEY_WRAP, ck.CKM_AES_KEY_WRAP_KWP} {
+			_, rv := u.call(p11rpc.C_UnwrapKey, u.in(func(w *p11rpc.Writer) {
+				w.Mechanism(p11rpc.Mechanism{Type: m})
+				w.Ulong(uint64(by))
+				w.Octets(v.Wrapped)
+				w.Template(all(class(ck.CKO_SECRET_KEY), keyType(ck.CKK_AES)))
+			}))
+			want := ck.CKR_WRAPPED_KEY_INVALID
+			if by == aesKey {
+				want = ck.CKR_KEY_FUNCTION_NOT_PERMITTED
+			}
+			if rv != want && !(by == wrapping && rv == ck.CKR_WRAPPED_KEY_LEN_RANGE) {
+				t.Errorf("%v with %x: %v", m, uint64(by), rv)
+			}
+		}
+	}
+}
+
+// TestObjectsAttackP8 spoils each octet of a padded ciphertext: with keys of both instances and of the session, all that is wrong is one error.
+func TestObjectsAttackP8(t *testing.T) {
+	e := newEnv(t)
+	for _, instance := range []string{softwareID, hardwareID} {
+		u := e.user(t, p11rpc.Keyward, instance)
+		for _, where := range [][]p11rpc.Attribute{onToken, nil} {
+			h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), where)
+			u.wantRV(ck.CKR_OK, rv)
+			cipher := func(init, call p11rpc.CallID, in []byte) ([]byte, ck.RV) {
+				u.must(init, u.in(func(w *p11rpc.Writer) {
+					w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_AES_CBC_PAD, Param: p11rpc.IV(make([]byte, blockSize))})
+					w.Ulong(uint64(h))
+				}))
+				r, rv := u.call(call, u.in(func(w *p11rpc.Writer) { w.Octets(in); w.Room(p11rpc.Room{Size: 100}) }))
+				if rv != ck.CKR_OK {
+					return nil, rv
+				}
+				out, _ := r.Octets()
+				return append([]byte(nil), out...), rv
+			}
+			sealed, rv := cipher(p11rpc.C_EncryptInit, p11rpc.C_Encrypt, []byte("seventeen octets."))
+			u.wantRV(ck.CKR_OK, rv)
+			if plain, rv := cipher(p11rpc.C_DecryptInit, p11rpc.C_Decrypt, sealed); rv != ck.CKR_OK || string(plain) != "seventeen octets." {
+				t.Fatalf("%q, %v", plain, rv)
+			}
+			bad := 0
+			for i := range sealed {
+				spoiled := append([]byte(nil), sealed...)
+				spoiled[i] ^= 0x55
+				if _, rv := cipher(p11rpc.C_DecryptInit, p11rpc.C_Decrypt, spoiled); rv == ck.CKR_ENCRYPTED_DATA_INVALID {
+					bad++
+				} else if rv != ck.CKR_OK { // the padding came out right by chance, or only the text is spoiled
+					t.Errorf("octet %d: %v", i, rv)
+				}
+			}
+			if bad < blockSize {
+				t.Errorf("only %d of %d changes were noticed", bad, len(sealed))
+			}
+		}
+	}
+}
