@@ -1,0 +1,241 @@
+package xki
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyward/keyward/xki/xkisign"
+)
+
+// ClientConfig says where a proxy is, and as whom to call it.
+type ClientConfig struct {
+	Endpoint    string // https://host[:port]
+	Prefix      string // of paths: empty, or /x
+	Dialect     *Dialect
+	AccessKeyID string
+	Secret      func() ([]byte, error) // the caller wipes it; asked for each request, so that it is in memory no longer than that
+	Region      string
+	InstanceID  string        // told to xki-v1
+	TLS         *tls.Config   // roots, pins and the client's certificate
+	Budget      time.Duration // of one call with all of its tries; Budget if 0
+	Calls       int           // at the same time; 64 if 0
+	UserAgent   string
+}
+
+// Client calls a proxy. All its methods may be called at the same time.
+type Client struct {
+	cfg  ClientConfig
+	base *url.URL
+	http *http.Client
+	used chan struct{} // a place for each call at the same time
+}
+
+// idleTimeout is below the 350 seconds after which load balancers forget a connection (§2.14).
+const idleTimeout = 300 * time.Second
+
+// NewClient makes a Client. It connects when it is first called.
+func NewClient(c ClientConfig) (*Client, error) {
+	base, err := url.Parse(c.Endpoint)
+	if err != nil || base.Scheme != "https" || base.Host == "" || base.Path != "" || base.RawQuery != "" || base.User != nil {
+		return nil, Errorf(Validation, "the endpoint %q must be https://HOST or https://HOST:PORT", c.Endpoint)
+	}
+	if c.Budget == 0 {
+		c.Budget = Budget
+	}
+	if c.Calls == 0 {
+		c.Calls = 64
+	}
+	tlsConfig := &tls.Config{}
+	if c.TLS != nil {
+		tlsConfig = c.TLS.Clone()
+	}
+	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
+	dialer := &net.Dialer{Timeout: c.Budget, KeepAlive: 60 * time.Second}
+	return &Client{cfg: c, base: base, used: make(chan struct{}, c.Calls), http: &http.Client{
+		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: c.Calls, IdleConnTimeout: idleTimeout,
+			DisableCompression: true, ResponseHeaderTimeout: c.Budget, ForceAttemptHTTP2: true},
+		// A redirect would carry plaintext to who knows where.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Close closes connections that are idle.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Do makes a call: within the budget, and once more when that may help (§2.14). The error is an *Error. Answers are held against the request; for an encryption in xks-v1 an
+// integrity value is asked for and verified. The caller wipes a plaintext in the answer.
+func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Budget)
+	defer cancel()
+	select {
+	case c.used <- struct{}{}:
+		defer func() { <-c.used }()
+	case <-ctx.Done():
+		return nil, &Error{Code: Unreachable, Detail: "all calls to the proxy are taken", Err: ctx.Err()}
+	}
+	own := *r
+	if own.Op == OpEncrypt && c.cfg.Dialect == XKSv1 {
+		own.IntegrityAlgorithm = IntegritySHA256
+	}
+	own.Metadata.InstanceID = c.cfg.InstanceID
+	body, err := c.cfg.Dialect.EncodeRequest(&own)
+	if err != nil {
+		return nil, &Error{Code: Internal, Err: err}
+	}
+	defer clear(body)
+	a, failure := c.try(ctx, &own, body)
+	if failure != nil && failure.Code.again() {
+		// Some come back at the same moment: not all of them at once.
+		select {
+		case <-time.After(jitter(c.cfg.Budget / 8)):
+			a, failure = c.try(ctx, &own, body)
+		case <-ctx.Done():
+		}
+	}
+	if failure != nil {
+		return nil, failure
+	}
+	return a, nil
+}
+
+// again says whether another try may help. An encryption or a decryption that is done twice does no harm.
+func (c Code) again() bool {
+	return c == Unreachable || c == Throttling || c == DependencyTimeout || c == Internal
+}
+
+// jitter is a random time of at most d.
+func jitter(d time.Duration) time.Duration {
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(max(d, 1))))
+	if err != nil {
+		return d
+	}
+	return time.Duration(n.Int64())
+}
+
+// try makes one request.
+func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Error) {
+	u := *c.base
+	u.Path = c.cfg.Prefix + c.cfg.Dialect.path(r.Op, r.KeyID)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, &Error{Code: Internal, Err: err}
+	}
+	req.Header.Set("Content-Type", c.cfg.Dialect.contentType)
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	if c.cfg.Dialect == XKIv1 {
+		req.Header.Set("X-Acs-Action", http.MethodPost)
+		req.Header.Set("X-Acs-Version", xkiSpecification)
+	}
+	secret, err := c.cfg.Secret()
+	if err != nil {
+		return nil, &Error{Code: Internal, Detail: "the secret of the access key can't be read", Err: err}
+	}
+	c.cfg.Dialect.schemes[0].Sign(req, body, xkisign.Signing{AccessKeyID: c.cfg.AccessKeyID, Secret: secret, Region: c.cfg.Region, Time: time.Now()})
+	clear(secret)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	defer clear(answer)
+	switch {
+	case err != nil:
+		return nil, unreachable(ctx, err)
+	case len(answer) > maxBody:
+		return nil, Errorf(BadAnswer, "the answer has more than %d octets", maxBody)
+	case resp.StatusCode != http.StatusOK:
+		return nil, c.cfg.Dialect.DecodeError(resp.StatusCode, answer)
+	case !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json"):
+		return nil, Errorf(BadAnswer, "the answer is of the type %.80q", resp.Header.Get("Content-Type"))
+	}
+	a, err := c.cfg.Dialect.DecodeAnswer(r, answer)
+	if err != nil {
+		return nil, AsError(err)
+	}
+	return a, nil
+}
+
+func unreachable(ctx context.Context, err error) *Error {
+	e := &Error{Code: Unreachable, Detail: "the proxy can't be reached", Err: err}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		e.Detail = "the proxy did not answer in time"
+	}
+	return e
+}
+
+// Connection is what is known of the way to a proxy: it is asked for its health now and then, and a refused credential counts at once.
+type Connection struct {
+	client *Client
+	lost   atomic.Int32 // probes in a row that failed, or lostAfter
+}
+
+// lostAfter is after how many failed probes in a row a proxy counts as disconnected.
+const lostAfter = 3
+
+// NewConnection makes one, which is disconnected until its first good Probe.
+func NewConnection(c *Client) *Connection {
+	n := &Connection{client: c}
+	n.lost.Store(lostAfter)
+	return n
+}
+
+// Connected says whether keys behind the proxy can be used.
+func (n *Connection) Connected() bool { return n.lost.Load() < lostAfter }
+
+// Probe asks the proxy for its health.
+func (n *Connection) Probe(ctx context.Context) error {
+	a, err := n.client.Do(ctx, &Request{Op: OpHealth, Metadata: RequestMetadata{Operation: "KmsHealthCheck", RequestID: requestID()}})
+	if err == nil && a.Health.dead() {
+		err = Errorf(Unreachable, "the proxy says that no key manager behind it is available")
+	}
+	n.note(err)
+	return err
+}
+
+// Do is Client.Do, and notes what it says of the connection.
+func (n *Connection) Do(ctx context.Context, r *Request) (*Answer, error) {
+	if !n.Connected() {
+		return nil, Errorf(Unreachable, "the instance is Disconnected: the proxy does not answer, or refuses our access key")
+	}
+	a, err := n.client.Do(ctx, r)
+	if err != nil && AsError(err).Code == AuthenticationFailed {
+		n.note(err)
+	}
+	return a, err
+}
+
+func (n *Connection) note(err error) {
+	switch {
+	case err == nil:
+		n.lost.Store(0)
+	case AsError(err).Code == AuthenticationFailed:
+		n.lost.Store(lostAfter)
+	case n.lost.Load() < lostAfter:
+		n.lost.Add(1)
+	}
+}
+
+// dead says that nothing behind the proxy serves.
+func (h *Health) dead() bool {
+	if len(h.Fleet) == 0 {
+		return h.Status == Unavailable
+	}
+	for _, m := range h.Fleet {
+		if m.Status != Unavailable {
+			return false
+		}
+	}
+	return true
+}
