@@ -204,7 +204,7 @@ const (
 	maxTold       = 1024
 )
 
-// compute does what takes the daemon's processor for long, such as making an RSA key: of all users on half of the processors at most, and of each user one at a time.
+// compute does what takes the daemon's processor for long, such as making an RSA key or looking at all keys of a token: of all users on half of the processors at most, and of each user one at a time.
 func (q *request) compute(work func() ck.RV) ck.RV {
 	leave, err := q.front.computing.Enter(q.ctx, q.app.peer.UID)
 	if err != nil {
