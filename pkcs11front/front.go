@@ -224,6 +224,20 @@ func (f *Front) stranger(uid uint32, why string) {
 	f.cfg.Log.Warn().Msg("a PKCS #11 client gets no token: " + why)
 }
 
+// recognize looks whether keyward knows a stranger by now, as it has been reloaded: then the connection is one like others. It is called by the connection's
+// goroutine.
+func (f *Front) recognize(c *conn) error {
+	if actor, _ := c.peer.Identify(); actor == nil {
+		return nil
+	}
+	f.mu.Lock()
+	c.strange = false
+	f.strangers--
+	f.mu.Unlock()
+	c.in.Limit, c.timed = 0, false
+	return c.net.SetReadDeadline(time.Time{})
+}
+
 // user gives the figures of a uid. f.mu is held.
 func (f *Front) user(uid uint32) *user {
 	u := f.users[uid]
