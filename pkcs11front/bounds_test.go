@@ -174,6 +174,16 @@ func TestStrangers(t *testing.T) {
 		c.ok(1, hello(""))
 		c.net.Close()
 	}
+	// Whom keyward gets to know is no stranger any more.
+	late := e.dial(t, p11rpc.Keyward)
+	late.ok(1, hello(testCookie))
+	e.actor.Store(known)
+	s := late.session(softwareID)
+	late.ok(37, args{}.u(s).more(mech{m: ck.CKM_SHA256}))
+	late.ok(39, args{}.u(s).octets(make([]byte, 8*strangerFrame)))
+	late.net.Close()
+	e.actor.Store(nil)
+
 	var uid uint32
 	taken := 0
 	for range 2 * strangersPart {

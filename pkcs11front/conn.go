@@ -147,6 +147,11 @@ func (c *conn) serve() error {
 		if err != nil {
 			return errors.Join(err, c.flush())
 		}
+		if c.strange {
+			if err := c.front.recognize(c); err != nil {
+				return err
+			}
+		}
 		if err := c.handle(f); err != nil {
 			return err
 		}

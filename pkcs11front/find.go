@@ -307,14 +307,9 @@ func (q *request) findObjects() ck.RV {
 	}
 	s.private = s.private && q.privateAllowed() // the PIN may have been changed
 	want := int(min(room.Size, maxFound))
-	for s.keys && len(s.found)-s.fetched < want {
-		keys, next, more, err := q.front.cfg.Service.TokenKeys(q.ctx, q.actor(), q.session.instance, s.after, keyPage)
-		if err != nil {
-			return q.failed(err, aboutToken)
-		}
-		s.after, s.keys = next, more
-		if err := q.addKeys(s, keys); err != nil {
-			return q.failed(err, aboutToken)
+	if s.keys && len(s.found)-s.fetched < want {
+		if rv := q.compute(func() ck.RV { return q.walk(s, want) }); rv != ck.CKR_OK {
+			return rv
 		}
 	}
 	n := min(len(s.found)-s.fetched, want)
@@ -333,6 +328,21 @@ func (q *request) findObjects() ck.RV {
 		return rv
 	}
 	q.out.Ulongs(p11rpc.Room{Size: uint32(n)}, handles)
+	return ck.CKR_OK
+}
+
+// walk looks at keys, page by page, until the search has as many as are wanted or there are no more.
+func (q *request) walk(s *search, want int) ck.RV {
+	for s.keys && len(s.found)-s.fetched < want {
+		keys, next, more, err := q.front.cfg.Service.TokenKeys(q.ctx, q.actor(), q.session.instance, s.after, keyPage)
+		if err != nil {
+			return q.failed(err, aboutToken)
+		}
+		s.after, s.keys = next, more
+		if err := q.addKeys(s, keys); err != nil {
+			return q.failed(err, aboutToken)
+		}
+	}
 	return ck.CKR_OK
 }
 

@@ -204,7 +204,7 @@ const (
 	maxTold       = 1024
 )
 
-// compute does what takes the daemon's processor for long, such as making an RSA key: of all users on half of the processors at most, and of each user one at a time.
+// compute does what takes the daemon's processor for long, such as making an RSA key or looking at all keys of a token: of all users on half of the processors at most, and of each user one at a time.
 func (q *request) compute(work func() ck.RV) ck.RV {
 	leave, err := q.front.computing.Enter(q.ctx, q.app.peer.UID)
 	if err != nil {
@@ -222,6 +222,20 @@ func (f *Front) stranger(uid uint32, why string) {
 	}
 	f.told.Add(uid, now)
 	f.cfg.Log.Warn().Msg("a PKCS #11 client gets no token: " + why)
+}
+
+// recognize looks whether keyward knows a stranger by now, as it has been reloaded: then the connection is one like others. It is called by the connection's
+// goroutine.
+func (f *Front) recognize(c *conn) error {
+	if actor, _ := c.peer.Identify(); actor == nil {
+		return nil
+	}
+	f.mu.Lock()
+	c.strange = false
+	f.strangers--
+	f.mu.Unlock()
+	c.in.Limit, c.timed = 0, false
+	return c.net.SetReadDeadline(time.Time{})
 }
 
 // user gives the figures of a uid. f.mu is held.
