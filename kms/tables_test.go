@@ -19,7 +19,8 @@ func TestEveryActionHasARow(t *testing.T) {
 			"CheckInstances", "SetInstances": // the daemon's
 			continue
 		case "TokenKeys", "TokenKey", "TokenKeysNamed", "Tokens", "TokenObjects", "TokenObject", "CheckPIN", "CreateTokenKey", "DestroyTokenKey",
-			"MayUse", "SignWith", "VerifyWith", "EncryptWith", "DecryptWith", "PartsEnded", "RejectionSecret": // of the door for PKCS #11: by other actions, or none
+			"MayUse", "SignWith", "VerifyWith", "EncryptWith", "DecryptWith", "PartsEnded", "RejectionSecret",
+			"ProxiedKey", "ProxiedSeal", "ProxiedOpen": // of the doors for PKCS #11 and external keys: by other actions, or none
 			continue
 		case "NameTokenKey":
 			name = "SetTokenNames"
