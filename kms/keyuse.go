@@ -51,6 +51,21 @@ const (
 	Decrypt
 )
 
+// UseRefused keeps an event of a use that a door refused by itself, as the key is not for that. The refusal stands whether the event could be kept or not; if not, the
+// log has it.
+func (s *Service) UseRefused(ctx context.Context, actor *Actor, verb Verb, use *KeyUse, why string) {
+	act := verbActions[verb]
+	if _, entry := rowOf(verb, use.Mechanism); entry != nil {
+		act = entry.rights[0]
+	}
+	e := AuditEvent{Time: s.now(), Actor: actor, Action: act.name, KeyID: use.KeyID, VersionID: use.VersionID}
+	e.RequestID, _ = ctx.Value(requestIDKey{}).(string)
+	e.end(Errorf(OperationRejected, "%s", why))
+	if err := s.audit.Record(context.WithoutCancel(ctx), &e); err != nil {
+		s.log.Error().Err(err).Msg("an audit event of a refused call could not be kept")
+	}
+}
+
 // MayUse says whether a use would be allowed now: key, policy, state, usage and mechanism, but not the input. A refusal is audited,
 // a permission is not: the use will be. It charges nothing.
 func (s *Service) MayUse(ctx context.Context, actor *Actor, verb Verb, use *KeyUse) error {

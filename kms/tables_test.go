@@ -19,7 +19,7 @@ func TestEveryActionHasARow(t *testing.T) {
 			"CheckInstances", "SetInstances": // the daemon's
 			continue
 		case "TokenKeys", "TokenKey", "TokenKeysNamed", "Tokens", "TokenObjects", "TokenObject", "CheckPIN", "CreateTokenKey", "DestroyTokenKey",
-			"MayUse", "SignWith", "VerifyWith", "EncryptWith", "DecryptWith", "PartsEnded", "RejectionSecret",
+			"MayUse", "SignWith", "VerifyWith", "EncryptWith", "DecryptWith", "PartsEnded", "UseRefused", "RejectionSecret",
 			"ProxiedKey", "ProxiedSeal", "ProxiedOpen": // of the doors for PKCS #11 and external keys: by other actions, or none
 			continue
 		case "NameTokenKey":

@@ -364,3 +364,24 @@ func TestPartsInAudit(t *testing.T) {
 		}
 	}
 }
+
+// A use that the door refuses, as the key is not for it, is in the audit like one that a policy refuses.
+func TestRefusalsInAudit(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Offer2, softwareID)
+	public, private := u.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, all(number(ck.CKA_MODULUS_BITS, 2048), onToken), onToken) // which signs
+	e.events.take()
+	for h, init := range map[handle]p11rpc.CallID{private: p11rpc.C_DecryptInit, public: p11rpc.C_EncryptInit} {
+		_, rv := u.call(init, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_RSA_PKCS}); w.Ulong(uint64(h)) }))
+		u.wantRV(ck.CKR_KEY_FUNCTION_NOT_PERMITTED, rv)
+	}
+	events := e.events.take()
+	if len(events) != 2 {
+		t.Fatalf("%d events", len(events))
+	}
+	for _, event := range events {
+		if event.Outcome != kms.OperationRejected.Error() || !strings.HasPrefix(event.Action, "Asymmetric") || event.KeyID == "" || event.RequestID == "" || !strings.Contains(event.Detail, "CKM_RSA_PKCS: CKR_KEY_FUNCTION_NOT_PERMITTED") {
+			t.Errorf("%+v", event)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package pkcs11front
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"hash"
 
 	"github.com/keyward/keyward/kms"
@@ -261,7 +262,7 @@ func (q *request) begin(kind operationKind) (op *operation, k key, param any, rv
 		return nil, nil, nil, rv
 	}
 	facts := k.facts()
-	if rv := row.allows(facts, kindRows[kind].mechanism); rv != ck.CKR_OK {
+	if rv := q.allowed(row, k, kind); rv != ck.CKR_OK {
 		return nil, nil, nil, rv
 	}
 	op = &operation{app: q.app, kind: kind, row: row, key: h, limit: maxGathered}
@@ -291,9 +292,20 @@ func (q *request) keyOf(op *operation) (key, ck.RV) {
 		return nil, ck.CKR_OPERATION_NOT_INITIALIZED
 	}
 	if rv == ck.CKR_OK {
-		rv = op.row.allows(k.facts(), kindRows[op.kind].mechanism)
+		rv = q.allowed(op.row, k, op.kind)
 	}
 	return k, rv
+}
+
+// allowed says whether a key is for an operation by a mechanism. Of a key of the KMS that is not, the audit is told, as of the API's refusals.
+func (q *request) allowed(row *mechanismRow, k key, kind operationKind) ck.RV {
+	rv := row.allows(k.facts(), kindRows[kind].mechanism)
+	if rv != ck.CKR_OK {
+		if k, ok := k.(*kmsKey); ok {
+			k.service.UseRefused(q.ctx, q.actor(), kindRows[kind].verb, k.use(&mechanism.Mechanism{Kind: row.kind}, nil, false), fmt.Sprint(row.mechanism, ": ", rv))
+		}
+	}
+	return rv
 }
 
 // done ends an operation after the call that may have been its last, and gives the call's return value on.
