@@ -13,6 +13,9 @@ const (
 	// forgetAtOnce bounds the keys of one task.
 	forgetAtOnce = 256
 
+	// maxLate is how many keys are remembered that may be loaded though they were forgotten; then all are asked for.
+	maxLate = 4096
+
 	// forgetAgain is how long Forget waits for jobs that have a key before it looks again.
 	forgetAgain = 5 * time.Millisecond
 )
@@ -34,7 +37,6 @@ func (p *Pool) Forget(ctx context.Context, ids ...string) error {
 		f.gone[id] = true
 	}
 	p.mu.Lock()
-	f.before = p.ids
 	for _, m := range p.members {
 		for _, w := range m.workers {
 			if mine := w.mayHave(ids, f.gone); len(mine) > 0 {
@@ -59,7 +61,8 @@ func (p *Pool) Forget(ctx context.Context, ids ...string) error {
 // forgetting is one call of Forget.
 type forgetting struct {
 	gone   map[string]bool
-	before uint64 // jobs with later IDs came after the call
+	begun  bool
+	before uint64 // jobs with later IDs came after the first task
 	todo   []forgetter
 	failed map[*member]*Error
 }
@@ -72,12 +75,12 @@ type forgetter struct {
 // mayHave gives those of the keys that the worker may have loaded, and keeps it from loading them by itself. Caller holds Pool.mu.
 func (w *worker) mayHave(ids []string, gone map[string]bool) []string {
 	w.toLoad = slices.DeleteFunc(w.toLoad, func(k *Key) bool { return gone[cacheID(k)] })
-	if w.freeSlot == wireSlots {
+	if w.freeSlot == wireSlots || len(w.late) > maxLate {
 		return ids // it may have evicted other keys than those that made room here
 	}
 	var mine []string
 	for _, id := range ids {
-		if w.known.Contains(id) {
+		if w.known.Contains(id) || w.late[id] {
 			mine = append(mine, id)
 		}
 	}
@@ -88,6 +91,9 @@ func (w *worker) mayHave(ids []string, gone map[string]bool) []string {
 // order, and one of these jobs may load the key after it was forgotten.
 func (p *Pool) askToForget(f *forgetting) (asked []*ticket) {
 	p.act(func(a *action) {
+		if !f.begun { // jobs that are given out from here on tell the worker of their key anew
+			f.begun, f.before = true, p.ids
+		}
 		f.todo = slices.DeleteFunc(f.todo, func(x forgetter) bool {
 			w := x.w
 			if !w.usable() {
@@ -95,6 +101,12 @@ func (p *Pool) askToForget(f *forgetting) (asked []*ticket) {
 			}
 			busy := w.hasJobs(f.gone, f.before)
 			for _, id := range x.ids {
+				// A job that came after the call is not waited for, and may load the key when it was forgotten: whoever forgets it next must ask again.
+				if w.hasJobs(map[string]bool{id: true}, p.ids) {
+					w.late[id] = true
+				} else {
+					delete(w.late, id)
+				}
 				if k, ok := w.known.Peek(id); ok {
 					w.known.Remove(id)
 					w.spare = append(w.spare, k.slot)

@@ -82,6 +82,13 @@ func TestForgetWaitsForJobs(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	// The later job may have loaded the key after it was forgotten: who forgets it next asks the worker, and then it has nothing.
+	for _, want := range []int32{1, 0} {
+		before = asked.Load()
+		if err := p.Forget(context.Background(), "k"); err != nil || asked.Load() != before+want {
+			t.Errorf("the worker was asked %d times instead of %d, %v", asked.Load()-before, want, err)
+		}
+	}
 }
 
 // TestForgetNamesMembers has one member fail to destroy a key, one not answer, one go down and one that has nothing.

@@ -37,7 +37,9 @@ type worker struct {
 	freeSlot uint32
 	evicted  uint32   // slot of the key that had to make room
 	spare    []uint32 // slots below freeSlot that hold no key any more
-	toLoad   []*Key   // that were used most in the life before
+	// late are keys that are not in known and may be loaded all the same: Forget took them out while jobs had them that came after its call. See mayHave.
+	late   map[string]bool
+	toLoad []*Key // that were used most in the life before
 
 	failures []time.Time // since the last success
 	wellFor  int         // successes while half-open
@@ -117,7 +119,7 @@ func (w *worker) begin(ev *epoch, l link, lanes int) {
 	if w.known != nil && w.known.Len() > 0 && ev == nil {
 		w.toLoad = w.busiest()
 	}
-	w.freeSlot, w.spare = 0, nil
+	w.freeSlot, w.spare, w.late = 0, nil, map[string]bool{}
 	// Only a size that can't be is an error.
 	w.known, _ = simplelru.NewLRU(wireSlots, func(_ string, k *knownKey) { w.evicted = k.slot })
 }
