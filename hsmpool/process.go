@@ -205,11 +205,28 @@ func (o *workerProcess) start(ctx context.Context, ev events, enrol *enrolFrame)
 		failure = c.why
 	case <-ctx.Done():
 		failure = errorf(KindUnavailable, fateDown, "it did not log in within %v, and was ended: the library hangs, or the HSM does not answer", openTimeout)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			failure = errorf(KindUnavailable, fateDown, "it was ended while it logged in: nobody needs it any more")
+			c.letLogIn()
+		}
 		c.kill(failure)
 	}
 	c.over.Store(true)
 	_ = c.close(false)
 	return nil, nil, failure
+}
+
+// leaveLogin is how long a worker that nobody needs any more may go on logging in.
+const leaveLogin = 5 * time.Second
+
+// letLogIn waits a while for a login that is under way. Some modules write to the token then, and one that is killed in the middle leaves it damaged: SoftHSM2
+// rewrites the file that says that there is a token.
+func (c *child) letLogIn() {
+	select {
+	case <-c.opened:
+	case <-c.dead:
+	case <-time.After(leaveLogin):
+	}
 }
 
 // life reads until the process is gone, and buries it.
