@@ -34,6 +34,9 @@ const (
 	prefixObject    = "object/"    // + account/instance/number: TokenObject
 	prefixObjects   = "objects/"   // + account: objectCount
 	nameClock       = "clock"      // Clock
+
+	prefixXKIPrefix     = "xki-prefix/"     // + name: XKIPrefix
+	prefixXKIConnection = "xki-connection/" // + instance: XKIConnection
 )
 
 func nameKey(id string) string              { return prefixKey + id }

@@ -79,7 +79,19 @@ func (s *Service) BatchEncrypt(ctx context.Context, actor *Actor, req *kmswire.B
 }
 
 // encryptAll encrypts n items: in gives each, or why it can't be; done takes each result, in no particular order.
+// Goroutines of an external key's batch call both at the same time.
 func (c *call) encryptAll(m *material, n int, in func(int) ([]byte, map[string]string, error), done func(int, []byte, error)) {
+	if m.outside != nil {
+		atOnce(n, externalAtOnce, func(i int) {
+			plaintext, encryptionContext, err := in(i)
+			var ciphertext []byte
+			if err == nil {
+				ciphertext, err = c.encryptOutside(m, plaintext, encryptionContext)
+			}
+			done(i, ciphertext, err)
+		})
+		return
+	}
 	if m.aes != nil {
 		for i := range n {
 			plaintext, encryptionContext, err := in(i)
@@ -160,6 +172,7 @@ func (s *Service) BatchDecrypt(ctx context.Context, actor *Actor, req *kmswire.B
 		if len(b.jobs.jobs) > 0 { // blobs of software keys are open by now
 			c.pool.DoAll(ctx, b.jobs.jobs)
 		}
+		b.fromOutside()
 		for j, job := range b.jobs.jobs {
 			i := b.jobs.item[j]
 			if job.Err != nil {
@@ -180,6 +193,28 @@ type batchDecrypt struct {
 	uses     []*versionUse          // of the items; nil where the blob names no key
 	out      []kmswire.BatchDecryptResult
 	jobs     jobList
+	away     []awayItem // those of external keys
+}
+
+// awayItem is an item that another key manager decrypts.
+type awayItem struct {
+	item      int
+	m         *material
+	body, aad []byte
+}
+
+// fromOutside decrypts the items of external keys.
+func (b *batchDecrypt) fromOutside() {
+	failed := make([]error, len(b.away))
+	atOnce(len(b.away), externalAtOnce, func(i int) {
+		a := &b.away[i]
+		b.out[a.item].Plaintext, failed[i] = b.decryptOutside(a.m, a.body, a.aad)
+	})
+	for i, err := range failed {
+		if err != nil {
+			b.fail(b.away[i].item, err)
+		}
+	}
 }
 
 // versionUse is what the batch found out about one version: its key, authorized, and its material, or why not.
@@ -231,8 +266,12 @@ func (b *batchDecrypt) item(i int) error {
 		return err
 	}
 	b.out[i].KeyID, b.out[i].KeyVersionID = o.key.ID, h.VersionID
-	if use.m.hsm != nil {
+	switch {
+	case use.m.hsm != nil:
 		b.jobs.add(i, use.m.decryptJob(b.actor, o, aad))
+		return nil
+	case use.m.outside != nil:
+		b.away = append(b.away, awayItem{i, use.m, o.body, aad})
 		return nil
 	}
 	if b.out[i].Plaintext, err = use.m.aes.Open(nil, h.Nonce, o.body, aad); err != nil {
@@ -415,19 +454,23 @@ func (s *Service) BatchGenerateDataKey(ctx context.Context, actor *Actor, req *k
 // parallel calls do for 0..n-1 on as many goroutines as there are cores, and returns when all have ended. It stops
 // handing out work when ctx ends.
 func parallel(ctx context.Context, n int, do func(int)) {
-	workers := min(n, runtime.GOMAXPROCS(0))
+	atOnce(n, runtime.GOMAXPROCS(0), func(i int) {
+		if ctx.Err() == nil {
+			do(i)
+		}
+	})
+}
+
+// atOnce calls do for 0..n-1, so many at the same time, and returns when all have ended.
+func atOnce(n, workers int, do func(int)) {
 	var next atomic.Int64
 	run := func() {
-		for ctx.Err() == nil {
-			i := int(next.Add(1)) - 1
-			if i >= n {
-				return
-			}
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 			do(i)
 		}
 	}
 	var wg sync.WaitGroup
-	for range workers - 1 {
+	for range min(n, workers) - 1 {
 		wg.Go(run)
 	}
 	run()

@@ -37,6 +37,7 @@ var draftSteps = []func(*call, *draft, *kmswire.CreateKeyRequest) error{
 	(*call).draftAlias,
 	(*call).draftToken,
 	(*call).draftRole,
+	(*call).checkExternal, // the last, as it asks others
 }
 
 // CreateKey makes a key with its first version, and its alias if one is given: all of it or nothing. Without an instance it is in
@@ -196,10 +197,14 @@ func (c *call) draftAlias(d *draft, req *kmswire.CreateKeyRequest) error {
 
 // storage decides where an instance's keys have their material.
 func storage(in Instance, mechanism string) (storage, protection string, err error) {
-	if in.Type != HardwareInstance {
-		if mechanism != "" {
-			return "", "", Invalid("KeyStorageMechanism", "it is for hardware instances, and this is a software key")
-		}
+	if in.Type != HardwareInstance && mechanism != "" {
+		return "", "", Invalid("KeyStorageMechanism", "it is for keys of hardware instances, and this is none")
+	}
+	switch in.Type {
+	case ExternalInstance:
+		return "", kmswire.ProtectionExternal, nil
+	case HardwareInstance:
+	default:
 		return "", kmswire.ProtectionSoftware, nil
 	}
 	switch mechanism {

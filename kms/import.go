@@ -47,6 +47,9 @@ func (c *call) draftOrigin(d *draft, req *kmswire.CreateKeyRequest) error {
 // authorizeImported is authorizeManage for the actions that only keys with imported material know.
 func (c *call) authorizeImported(keyID string) (grant, error) {
 	g, err := c.authorizeManage(keyID)
+	if err == nil && g.key.ExternalID != "" {
+		err = Errorf(UnsupportedOrigin, "%s is kept by another key manager; nothing is imported into it", g.key.ID)
+	}
 	if err == nil && g.key.Origin != kmswire.OriginExternal {
 		err = Errorf(UnsupportedOrigin, "%s was made with Origin %s; material is imported into keys that are made with %s", g.key.ID, g.key.Origin, kmswire.OriginExternal)
 	}

@@ -312,11 +312,14 @@ func (s *Service) GetKmsInstance(ctx context.Context, actor *Actor, req *kmswire
 	})
 }
 
-// instanceStatus is Disconnected for hardware while there is no HSM to do anything, and for external keys, to which no way is
-// configured.
+// instanceStatus is Disconnected for hardware while there is no HSM to do anything, and for external keys while their proxy does not answer, or refuses
+// our access key.
 func (s *Service) instanceStatus(in *Instance) string {
 	if in.Type == ExternalInstance {
-		return "Disconnected"
+		if _, err := s.externalKeys(in.ID); err != nil {
+			return "Disconnected"
+		}
+		return "Connected"
 	}
 	if in.Type == HardwareInstance && !slices.ContainsFunc(s.pool.Status(), func(m hsmpool.Status) bool {
 		return m.State == hsmpool.StateUp || m.State == hsmpool.StateHalfOpen

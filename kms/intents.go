@@ -37,9 +37,11 @@ func (c *call) makeVersion(k *keystore.Key, sp *spec, kind string, add func(*key
 		return nil, err
 	}
 	v := &keystore.Version{ID: newVersionID(k.ID), KeyID: k.ID, Created: k.LastRotation}
-	if k.Protection == kmswire.ProtectionSoftware {
-		if err := c.softwareMaterial(v, sp); err != nil {
-			return nil, err
+	if k.Protection != kmswire.ProtectionHSM {
+		if k.ExternalID == "" { // of an external key there is nothing to make
+			if err := c.softwareMaterial(v, sp); err != nil {
+				return nil, err
+			}
 		}
 		ch := c.store.Change()
 		add(ch, v)

@@ -18,7 +18,7 @@ func (s *Service) metadata(k *keystore.Key) kmswire.KeyMetadata {
 		KeyState: s.state(k), Origin: k.Origin, ProtectionLevel: k.Protection,
 		DKMSInstanceID: k.Instance, PrimaryKeyVersion: k.Primary, AutomaticRotation: rotationState(k),
 		LastRotationDate: formatTime(k.LastRotation), DeletionProtection: "Disabled",
-		KeyStorageMechanism: k.Storage, SecondaryKeyUsage: kmswire.KeyUsage(k.SecondaryUsage),
+		KeyStorageMechanism: k.Storage, SecondaryKeyUsage: kmswire.KeyUsage(k.SecondaryUsage), ExternalKeyID: k.ExternalID,
 	}
 	if k.Protected {
 		m.DeletionProtection, m.DeletionProtectionDescription = "Enabled", k.ProtectedReason
@@ -180,6 +180,9 @@ func (s *Service) DescribeKeyVersion(ctx context.Context, actor *Actor, req *kms
 		if err != nil {
 			return nil, err
 		}
+		if err := ownVersions(g.key); err != nil {
+			return nil, err
+		}
 		c.event.VersionID = req.KeyVersionID
 		v, err := s.store.Version(ctx, g.key.ID, req.KeyVersionID)
 		if errors.Is(err, keystore.ErrNotFound) {
@@ -200,6 +203,9 @@ func (s *Service) ListKeyVersions(ctx context.Context, actor *Actor, req *kmswir
 		}
 		g, err := c.authorizeRef(req.KeyID)
 		if err != nil {
+			return nil, err
+		}
+		if err := ownVersions(g.key); err != nil {
 			return nil, err
 		}
 		versions, total, err := s.store.Versions(ctx, g.key.ID, offset, limit)

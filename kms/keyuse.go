@@ -175,6 +175,8 @@ func (c *call) authorizeUse(verb Verb, use *KeyUse, row *mechanismRow, entry *ke
 	switch {
 	case k.Instance == "":
 		return g, Errorf(OperationRejected, "%s is in no instance, and so in no token", k.ID)
+	case k.ExternalID != "":
+		return g, Errorf(UnsupportedOperation, "%s is kept by another key manager, and keyward uses it through the API only", k.ID)
 	case g.spec.family() != row.keys:
 		return g, Errorf(OperationRejected, "%s is a key of another type than %s works with", k.ID, row.name)
 	case both:

@@ -18,7 +18,7 @@ import (
 const maxMaterials = 16384
 
 // material is one version, parsed and ready to use. Which fields are set depends on where the key is:
-// software symmetric: aes, calls; software asymmetric: private, public; hardware: hsm, and calls or public.
+// software symmetric: aes, calls; software asymmetric: private, public; hardware: hsm, and calls or public; external: outside.
 //
 // It is shared, and counted: whoever got it from the cache calls release when done. The last one out wipes it, after the
 // cache has dropped it.
@@ -29,6 +29,7 @@ type material struct {
 	private *softkey.PrivateKey
 	public  *softkey.PublicKey
 	hsm     *hsmpool.Key
+	outside *outside
 	calls   *callCounter
 
 	// rejection is for decryption by PKCS#1 v1.5: see kms/rsapad. It is made of the public key, so that all copies of a key, such as
@@ -211,6 +212,8 @@ func (s *Service) load(ctx context.Context, g grant, versionID string) (*materia
 		}
 	}
 	switch {
+	case g.key.ExternalID != "":
+		m.outside = &outside{g.key.Instance, g.key.ExternalID, s.keyARN(g.key)}
 	case v.Sealed != nil:
 		err = s.unseal(m, v)
 	case v.Wrapped != nil, v.Member != "":

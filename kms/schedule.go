@@ -322,7 +322,7 @@ func (s *Service) doDue(ctx context.Context, id string, do func(context.Context,
 		return nil
 	case err != nil:
 		return storeError(err)
-	case s.schedule.hsmsAway && k.Protection != kmswire.ProtectionSoftware:
+	case s.schedule.hsmsAway && k.Protection == kmswire.ProtectionHSM:
 		return errLater
 	}
 	return do(ctx, k)

@@ -41,7 +41,8 @@ type Service struct {
 	account   string
 	accounts  []string
 	instances atomic.Pointer[instanceTable]
-	uptime    func() time.Duration // how long the Service has been there; it never goes back
+	external  atomic.Pointer[map[string]ExternalKeys] // by instance
+	uptime    func() time.Duration                    // how long the Service has been there; it never goes back
 	audit     Auditor
 	log       zerolog.Logger
 	now       func() time.Time
@@ -89,6 +90,7 @@ func New(ctx context.Context, c Config) (*Service, error) {
 	begin := time.Now()
 	s.uptime = func() time.Duration { return time.Since(begin) }
 	s.SetInstances(c.Instances)
+	s.SetExternal(nil)
 	s.materials = newMaterialCache(s.load)
 	s.SetServices(c.Services)
 	s.ledger = newLedger(c.Store, s.services.Load, c.Log)

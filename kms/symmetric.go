@@ -48,10 +48,7 @@ type sealing struct {
 
 // prepare writes the header of a new blob and what its tag covers.
 func (m *material) prepare(plaintextLen int, encryptionContext map[string]string) (sealing, error) {
-	alg := blob.Software
-	if m.hsm != nil {
-		alg = blob.HSM
-	}
+	alg := m.algorithm()
 	// One piece of memory takes the blob and, behind it, what the tag covers, if there is no context. Nothing of it is
 	// ever written by another call: an HSM may still read it when its caller has given up.
 	size := alg.Size(plaintextLen)
@@ -85,6 +82,9 @@ func associated(dst, header []byte, encryptionContext map[string]string) ([]byte
 
 // encrypt makes one blob.
 func (c *call) encrypt(m *material, plaintext []byte, encryptionContext map[string]string) ([]byte, error) {
+	if m.outside != nil {
+		return c.encryptOutside(m, plaintext, encryptionContext)
+	}
 	if m.hsm != nil {
 		if err := m.calls.take(c.ctx, 1); err != nil {
 			return nil, err
@@ -155,7 +155,20 @@ func (c *call) blobVersion(g grant, h blob.Header) (*material, error) {
 }
 
 // made says whether a blob with this header can have been made with the material.
-func (m *material) made(h blob.Header) bool { return (m.aes != nil) == (h.Algorithm == blob.Software) }
+func (m *material) made(h blob.Header) bool {
+	return h.Algorithm == m.algorithm() && (m.outside == nil || m.outside.externalID == h.ExternalID)
+}
+
+// algorithm is that of blobs that are made with the material.
+func (m *material) algorithm() blob.Algorithm {
+	switch {
+	case m.outside != nil:
+		return blob.External
+	case m.hsm != nil:
+		return blob.HSM
+	}
+	return blob.Software
+}
 
 // decrypt opens one blob for act. The caller wipes the plaintext if it does not leave the daemon.
 func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, act *action) (opened, []byte, error) {
@@ -187,6 +200,10 @@ func (c *call) decrypt(ciphertext []byte, encryptionContext map[string]string, a
 			return o, nil, badBlob()
 		}
 		return o, plaintext, nil
+	}
+	if m.outside != nil {
+		plaintext, err := c.decryptOutside(m, o.body, aad)
+		return o, plaintext, err
 	}
 	j := m.decryptJob(c.actor, o, aad)
 	if err := c.pool.Do(c.ctx, j); err != nil {

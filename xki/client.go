@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -179,6 +180,18 @@ func unreachable(ctx context.Context, err error) *Error {
 type Connection struct {
 	client *Client
 	lost   atomic.Int32 // probes in a row that failed, or lostAfter
+
+	mu     sync.Mutex // guards what follows
+	status ConnectionStatus
+}
+
+// ConnectionStatus is how a connection is, for people.
+type ConnectionStatus struct {
+	Connected bool
+	Since     time.Time // of Connected
+	Probed    time.Time // the last time; zero: not yet
+	Trouble   string    // what was wrong the last time that something was; empty: nothing
+	Health    Health    // as the proxy told it the last time
 }
 
 // lostAfter is after how many failed probes in a row a proxy counts as disconnected.
@@ -186,7 +199,7 @@ const lostAfter = 3
 
 // NewConnection makes one, which is disconnected until its first good Probe.
 func NewConnection(c *Client) *Connection {
-	n := &Connection{client: c}
+	n := &Connection{client: c, status: ConnectionStatus{Since: time.Now()}}
 	n.lost.Store(lostAfter)
 	return n
 }
@@ -194,13 +207,51 @@ func NewConnection(c *Client) *Connection {
 // Connected says whether keys behind the proxy can be used.
 func (n *Connection) Connected() bool { return n.lost.Load() < lostAfter }
 
+// Status tells more.
+func (n *Connection) Status() ConnectionStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.status
+}
+
+// Keep probes now, and then every so often, until ctx ends. changed, which may be nil, hears of each change of Connected.
+func (n *Connection) Keep(ctx context.Context, every time.Duration, changed func(connected bool, err error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	was := n.Connected()
+	for first := true; ; first = false {
+		err := n.Probe(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if is := n.Connected(); changed != nil && (is != was || first && err != nil) {
+			was = is
+			changed(is, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Probe asks the proxy for its health.
 func (n *Connection) Probe(ctx context.Context) error {
-	a, err := n.client.Do(ctx, &Request{Op: OpHealth, Metadata: RequestMetadata{Operation: "KmsHealthCheck", RequestID: requestID()}})
+	a, err := n.client.Do(ctx, &Request{Op: OpHealth, Metadata: RequestMetadata{Operation: n.client.cfg.Dialect.healthCheck, RequestID: requestID()}})
 	if err == nil && a.Health.dead() {
 		err = Errorf(Unreachable, "the proxy says that no key manager behind it is available")
 	}
 	n.note(err)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.status.Probed, n.status.Trouble = time.Now(), ""
+	if err != nil {
+		n.status.Trouble = err.Error()
+	}
+	if a != nil {
+		n.status.Health = a.Health
+	}
 	return err
 }
 
@@ -224,6 +275,14 @@ func (n *Connection) note(err error) {
 		n.lost.Store(lostAfter)
 	case n.lost.Load() < lostAfter:
 		n.lost.Add(1)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		n.status.Trouble = err.Error()
+	}
+	if is := n.Connected(); is != n.status.Connected {
+		n.status.Connected, n.status.Since = is, time.Now()
 	}
 }
 

@@ -17,6 +17,7 @@ type Dialect struct {
 	base         string // of all paths, behind the prefix
 	schemes      []*xkisign.Scheme
 	contentType  string
+	healthCheck  string // the operation that a health check is for
 
 	// paths by operation; {id} stands for the External Key ID. An operation that the dialect does not have has none.
 	paths    [numOperations]string

@@ -323,6 +323,7 @@ func (p *Proxy) metadata(ctx context.Context, actor *kms.Actor, key string) (*An
 	if k.Spec == kmswire.AES256 {
 		m.Spec = SpecAES256
 	}
+	m.Usage = []string{"SIGN", "VERIFY"}
 	if k.Usage == kmswire.EncryptDecrypt {
 		m.Usage = []string{UsageEncrypt, UsageDecrypt}
 	}

@@ -79,6 +79,27 @@ func (a *testAudit) Record(_ context.Context, e *kms.AuditEvent) error {
 	return nil
 }
 
+// newService makes a service with a store of its own.
+func newService(t *testing.T, audit kms.Auditor, instances ...kms.Instance) *kms.Service {
+	t.Helper()
+	store := keystore.NewMem()
+	if err := keystore.Create(t.Context(), store, testPool()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := keystore.Open(t.Context(), store, testPool())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	s, err := kms.New(t.Context(), kms.Config{Store: db, Pool: testPool(), Region: "local", Account: testAccount, Audit: audit, Log: zerolog.Nop(),
+		Tick: make(chan struct{}), Instances: instances})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
 // world is a proxy over TLS-less HTTP with a service behind it.
 type world struct {
 	t       *testing.T
@@ -95,22 +116,8 @@ var credentials = []Credential{{"KEYWARDTESTKEY2345672", []byte("secret/one+with
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	store := keystore.NewMem()
-	if err := keystore.Create(t.Context(), store, testPool()); err != nil {
-		t.Fatal(err)
-	}
-	db, err := keystore.Open(t.Context(), store, testPool())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
 	w := &world{t: t, log: &bytes.Buffer{}, audit: &testAudit{}, keys: map[string]string{}}
-	w.service, err = kms.New(t.Context(), kms.Config{Store: db, Pool: testPool(), Region: "local", Account: testAccount, Audit: w.audit, Log: zerolog.Nop(),
-		Tick: make(chan struct{}), Instances: []kms.Instance{{ID: "kst-software", Type: kms.SoftwareInstance}, {ID: "kst-hardware", Type: kms.HardwareInstance}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.service.Close)
+	w.service = newService(t, w.audit, kms.Instance{ID: "kst-software", Type: kms.SoftwareInstance}, kms.Instance{ID: "kst-hardware", Type: kms.HardwareInstance})
 	for name, r := range map[string]*kmswire.CreateKeyRequest{
 		"hardware": {DKMSInstanceID: "kst-hardware"}, "software": {DKMSInstanceID: "kst-software"},
 		"signs": {DKMSInstanceID: "kst-hardware", KeySpec: kmswire.ECP256, KeyUsage: kmswire.SignVerify},

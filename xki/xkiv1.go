@@ -14,7 +14,7 @@ import (
 // XKIv1 is Alibaba Cloud's dialect (§3). Nobody published it: what is here comes from one vendor's code and, for the members of encrypt and
 // decrypt, from our assumption. Both ends of keyward agree; With corrects names for a proxy that calls things otherwise.
 var XKIv1 = &Dialect{
-	name: "xki-v1", experimental: true, base: "/kms/xki/v1", contentType: "application/json; charset=utf-8",
+	name: "xki-v1", experimental: true, base: "/kms/xki/v1", contentType: "application/json; charset=utf-8", healthCheck: "kms:HealthCheck",
 	schemes: []*xkisign.Scheme{xkisign.ACS4, xkisign.ACS4SM3},
 	paths: [numOperations]string{OpMetadata: "/keys/{id}/meta", OpEncrypt: "/keys/{id}/encrypt", OpDecrypt: "/keys/{id}/decrypt", OpHealth: "/health",
 		OpRandom: "/random"},

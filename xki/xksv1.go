@@ -8,7 +8,7 @@ import (
 
 // XKSv1 is AWS's dialect (§2).
 var XKSv1 = &Dialect{
-	name: "xks-v1", base: "/kms/xks/v1", contentType: "application/json", schemes: []*xkisign.Scheme{xkisign.SigV4},
+	name: "xks-v1", base: "/kms/xks/v1", contentType: "application/json", healthCheck: "KmsHealthCheck", schemes: []*xkisign.Scheme{xkisign.SigV4},
 	paths: [numOperations]string{OpMetadata: "/keys/{id}/metadata", OpEncrypt: "/keys/{id}/encrypt", OpDecrypt: "/keys/{id}/decrypt", OpHealth: "/health"},
 	metadata: []metadataMember{
 		{"awsPrincipalArn", func(m *RequestMetadata) *string { return &m.PrincipalARN }, [numOperations]bool{OpMetadata: true, OpEncrypt: true, OpDecrypt: true}},

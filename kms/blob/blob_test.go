@@ -12,7 +12,11 @@ const (
 )
 
 func header(a Algorithm) Header {
-	return Header{Algorithm: a, KeyID: testKey, VersionID: testVersion, Nonce: bytes.Repeat([]byte{0xa5}, a.NonceSize())}
+	h := Header{Algorithm: a, KeyID: testKey, VersionID: testVersion, Nonce: bytes.Repeat([]byte{0xa5}, a.NonceSize())}
+	if a == External {
+		h.ExternalID = "Some-key_1.x"
+	}
+	return h
 }
 
 // sample is a blob with an empty plaintext.
@@ -28,16 +32,16 @@ func sample(t testing.TB, a Algorithm) []byte {
 func TestRoundTrip(t *testing.T) {
 	for a, row := range layouts {
 		b := sample(t, a)
-		if len(b) != a.Size(0) {
+		if a != External && len(b) != a.Size(0) {
 			t.Errorf("algorithm %d: %d octets, Size says %d", a, len(b), a.Size(0))
 		}
 		h, n, err := Parse(b)
 		if err != nil || h.Algorithm != a || h.KeyID != testKey || h.VersionID != testVersion || len(b)-n != row.overhead ||
-			!bytes.Equal(h.Nonce, header(a).Nonce) {
+			!bytes.Equal(h.Nonce, header(a).Nonce) || h.ExternalID != header(a).ExternalID {
 			t.Errorf("algorithm %d: got %+v, %d, %v", a, h, n, err)
 		}
 	}
-	if Algorithm(3).Size(1) != 0 || Algorithm(0).NonceSize() != 0 {
+	if Algorithm(4).Size(1) != 0 || Algorithm(0).NonceSize() != 0 {
 		t.Error("an unknown algorithm has sizes")
 	}
 }
@@ -94,7 +98,11 @@ func TestAppendHeaderRefuses(t *testing.T) {
 		change func(h *Header)
 	}{
 		{"no algorithm", func(h *Header) { h.Algorithm = 0 }},
-		{"unknown algorithm", func(h *Header) { h.Algorithm = 3 }},
+		{"unknown algorithm", func(h *Header) { h.Algorithm = 4 }},
+		{"external without its ID", func(h *Header) { h.Algorithm, h.Nonce = External, nil }},
+		{"external with a bad ID", func(h *Header) { *h = header(External); h.ExternalID = "a/b" }},
+		{"external with a long ID", func(h *Header) { *h = header(External); h.ExternalID = strings.Repeat("a", maxExternalID+1) }},
+		{"an ID that is not external's", func(h *Header) { h.ExternalID = "a" }},
 		{"short nonce", func(h *Header) { h.Nonce = h.Nonce[1:] }},
 		{"the other nonce", func(h *Header) { h.Nonce = make([]byte, HSM.NonceSize()) }},
 		{"no nonce", func(h *Header) { h.Nonce = nil }},

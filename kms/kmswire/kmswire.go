@@ -78,6 +78,7 @@ const (
 
 	ProtectionSoftware = "SOFTWARE"
 	ProtectionHSM      = "HSM"
+	ProtectionExternal = "EXTERNAL" // keyward: another key manager has the key
 
 	HsmInternal          = "HsmInternal"          // a token object on one HSM, never extractable
 	HsmEncryptedDatabase = "HsmEncryptedDatabase" // made in an HSM, kept in the store under the wrap key
