@@ -174,8 +174,11 @@ func ownVersions(k *keystore.Key) error {
 	return Errorf(UnsupportedOperation, "%s is kept by another key manager, which alone knows its versions", k.ID)
 }
 
-// maxExternalID bounds an External Key ID, in characters.
-const maxExternalID = 128
+// An External Key ID has at most so many characters, of these (reference xki-proxy.md §2.1).
+const (
+	maxExternalID        = 128
+	externalIDCharacters = idCharacters + "ABCDEFGHIJKLMNOPQRSTUVWXYZ-._"
+)
 
 // draftExternal reads the External Key ID: what another key manager calls the key. Keys of external instances have one, and no
 // others; several keys may have the same one.
@@ -193,7 +196,7 @@ func (c *call) draftExternal(d *draft, req *kmswire.CreateKeyRequest) error {
 		e := Missing(param)
 		e.Detail = "a key of " + d.instance.ID + " is one of another key manager; make it there first, and name it by the ID that it has there"
 		return e
-	case len(id) > maxExternalID || strings.Trim(id, idCharacters+strings.ToUpper(idCharacters)+"-._") != "":
+	case len(id) > maxExternalID || strings.Trim(id, externalIDCharacters) != "":
 		return Invalid(param, "it has 1 to %d letters, digits, hyphens, dots and underscores", maxExternalID)
 	case d.spec.name != kmswire.AES256:
 		return Invalid("KeySpec", "keys of external instances are %s, not %s", kmswire.AES256, d.spec.name)
