@@ -43,7 +43,7 @@ func TestExitCodes(t *testing.T) {
 		{&kmsclient.Error{Code: "Rejected.PendingDeletion"}, 5, ""},
 		{&kmsclient.Error{Code: "Rejected.PendingImport"}, 5, ""},
 		{&kmsclient.Error{Code: "Rejected.StateModifiedFailed"}, 5, ""},
-		{&kmsclient.Error{Code: "Rejected.Unavailable"}, 6, "hsm status"},
+		{&kmsclient.Error{Code: "Rejected.Unavailable"}, 6, "keywardctl status"},
 		{&kmsclient.Error{Code: "ServiceUnavailableTemporary"}, 6, "status"},
 		{&kmsclient.Error{Code: "Throttling"}, 75, "again"},
 		{&kmsclient.Error{Code: "InvalidParameter"}, 1, ""},

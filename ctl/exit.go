@@ -86,7 +86,7 @@ var apiCodes = map[string]struct {
 	"Rejected.PendingDeletion":                   {exitState, "the key is waiting to be deleted; keywardctl key cancel-deletion KEY takes that back"},
 	"Rejected.PendingImport":                     {exitState, "keywardctl key import KEY --material FILE gives the key its material"},
 	"Rejected.StateModifiedFailed":               {exitState, "keywardctl key describe KEY shows the key's state"},
-	"Rejected.Unavailable":                       {exitUnavailable, "keywardctl hsm status shows which members are up"},
+	"Rejected.Unavailable":                       {exitUnavailable, "keywardctl status says what is wrong"},
 	"ServiceUnavailableTemporary":                {exitUnavailable, "keywardctl status says what is wrong"},
 	"ServiceUnavailable":                         {exitUnavailable, "keywardctl status says what is wrong"},
 	"Throttling":                                 {exitTryAgain, "try again a moment later"},

@@ -64,6 +64,18 @@ var routes = []route{
 	{http.MethodPost, admin.RotateAccessKeyPath, byService, (*server).rotateAccessKey},
 	{http.MethodDelete, admin.AccessKeyPath, byService, (*server).deleteAccessKey},
 	{http.MethodPost, admin.SimulatePath, byService, (*server).simulate},
+
+	{http.MethodGet, admin.XKIPrefixesPath, byService, (*server).listXKIPrefixes},
+	{http.MethodPost, admin.XKIPrefixesPath, byService, (*server).createXKIPrefix},
+	{http.MethodPatch, admin.XKIPrefixPath, byService, (*server).updateXKIPrefix},
+	{http.MethodDelete, admin.XKIPrefixPath, byService, (*server).deleteXKIPrefix},
+	{http.MethodPost, admin.XKICredentialsPath, byService, (*server).createXKICredential},
+	{http.MethodDelete, admin.XKICredentialPath, byService, (*server).deleteXKICredential},
+	{http.MethodPost, admin.XKIExportPath, byService, (*server).exportXKI},
+	{http.MethodGet, admin.XKIListenersPath, byService, (*server).listXKIListeners},
+	{http.MethodGet, admin.XKIConnectionsPath, byService, (*server).listXKIConnections},
+	{http.MethodPut, admin.XKIConnectionPath, byService, (*server).connectXKI},
+	{http.MethodDelete, admin.XKIConnectionPath, byService, (*server).disconnectXKI},
 }
 
 // handler is all that admin.sock answers: the administration under /v1/, the metrics, the KMS API everywhere else.
@@ -189,6 +201,7 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 		st.Problems = append(st.Problems, "store: records failed their check ("+strings.Join(health.Damaged, ", ")+"); restore them from a backup")
 	}
 	st.Problems = append(st.Problems, s.svc.Problems()...)
+	st.Problems = append(st.Problems, s.external.problems()...)
 	for _, d := range s.doors {
 		if leaf := d.cert.Load().Leaf; time.Now().After(leaf.NotAfter) {
 			st.Problems = append(st.Problems, "listener "+d.address+": its certificate was valid until "+leaf.NotAfter.UTC().Format(time.RFC3339)+"; put a new one into its cert_file and reload")

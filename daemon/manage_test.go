@@ -91,7 +91,7 @@ func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 		t.Fatal(err)
 	}
 	a.server = newServer(p, c, peers, zerolog.New(&a.log))
-	if err := a.server.listenTLS(t.Context(), kmsapi.New(p.svc, tlsOptions(zerolog.Nop(), oneAccessKey{}))); err != nil {
+	if err := a.server.listenTLS(t.Context(), map[string]http.Handler{config.KMS: kmsapi.New(p.svc, tlsOptions(zerolog.Nop(), oneAccessKey{})), config.XKI: a.server.external.proxy}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := listenSockets(c)
@@ -105,7 +105,9 @@ func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 	t.Cleanup(func() {
 		a.client.Close()
 		stop()
-		if err := errors.Join(<-served, p.Close()); err != nil {
+		err := <-served
+		a.server.external.close()
+		if err := errors.Join(err, p.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -192,7 +194,7 @@ func TestRoutesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	documented := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST|PUT|DELETE) +(\S+) +(all|root) +\S`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^//\t(GET|POST|PUT|PATCH|DELETE) +(\S+) +(all|root) +\S`).FindAllStringSubmatch(string(text), -1) {
 		documented[strings.Join(m[1:], " ")] = true
 	}
 	for _, rt := range routes {

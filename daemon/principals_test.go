@@ -49,11 +49,11 @@ func TestWhoMayManagePrincipals(t *testing.T) {
 			continue
 		}
 		before := a.auditLines(t)
-		path := strings.Replace(rt.path, "{id}", made.ID, 1)
+		path := strings.NewReplacer("{id}", made.ID, "{name}", "n", "{instance}", "kst-n").Replace(rt.path)
 		rec := a.as(4242, rt.method, path+"?arn="+plainUser+"&principal="+plainUser+"&name=n", bodies[rt.method+" "+rt.path])
 		// An access key that one may not manage is not told of.
 		want := http.StatusForbidden
-		if strings.Contains(rt.path, "{id}") {
+		if strings.Contains(rt.path, "access-keys/{id}") {
 			want = http.StatusNotFound
 		}
 		if rec.Code != want || !strings.Contains(rec.Body.String(), `{"error":"`) {

@@ -82,6 +82,9 @@ func (s *server) reload() (waiting []string, err error) {
 	s.peers.Store(peers)
 	s.svc.SetInstances(instances)
 	s.svc.SetServices(declaredServices(&running))
+	if err := s.external.refresh(s.stopping); err != nil {
+		s.log.Error().Err(err).Msg("external keys stay as they were")
+	}
 	// The next reload compares with what runs.
 	s.config.Store(&running)
 	return needRestart(&running, c), nil

@@ -40,7 +40,8 @@ type server struct {
 	kms       http.Handler       // the KMS API
 	doors     []*tlsDoor         // what listenTLS opened
 	front     *pkcs11front.Front // the PKCS #11 door; serves only if there is a socket for it
-	// pkcs11Socket is where that is; nil: nowhere.
+	external  *externalKeys
+	// pkcs11Socket is where the PKCS #11 door is; nil: nowhere.
 	pkcs11Socket atomic.Pointer[string]
 	signing      keyService      // makes the signatures of certificates whose key keyward has
 	metrics      http.Handler    // what GET /metrics answers
@@ -54,6 +55,7 @@ func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger)
 		kms: kmsHandler(p.svc, log), signing: p.svc}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
 	s.front = s.newFront(&c.PKCS11)
+	s.external = newExternalKeys(p.svc, p.pool, log)
 	s.metrics = metricsHandler(s.observe, log)
 	s.config.Store(c)
 	s.peers.Store(peers)
@@ -114,7 +116,12 @@ func run(path string, opt runOptions) error {
 		}
 	}()
 	s := newServer(p, c, peers, log)
-	if err := s.listenTLS(ctx, kmsapi.New(p.svc, tlsOptions(log, p.svc))); err != nil {
+	defer s.external.close()
+	// What is wrong with external keys must not keep all others from being used.
+	if err := s.external.refresh(ctx); err != nil {
+		log.Error().Err(err).Msg("external keys can't be used; keywardctl xki changes what is wrong")
+	}
+	if err := s.listenTLS(ctx, map[string]http.Handler{config.KMS: kmsapi.New(p.svc, tlsOptions(log, p.svc)), config.XKI: s.external.proxy}); err != nil {
 		return err
 	}
 	sockets, err := listenSockets(c)
@@ -147,7 +154,7 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 	}
 	for _, d := range s.doors {
 		go func() { served <- d.server.ServeTLS(d.listener, "", "") }()
-		s.log.Info().Stringer("address", d.listener.Addr()).Msg("the KMS API is served with TLS")
+		s.log.Info().Stringer("address", d.listener.Addr()).Str("serves", d.serves).Msg("other machines are served with TLS")
 	}
 
 	var background sync.WaitGroup
@@ -156,6 +163,9 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 	defer stopWatch()
 	background.Go(func() { watchdog(watchCtx, s.log, s.check) })
 	background.Go(func() { s.watchMembers(watchCtx) })
+	if slices.ContainsFunc(s.doors, func(d *tlsDoor) bool { return d.serves == config.XKI }) {
+		background.Go(func() { s.external.health.watch(watchCtx) })
+	}
 
 	s.log.Info().Str("version", Version()).Stringer("socket", sockets.admin.Addr()).Msg("ready")
 	notify(s.log, sdnotify.SdNotifyReady+"\nSTATUS="+s.summary())

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	stdlog "log"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/kms/kmsapi"
+	"github.com/keyward/keyward/xki"
 )
 
 // tlsTimes bound the steps of a connection. The callers are strangers until their request was heard, so each step has an end
@@ -50,7 +52,20 @@ type tlsDoor struct {
 	address  string // as configured
 	listener net.Listener
 	server   *http.Server
+	serves   string // config.KMS or config.XKI
 	cert     atomic.Pointer[tls.Certificate]
+	clients  atomic.Pointer[tls.Config] // how clients must show who they are, with cert; nil: by no certificate
+}
+
+// doorIdentity is what a door shows, and what it wants to see.
+type doorIdentity struct {
+	cert    *tls.Certificate
+	clients *tls.Config
+}
+
+func (d *tlsDoor) take(id doorIdentity) {
+	d.cert.Store(id.cert)
+	d.clients.Store(id.clients)
 }
 
 // tlsOptions are those of the one API handler behind all TLS doors.
@@ -58,14 +73,18 @@ func tlsOptions(log zerolog.Logger, keys kmsapi.AccessKeys) kmsapi.Options {
 	return kmsapi.Options{Log: log, AccessKeys: keys, BodyTimeout: strangerTimes.body, StreamIdle: strangerTimes.body}
 }
 
-// listenTLS opens a door for each [[listener]], with handler behind it: the KMS API alone, nothing of the administration.
-func (s *server) listenTLS(ctx context.Context, handler http.Handler) error {
+// listenTLS opens a door for each [[listener]], with the handler behind it of what it serves: nothing of the administration.
+func (s *server) listenTLS(ctx context.Context, handlers map[string]http.Handler) error {
 	c := s.config.Load()
 	for i := range c.Listeners {
 		row := &c.Listeners[i]
-		cert, err := s.certificate(ctx, row)
+		id, err := s.identity(ctx, row)
 		if err == nil {
-			err = s.listen(ctx, row, cert, handler, strangerTimes)
+			times := strangerTimes
+			if row.Serves == config.XKI {
+				times.idle = xkiIdle
+			}
+			err = s.listen(ctx, row, id, handlers[row.Serves], times)
 		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("the listener %s: %w", row.Address, err), s.closeDoors())
@@ -74,7 +93,56 @@ func (s *server) listenTLS(ctx context.Context, handler http.Handler) error {
 	return nil
 }
 
-func (s *server) listen(ctx context.Context, row *config.Listener, cert *tls.Certificate, handler http.Handler, times tlsTimes) error {
+// xkiIdle is how long a key management service may keep a connection without a request: a new one costs it most of the time that a call has. Load
+// balancers in between forget one after 350 seconds (reference xki-proxy.md §2.14).
+const xkiIdle = 6 * time.Minute
+
+// identity reads certificate and client_ca_file of a listener.
+func (s *server) identity(ctx context.Context, row *config.Listener) (doorIdentity, error) {
+	cert, err := s.certificate(ctx, row)
+	if err != nil {
+		return doorIdentity{}, err
+	}
+	clients, err := clientCheck(row, cert)
+	return doorIdentity{cert, clients}, err
+}
+
+// clientCheck makes of client_ca_file and client_names how clients must show who they are: in the handshake, which ends if they don't.
+func clientCheck(row *config.Listener, cert *tls.Certificate) (*tls.Config, error) {
+	if row.ClientCAFile == "" {
+		return nil, nil
+	}
+	text, err := readPEM(row.ClientCAFile, false)
+	if err != nil {
+		return nil, err
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites, Certificates: []tls.Certificate{*cert}, ClientAuth: tls.RequireAndVerifyClientCert,
+		ClientCAs: x509.NewCertPool(), NextProtos: []string{"h2", "http/1.1"},
+		SessionTicketsDisabled: true, // so that each connection is judged by what client_ca_file is now
+	}
+	if !c.ClientCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate in PEM", row.ClientCAFile)
+	}
+	if names := slices.Clone(row.ClientNames); len(names) > 0 {
+		c.VerifyConnection = func(s tls.ConnectionState) error {
+			if !isNamed(s.PeerCertificates[0], names) {
+				return fmt.Errorf("the client's certificate is for none of %s", strings.Join(names, ", "))
+			}
+			return nil
+		}
+	}
+	return c, nil
+}
+
+// isNamed says whether a certificate is for one of the names: by its DNS names, or by its common name if it has none (reference xki-proxy.md §2.11).
+func isNamed(cert *x509.Certificate, names []string) bool {
+	if len(cert.DNSNames) == 0 {
+		return slices.Contains(names, cert.Subject.CommonName)
+	}
+	return slices.ContainsFunc(cert.DNSNames, func(name string) bool { return slices.Contains(names, name) })
+}
+
+func (s *server) listen(ctx context.Context, row *config.Listener, id doorIdentity, handler http.Handler, times tlsTimes) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", row.Address)
 	if err != nil {
 		return err
@@ -83,8 +151,8 @@ func (s *server) listen(ctx context.Context, row *config.Listener, cert *tls.Cer
 	if !ok {
 		return errors.Join(fmt.Errorf("it is a %T", l), l.Close())
 	}
-	d := &tlsDoor{address: row.Address, listener: newTCPLimits(tcp, row.MaxConnections, row.MaxPerAddress)}
-	d.cert.Store(cert)
+	d := &tlsDoor{address: row.Address, serves: row.Serves, listener: newTCPLimits(tcp, row.MaxConnections, row.MaxPerAddress)}
+	d.take(id)
 	d.server = &http.Server{
 		Handler:           handler,
 		ErrorLog:          stdlog.New(strangerWriter{s.log}, "", 0),
@@ -97,7 +165,8 @@ func (s *server) listen(ctx context.Context, row *config.Listener, cert *tls.Cer
 			WriteByteTimeout: times.body},
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites,
-			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil },
+			GetCertificate:     func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil },
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return d.clients.Load(), nil }, // nil: this one
 		},
 	}
 	s.doors = append(s.doors, d)
@@ -122,7 +191,7 @@ func (s *server) readCertificates(running, next *config.Config) (takeOver func()
 	running.Listeners = slices.Clone(running.Listeners)
 	ctx, cancel := context.WithTimeout(context.Background(), strangerTimes.head)
 	defer cancel()
-	fresh := map[*tlsDoor]*tls.Certificate{}
+	fresh := map[*tlsDoor]doorIdentity{}
 	var errs []error
 	for i, d := range s.doors {
 		row := &running.Listeners[i] // doors are in the order of the rows that they were opened for
@@ -131,19 +200,24 @@ func (s *server) readCertificates(running, next *config.Config) (takeOver func()
 			continue // until the restart it stays as it is
 		}
 		row.CertFile, row.KeyFile, row.Key = next.Listeners[at].CertFile, next.Listeners[at].KeyFile, next.Listeners[at].Key
-		cert, err := s.certificate(ctx, row)
+		row.ClientCAFile, row.ClientNames = next.Listeners[at].ClientCAFile, next.Listeners[at].ClientNames
+		id, err := s.identity(ctx, row)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the listener %s: %w", d.address, err))
 			continue
 		}
-		fresh[d] = cert
+		fresh[d] = id
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	return func() {
-		for d, cert := range fresh {
-			d.cert.Store(cert)
+		for d, id := range fresh {
+			if old, is := d.cert.Load().Leaf, id.cert.Leaf; d.serves == config.XKI && !old.Equal(is) {
+				s.log.Warn().Str("address", d.address).Str("fingerprint", xki.FingerprintsOf(is).CertificateSHA256).
+					Msg("the certificate of an external key proxy changed: a cloud that pins the old one will not connect until it is told the new fingerprint; keywardctl xki listeners shows it")
+			}
+			d.take(id)
 		}
 	}, nil
 }

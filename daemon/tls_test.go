@@ -376,7 +376,7 @@ func newDoor(t *testing.T, handler http.Handler, times tlsTimes, most, perAddres
 	s.config.Store(&config.Config{})
 	pair, err := s.certificate(t.Context(), &row)
 	if err == nil {
-		err = s.listen(t.Context(), &row, pair, handler, times)
+		err = s.listen(t.Context(), &row, doorIdentity{cert: pair}, handler, times)
 	}
 	if err != nil {
 		t.Fatal(err)

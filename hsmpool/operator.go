@@ -1,7 +1,9 @@
 package hsmpool
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"maps"
 	"slices"
 )
@@ -231,4 +233,39 @@ func (c *MemberConfig) same(d *MemberConfig) bool {
 	return c.Name == d.Name && c.Module == d.Module && c.TokenLabel == d.TokenLabel && c.TokenSerial == d.TokenSerial &&
 		c.MaxSessions == d.MaxSessions && max(c.Workers, 1) == max(d.Workers, 1) && c.CallTimeout == d.CallTimeout &&
 		c.PINName == d.PINName && maps.Equal(c.Environment, d.Environment)
+}
+
+// Exercise encrypts and decrypts on one member with a wrapped AES key that is nobody's, and so says whether the member does its work. It waits in the queue
+// like any job.
+func (p *Pool) Exercise(ctx context.Context, member string, k *Key) error {
+	only, e := p.memberNamed(member)
+	if e != nil {
+		return e
+	}
+	text := []byte("keyward exercise")
+	nonce := make([]byte, gcmNonce)
+	rand.Read(nonce) // never fails
+	run := func(j *Job) ([]byte, error) {
+		t := &ticket{}
+		if e := p.prepare(j, t); e != nil {
+			return nil, e
+		}
+		t.only = only
+		if e := p.do(ctx, t); e != nil {
+			return nil, e
+		}
+		return t.out, nil
+	}
+	sealed, err := run(&Job{Op: EncryptGCM, Key: k, In: text, Nonce: nonce})
+	if err != nil {
+		return err
+	}
+	again, err := run(&Job{Op: DecryptGCM, Key: k, In: sealed, Nonce: nonce})
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(again, text) {
+		return errorf(KindInternal, fateItem, "the member decrypts to something else than what it encrypted")
+	}
+	return nil
 }

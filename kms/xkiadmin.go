@@ -34,6 +34,7 @@ const (
 
 // The acts of this administration, for the audit.
 var (
+	actManageXKI           = &action{name: "ManageXKI", kind: kindManage}
 	actListXKI             = &action{name: "ListXKI", kind: kindRead}
 	actCreateXKIPrefix     = &action{name: "CreateXKIPrefix", kind: kindManage}
 	actUpdateXKIPrefix     = &action{name: "UpdateXKIPrefix", kind: kindManage}
@@ -44,6 +45,15 @@ var (
 	actConnectXKI          = &action{name: "ConnectXKI", kind: kindManage}
 	actDisconnectXKI       = &action{name: "DisconnectXKI", kind: kindManage}
 )
+
+// Refuse gives the error of an actor who may manage nothing here, audited, before what he sends is looked at. nil: he may manage something.
+func (x XKI) Refuse(ctx context.Context, actor *Actor) error {
+	if isRoot(actor) {
+		return nil
+	}
+	_, err := audited(x.s, ctx, actor, actManageXKI, false, func(c *call) (*struct{}, error) { return nil, c.mayManage(actor.Account) })
+	return err
+}
 
 // Prefixes lists the prefixes that the actor may manage, by name.
 func (x XKI) Prefixes(ctx context.Context, actor *Actor) (list []*keystore.XKIPrefix, err error) {
@@ -226,6 +236,9 @@ func (x XKI) DeletePrefix(ctx context.Context, actor *Actor, name string) error 
 // xkiPrefix finds a prefix that the actor may manage.
 func (c *call) xkiPrefix(name string) (*keystore.XKIPrefix, error) {
 	c.event.Detail = cut(name, maxXKIName)
+	if err := c.mayManage(c.actor.Account); err != nil {
+		return nil, err
+	}
 	p, err := c.store.XKIPrefix(c.ctx, name)
 	if errors.Is(err, keystore.ErrNotFound) || err == nil && c.mayManage(p.Account) != nil {
 		return nil, Errorf(ResourceNotFound, "there is no prefix %.80q that you may manage", name)
@@ -388,6 +401,9 @@ func (x XKI) Connect(ctx context.Context, actor *Actor, conn *keystore.XKIConnec
 func (x XKI) Disconnect(ctx context.Context, actor *Actor, instance string) error {
 	_, err := audited(x.s, ctx, actor, actDisconnectXKI, false, func(c *call) (*struct{}, error) {
 		c.event.Detail = cut(instance, maxXKIName)
+		if err := c.mayManage(actor.Account); err != nil {
+			return nil, err
+		}
 		if in := c.instances.Load().byID[instance]; in != nil && c.mayManage(in.Account) != nil || in == nil && c.mayManage(c.account) != nil {
 			return nil, Errorf(ResourceNotFound, "there is no external instance %.80q that you may manage", instance)
 		}

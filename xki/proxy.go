@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -48,7 +49,6 @@ type Store struct {
 	Keys        map[string]string // External Key IDs and the keys of the KMS that they name
 	PerSecond   int               // requests; 0 is no limit
 	Rules       []Rule
-	ClientNames []string // of certificates that may connect (§2.11); empty: any that the listener takes
 	Actor       *kms.Actor
 }
 
@@ -126,6 +126,7 @@ type exchange struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	began   time.Time
+	actor   *kms.Actor // the store's, with what is known of this request
 	id      string // of the request, for xki-v1 and the audit
 	dialect *Dialect
 	store   *store
@@ -172,11 +173,11 @@ func (x *exchange) serve(path string) (*Answer, error) {
 	defer cancel()
 	switch x.op {
 	case OpMetadata:
-		return x.proxy.metadata(ctx, x.store.Actor, key)
+		return x.proxy.metadata(ctx, x.actor, key)
 	case OpEncrypt:
-		return x.proxy.encrypt(ctx, x.store.Actor, key, x.request)
+		return x.proxy.encrypt(ctx, x.actor, key, x.request)
 	case OpDecrypt:
-		return x.proxy.decrypt(ctx, x.store.Actor, key, x.request)
+		return x.proxy.decrypt(ctx, x.actor, key, x.request)
 	}
 	return x.proxy.random(x.request)
 }
@@ -241,6 +242,12 @@ func (x *exchange) authenticate(body []byte) error {
 	if claim.Nonce != "" && !x.proxy.nonces.use(claim.AccessKeyID, claim.Nonce, now) {
 		return Errorf(AuthenticationFailed, "the nonce was used before")
 	}
+	actor := *x.store.Actor
+	actor.RemoteAddr, actor.AccessKeyID = x.r.RemoteAddr, claim.AccessKeyID
+	if from, err := netip.ParseAddrPort(x.r.RemoteAddr); err == nil {
+		actor.SourceIP = from.Addr().Unmap()
+	}
+	x.actor = &actor
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package xki
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -57,4 +58,50 @@ func fits(value, pattern string) bool {
 		return strings.HasPrefix(value, begin)
 	}
 	return value == pattern
+}
+
+// Check says what is wrong with a rule, or nil.
+func (rule *Rule) Check() error {
+	if rule.Name == "" || len(rule.Name) > 64 {
+		return Errorf(Validation, "a rule has a name of 1 to 64 octets")
+	}
+	for _, op := range rule.Operations {
+		if op == OpHealth {
+			return Errorf(Validation, "the rule %s: rules are not applied to health", rule.Name)
+		}
+	}
+	for _, id := range rule.Keys {
+		if !goodKeyID(id) {
+			return Errorf(Validation, "the rule %s: %.140q is no External Key ID", rule.Name, id)
+		}
+	}
+	for name := range rule.Unless {
+		if ruleMembers[name] == nil {
+			return Errorf(Validation, "the rule %s: there is no member %.80q; there are %s", rule.Name, name, strings.Join(slices.Sorted(maps.Keys(ruleMembers)), ", "))
+		}
+	}
+	return nil
+}
+
+// OperationNamed finds an operation by the name that String gives.
+func OperationNamed(name string) (Operation, error) {
+	for op := OpMetadata; op < numOperations; op++ {
+		if op.String() == name {
+			return op, nil
+		}
+	}
+	return 0, Errorf(Validation, "there is no operation %.80q; there are metadata, encrypt, decrypt, random", name)
+}
+
+// CheckPath says what is wrong with the path of a prefix, or nil: it is empty, or /x, of the characters that AWS takes (§2.1).
+func CheckPath(path string) error {
+	const most = 100
+	if path == "" {
+		return nil
+	}
+	if len(path) > most || path[0] != '/' || strings.HasSuffix(path, "/") || strings.Contains(path, "//") || strings.Contains(path+"/", "/kms/") ||
+		strings.Trim(path, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_/") != "" {
+		return Errorf(Validation, "the path %.120q must be / and up to %d letters, digits, hyphens, underscores and slashes, with something between slashes, and without /kms/", path, most-1)
+	}
+	return nil
 }

@@ -32,6 +32,21 @@
 //	DELETE /v1/access-keys/{id}          root  remove one
 //	POST   /v1/policies/simulate         root  Simulation, Simulated: may a principal do something, and why
 //
+// External keys, both ways: prefixes under which keys are served to other key management services, and the connections of external
+// instances. A root manages its own account's, and the root of the first account those of all:
+//
+//	GET    /v1/xki/prefixes                          root  XKIPrefixes
+//	POST   /v1/xki/prefixes                          root  XKIPrefixRequest, XKIPrefix: make one
+//	PATCH  /v1/xki/prefixes/{name}                   root  XKIPrefixUpdate, XKIPrefix: change keys, quota or rules
+//	DELETE /v1/xki/prefixes/{name}                   root  remove one, with its credentials
+//	POST   /v1/xki/prefixes/{name}/credentials       root  NewAccessKey: make a credential
+//	DELETE /v1/xki/prefixes/{name}/credentials/{id}  root  remove one
+//	POST   /v1/xki/prefixes/{name}/export            root  NewAccessKey: show a credential with its secret, ?id=
+//	GET    /v1/xki/listeners                         root  XKIListeners: where prefixes are served, and fingerprints of certificates
+//	GET    /v1/xki/connections                       root  XKIConnections: of external instances, and how they are
+//	PUT    /v1/xki/connections/{instance}            root  XKIConnectRequest and secrets, XKIConnection: set one
+//	DELETE /v1/xki/connections/{instance}            root  remove one
+//
 // all: every caller that is mapped to a principal; one of another account than the first sees its own account's instances in the
 // Status, and of problems only that there are some. root: a principal acs:ram::ACCOUNT:root, in the first list that of the first
 // account only; their calls are audited.

@@ -341,6 +341,16 @@ func (k *checker) listeners() {
 		}
 		k.path(key+".cert_file", l.CertFile)
 		k.path(key+".key_file", l.KeyFile)
+		k.path(key+".client_ca_file", l.ClientCAFile)
+		if l.Serves != KMS && l.Serves != XKI {
+			k.bad(key+".serves", "serves = %q; known are %s (the KMS API) and %s (external keys of other key management services)", l.Serves, KMS, XKI)
+		}
+		if len(l.ClientNames) > 0 && l.ClientCAFile == "" {
+			k.bad(key+".client_names", "client_names without client_ca_file: a name counts only in a certificate that somebody you trust has signed")
+		}
+		if slices.Contains(l.ClientNames, "") {
+			k.bad(key+".client_names", "an empty name in client_names")
+		}
 		if l.MaxConnections < 1 || l.MaxConnections > 100_000 {
 			k.bad(key+".max_connections", "max_connections = %d; it must be 1 to 100000", l.MaxConnections)
 		}

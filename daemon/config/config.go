@@ -130,15 +130,26 @@ type Service struct {
 	Unit       string   `toml:"unit"`       // narrows them to a systemd unit; needed for the root of an account
 }
 
-// Listener is a place where the KMS API is served with TLS, to requests that are signed with an access key.
+// Listener is a place where other machines are served with TLS: the KMS API, to requests that are signed with an access key, or external keys, to key
+// management services that have a credential of a prefix.
 type Listener struct {
 	Address        string `toml:"address"`   // IP and port; port 0: one that is free
+	Serves         string `toml:"serves"`    // KMS or XKI
 	CertFile       string `toml:"cert_file"` // PEM: the certificate, and the ones between it and the root
 	KeyFile        string `toml:"key_file"`  // PEM: its private key, or else
 	Key            string `toml:"key"`       // ID or alias of the key of keyward that is its private key
 	MaxConnections int    `toml:"max_connections"`
 	MaxPerAddress  int    `toml:"max_connections_per_address"`
+
+	ClientCAFile string   `toml:"client_ca_file"` // PEM: who must have signed the certificate that clients show; empty: they show none
+	ClientNames  []string `toml:"client_names"`   // one of which it must be for; empty: any
 }
+
+// The values of listener.serves.
+const (
+	KMS = "kms" // the KMS API
+	XKI = "xki" // the protocols of external key proxies
+)
 
 // Duration is a time span in Go's notation, such as 10s or 2m.
 type Duration time.Duration

@@ -68,6 +68,9 @@ func (c *Config) fill(where places) {
 	}
 	for i := range c.Listeners {
 		set(&c.Listeners[i].MaxConnections, fmt.Sprintf("listener[%d].max_connections", i), DefaultMaxConnections)
+		if _, written := where[fmt.Sprintf("listener[%d].serves", i)]; !written {
+			c.Listeners[i].Serves = KMS
+		}
 		set(&c.Listeners[i].MaxPerAddress, fmt.Sprintf("listener[%d].max_connections_per_address", i), DefaultMaxPerAddress)
 	}
 }
