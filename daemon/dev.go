@@ -1,15 +1,25 @@
 package daemon
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/keyward/keyward/daemon/config"
 )
@@ -28,10 +38,11 @@ const (
 var devTokens = []string{"east", "west"}
 
 func cmdDev(args []string) error {
-	var dir, module string
+	var dir, module, xki string
 	err := parse("dev", args, func(fs *flag.FlagSet) {
 		fs.StringVar(&dir, "dir", ".keyward", "the `directory` for everything")
 		fs.StringVar(&module, "module", "", "the PKCS#11 module `file` of SoftHSM2, if it is not where distributions put it")
+		fs.StringVar(&xki, "xki", "", "when the directory is made: the `address` where other key management services may use keys, such as 127.0.0.1:8443, with a certificate for localhost")
 	})
 	if err != nil {
 		return err
@@ -42,7 +53,7 @@ func cmdDev(args []string) error {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	if err := prepareDev(dir, module); err != nil {
+	if err := prepareDev(dir, module, xki); err != nil {
 		return err
 	}
 	return run(filepath.Join(dir, devConfig), runOptions{
@@ -53,9 +64,12 @@ func cmdDev(args []string) error {
 }
 
 // prepareDev makes the directory, or checks that an earlier start made it whole.
-func prepareDev(dir, module string) error {
+func prepareDev(dir, module, xki string) error {
 	if strings.ContainsAny(dir, "\n\"\\") {
 		return fmt.Errorf("the path %q has characters that do not fit into a configuration file; choose another --dir", dir)
+	}
+	if _, err := netip.ParseAddrPort(xki); xki != "" && err != nil {
+		return fmt.Errorf("--xki %q: it is an IP address and a port, such as 127.0.0.1:8443", xki)
 	}
 	if n := len(filepath.Join(dir, devPKCS11)); n > 107 {
 		return fmt.Errorf("%s is too long a path: the kernel takes at most 107 octets for a socket, and it would have %d; choose a shorter --dir", dir, n)
@@ -82,13 +96,13 @@ func prepareDev(dir, module string) error {
 	if module, err = findSoftHSM(module); err != nil {
 		return err
 	}
-	return makeDevApart(dir, module)
+	return makeDevApart(dir, module, xki)
 }
 
 // makeDevApart has a process of its own make the directory, for this one goes on as the daemon, which loads no HSM's library.
-func makeDevApart(dir, module string) error {
+func makeDevApart(dir, module, xki string) error {
 	var said strings.Builder
-	cmd := exec.Command(ownProgram, devMakeCommand, "--dir", dir, "--module", module)
+	cmd := exec.Command(ownProgram, devMakeCommand, "--dir", dir, "--module", module, "--xki", xki)
 	cmd.Stderr = &said
 	err := cmd.Run()
 	if err == nil {
@@ -106,10 +120,11 @@ func makeDevApart(dir, module string) error {
 
 // cmdDevMake is the process of makeDevApart.
 func cmdDevMake(args []string) error {
-	var dir, module string
+	var dir, module, xki string
 	err := parse(devMakeCommand, args, func(fs *flag.FlagSet) {
 		fs.StringVar(&dir, "dir", "", "the `directory`, which exists and is empty")
 		fs.StringVar(&module, "module", "", "the PKCS#11 module `file`")
+		fs.StringVar(&xki, "xki", "", "the `address` where other key management services may use keys; empty: nowhere")
 	})
 	if err != nil {
 		return err
@@ -117,7 +132,7 @@ func cmdDevMake(args []string) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	return makeDev(dir, module)
+	return makeDev(dir, module, xki)
 }
 
 func exists(path string) bool {
@@ -125,8 +140,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// makeDev makes tokens, configuration, master keys and store.
-func makeDev(dir, module string) error {
+// makeDev makes tokens, configuration, master keys and store. xki is an address, or empty.
+func makeDev(dir, module, xki string) error {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	if err := writeNew(in(devBegun), nil, 0o600); err != nil {
 		return err
@@ -150,8 +165,13 @@ func makeDev(dir, module string) error {
 			return fmt.Errorf("token %s: %w", name, err)
 		}
 	}
-	if err := writeNew(in(devConfig), []byte(devConfigText(dir, module)), 0o600); err != nil {
+	if err := writeNew(in(devConfig), []byte(devConfigText(dir, module, xki)), 0o600); err != nil {
 		return err
+	}
+	if xki != "" {
+		if err := devCertificate(in("xki-cert.pem"), in("xki-key.pem")); err != nil {
+			return err
+		}
 	}
 	c, err := config.Load(in(devConfig))
 	if err != nil {
@@ -164,7 +184,7 @@ func makeDev(dir, module string) error {
 }
 
 // devConfigText is a configuration as an appliance has one, with everything in dir.
-func devConfigText(dir, module string) string {
+func devConfigText(dir, module, xki string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Made by keywardd dev. The two HSM members are SoftHSM2 tokens: good for trying out, not for real keys.
 region = "dev"
@@ -200,6 +220,15 @@ pin_file = "%[1]s/%[2]s.pin"
 environment = { SOFTHSM2_CONF = "%[1]s/softhsm2.conf" }
 `, dir, name, module)
 	}
+	if xki != "" {
+		fmt.Fprintf(&b, `
+[[listener]]
+address = "%s"
+serves = "xki"
+cert_file = "%[2]s/xki-cert.pem"
+key_file = "%[2]s/xki-key.pem"
+`, xki, dir)
+	}
 	// Unix root is the root of the account without a row.
 	if uid := os.Getuid(); uid != 0 {
 		fmt.Fprintf(&b, `
@@ -209,6 +238,32 @@ principal = "acs:ram::%s:root"
 `, uid, config.DefaultAccount)
 	}
 	return b.String()
+}
+
+// devCertificate writes a certificate for this machine under its loopback names, which signs itself, and its private key.
+func devCertificate(certFile, keyFile string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	defer clear(private)
+	return errors.Join(writeNew(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
+		writeNew(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
 }
 
 // devWelcome says what can be done now, in commands to paste.

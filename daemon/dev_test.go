@@ -26,7 +26,7 @@ func TestDevDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := prepareDev(dir, "")
+		err := prepareDev(dir, "", "")
 		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -34,7 +34,7 @@ func TestDevDirectory(t *testing.T) {
 			t.Errorf("%s: the directory was changed: %v, %v", name, entries, err)
 		}
 	}
-	if err := prepareDev("/"+strings.Repeat("x", 107), ""); err == nil || !strings.Contains(err.Error(), "too long") {
+	if err := prepareDev("/"+strings.Repeat("x", 107), "", ""); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("a long path: %v", err)
 	}
 }
@@ -48,7 +48,7 @@ func TestDevConfig(t *testing.T) {
 		}
 	}
 	path := filepath.Join(dir, devConfig)
-	if err := writeNew(path, []byte(devConfigText(dir, "/usr/lib/softhsm/libsofthsm2.so")), 0o600); err != nil {
+	if err := writeNew(path, []byte(devConfigText(dir, "/usr/lib/softhsm/libsofthsm2.so", "127.0.0.1:8443")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c, err := config.Load(path)

@@ -70,7 +70,7 @@ func newAppliance(t *testing.T, prepare ...func(dir string) string) *appliance {
 		}
 	})
 	t.Setenv("SOFTHSM2_CONF", "") // set by makeDev, put back after the test
-	if err := makeDev(dir, module); err != nil {
+	if err := makeDev(dir, module, ""); err != nil {
 		t.Fatal(err)
 	}
 	a := &appliance{dir: dir}

@@ -127,7 +127,7 @@ type exchange struct {
 	r       *http.Request
 	began   time.Time
 	actor   *kms.Actor // the store's, with what is known of this request
-	id      string // of the request, for xki-v1 and the audit
+	id      string     // of the request, for xki-v1 and the audit
 	dialect *Dialect
 	store   *store
 	op      Operation
