@@ -45,6 +45,7 @@ type Error struct {
 	Absent bool   // of Validation: it is missing
 
 	Disabled bool // of InvalidState: the key is disabled
+	Pending  bool // of InvalidState: it will be deleted
 	Detail   string
 	Err      error // the cause, for the log only
 }

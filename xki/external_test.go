@@ -29,7 +29,7 @@ func (w *world) caller(d *Dialect, prefix string) *caller {
 	w.t.Cleanup(server.Close)
 	c := &caller{t: w.t, audit: &testAudit{}}
 	c.external = &External{NewConnection(clientOf(w.t, server, d, prefix)), "kst-external"}
-	c.Service = newService(w.t, c.audit, kms.Instance{ID: "kst-external", Type: kms.ExternalInstance}, kms.Instance{ID: "kst-software", Type: kms.SoftwareInstance})
+	c.Service = newService(w.t, testPool(), c.audit, kms.Instance{ID: "kst-external", Type: kms.ExternalInstance}, kms.Instance{ID: "kst-software", Type: kms.SoftwareInstance})
 	c.SetExternal(map[string]kms.ExternalKeys{"kst-external": c.external})
 	return c
 }

@@ -420,10 +420,12 @@ func (p *Proxy) random(r *Request) (*Answer, error) {
 // fromKMS gives an error of the service as one of a proxy.
 func fromKMS(err error) error {
 	e := kms.AsError(err)
-	out := &Error{Code: kmsCodes[e.Code], Detail: e.Detail, Err: e.Err, Disabled: e.Code == kms.KeyDisabled}
+	out := &Error{Code: kmsCodes[e.Code], Detail: e.Detail, Err: e.Err, Disabled: e.Code == kms.KeyDisabled, Pending: e.Code == kms.KeyPendingDeletion}
 	switch {
 	case e.Code == kms.InvalidParameter && e.Param == "CiphertextBlob":
 		out.Code = InvalidCiphertext
+	case e.Code == kms.HSMUnavailable && errors.Is(err, context.DeadlineExceeded): // our deadline's: the HSM may still be at it
+		out.Code, out.Detail = DependencyTimeout, "the HSM did not answer in time"
 	case out.Code == Internal:
 		out.Detail, out.Err = "", e // of no use to others
 	}

@@ -80,18 +80,18 @@ func (a *testAudit) Record(_ context.Context, e *kms.AuditEvent) error {
 }
 
 // newService makes a service with a store of its own.
-func newService(t *testing.T, audit kms.Auditor, instances ...kms.Instance) *kms.Service {
+func newService(t *testing.T, pool *hsmpool.Pool, audit kms.Auditor, instances ...kms.Instance) *kms.Service {
 	t.Helper()
 	store := keystore.NewMem()
-	if err := keystore.Create(t.Context(), store, testPool()); err != nil {
+	if err := keystore.Create(t.Context(), store, pool); err != nil {
 		t.Fatal(err)
 	}
-	db, err := keystore.Open(t.Context(), store, testPool())
+	db, err := keystore.Open(t.Context(), store, pool)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	s, err := kms.New(t.Context(), kms.Config{Store: db, Pool: testPool(), Region: "local", Account: testAccount, Audit: audit, Log: zerolog.Nop(),
+	s, err := kms.New(t.Context(), kms.Config{Store: db, Pool: pool, Region: "local", Account: testAccount, Audit: audit, Log: zerolog.Nop(),
 		Tick: make(chan struct{}), Instances: instances})
 	if err != nil {
 		t.Fatal(err)
@@ -114,10 +114,12 @@ type world struct {
 
 var credentials = []Credential{{"KEYWARDTESTKEY2345672", []byte("secret/one+with=43-and-more-characters-00000")}, {"KEYWARDTESTKEY2345673", []byte("another")}}
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T) *world { return newWorldOn(t, testPool()) }
+
+func newWorldOn(t *testing.T, pool *hsmpool.Pool) *world {
 	t.Helper()
 	w := &world{t: t, log: &bytes.Buffer{}, audit: &testAudit{}, keys: map[string]string{}}
-	w.service = newService(t, w.audit, kms.Instance{ID: "kst-software", Type: kms.SoftwareInstance}, kms.Instance{ID: "kst-hardware", Type: kms.HardwareInstance})
+	w.service = newService(t, pool, w.audit, kms.Instance{ID: "kst-software", Type: kms.SoftwareInstance}, kms.Instance{ID: "kst-hardware", Type: kms.HardwareInstance})
 	for name, r := range map[string]*kmswire.CreateKeyRequest{
 		"hardware": {DKMSInstanceID: "kst-hardware"}, "software": {DKMSInstanceID: "kst-software"},
 		"signs": {DKMSInstanceID: "kst-hardware", KeySpec: kmswire.ECP256, KeyUsage: kmswire.SignVerify},
@@ -349,6 +351,20 @@ func TestProxyErrors(t *testing.T) {
 	}
 	if a := w.good(XKSv1, "/ks1", &Request{Op: OpMetadata, KeyID: "software"}); a.Key.Status != StatusDisabled {
 		t.Errorf("%+v", a.Key)
+	}
+	inXKI := func(status int, code string) {
+		t.Helper()
+		if got, body := w.call(XKIv1, "", encrypt(), nil); got != status || !bytes.Contains(body, []byte(`"`+code+`"`)) {
+			t.Errorf("%d %s instead of %d %s", got, body, status, code)
+		}
+	}
+	inXKI(403, "KeyDisabledForbidden")
+	if _, err := w.service.ScheduleKeyDeletion(t.Context(), root, &kmswire.ScheduleKeyDeletionRequest{KeyID: w.keys["software"], PendingWindowInDays: 7}); err != nil {
+		t.Fatal(err)
+	}
+	inXKI(400, "KeyPendingDeletionForbidden")
+	if status, body := signed(nil)(); status != 400 || !bytes.Contains(body, []byte("InvalidStateException")) {
+		t.Errorf("a key that will be deleted: %d %s", status, body)
 	}
 	// Rules, and the quota. Health is under neither rule.
 	w.stores[0].Rules = []Rule{{Name: "only Bob", Unless: map[string]string{"awsPrincipalArn": "arn:aws:iam::123456789012:user/Bob"}}}

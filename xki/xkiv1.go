@@ -133,6 +133,8 @@ func xkiFailure(d *Dialect, e *Error, requestID string) (int, []byte) {
 		f = failure{400, xkiBadDate}
 	case e.Code == InvalidState && e.Disabled:
 		f = failure{403, xkiDisabled}
+	case e.Code == InvalidState && e.Pending:
+		f.name = xkiPending
 	}
 	body, err := json.Marshal(xkiError{requestID, f.name, e.message()})
 	if err != nil {
