@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -299,6 +301,11 @@ func (h *hsmHealth) look(ctx context.Context) {
 	h.last.Store(found)
 }
 
+// rank orders by how well a member is.
+func rank(status string) int {
+	return slices.Index([]string{xki.Active, xki.Degraded, xki.Unavailable}, status)
+}
+
 // answer is xki.Config.Health.
 func (h *hsmHealth) answer() xki.Health {
 	out := xki.Health{Vendor: "keyward", Model: "keyward " + Version(), Manager: "PKCS #11"}
@@ -314,10 +321,12 @@ func (h *hsmHealth) answer() xki.Health {
 			} else {
 				up++
 			}
-			if len(out.Fleet) < maxFleet {
-				out.Fleet = append(out.Fleet, m)
-			}
+			out.Fleet = append(out.Fleet, m)
 		}
+	}
+	if len(out.Fleet) > maxFleet { // an answer must not look worse than it is because of those that it leaves out
+		slices.SortStableFunc(out.Fleet, func(a, b xki.Member) int { return cmp.Compare(rank(a.Status), rank(b.Status)) })
+		out.Fleet = out.Fleet[:maxFleet]
 	}
 	if len(out.Fleet) == 0 {
 		out.Fleet = []xki.Member{{ID: "none", Model: "none", Status: xki.Unavailable}}
