@@ -460,7 +460,7 @@ The file has the secret of the credential: keep it where only you can read it, a
 			if err := out.commit(); err != nil {
 				return err
 			}
-			c.lint(p)
+			c.lint(p, all)
 			if out.name != stdio {
 				c.say("%s has the secret of %s: delete it when the other side has it", out.name, k.ID)
 			}
@@ -472,10 +472,13 @@ The file has the secret of the credential: keep it where only you can read it, a
 	return cmd
 }
 
-// lint says what AWS would refuse of a prefix (reference xki-proxy.md §2.1).
-func (c *cli) lint(p *admin.XKIPrefix) {
+// lint says what AWS would refuse of a prefix and where it is served (reference xki-proxy.md §2.1).
+func (c *cli) lint(p *admin.XKIPrefix, served []admin.XKIListener) {
 	if p.Dialect != "xks-v1" {
 		return
+	}
+	if len(served) > 0 && !slices.ContainsFunc(served, func(l admin.XKIListener) bool { return strings.HasSuffix(l.Address, ":443") }) {
+		c.say("AWS connects to port 443 of a DNS name, over IPv4; %s needs something in front of it for that", served[0].Address)
 	}
 	if n := len(p.Path); n < 10 || n > 128 {
 		c.say("AWS takes paths of 10 to 128 characters, and %s has %d", p.Path, n)

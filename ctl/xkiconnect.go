@@ -80,7 +80,7 @@ if neither is given.
 				return &codedError{code: exitUnavailable, err: fmt.Errorf("the connection is set, but %s is Disconnected: %s", conn.Instance, cmp.Or(conn.Trouble, "the proxy was not asked yet")),
 					next: "keyward goes on trying; keywardctl xki connections shows when it works"}
 			}
-			c.say("%s is Connected to %s %s", conn.Instance, conn.Vendor, conn.Model)
+			c.say("%s is Connected to %s", conn.Instance, proxyName(conn))
 			c.say("next: keywardctl key create --instance %s --external-key-id ID", conn.Instance)
 			return nil
 		},
@@ -119,6 +119,14 @@ func (c *cli) readXKI(ctx context.Context, name string) (*xkiFile, error) {
 	return f, nil
 }
 
+// proxyName is what a proxy says that it is. Many say their vendor's name with the model's.
+func proxyName(conn *admin.XKIConnection) string {
+	if strings.HasPrefix(strings.ToLower(conn.Model), strings.ToLower(conn.Vendor)) {
+		return conn.Model
+	}
+	return strings.TrimSpace(conn.Vendor + " " + conn.Model)
+}
+
 func (c *cli) xkiConnectionsCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "connections",
@@ -147,7 +155,7 @@ The exit code is 6 when one is.`,
 				case conn.Roots:
 					known = "authorities of its own"
 				}
-				return []string{conn.Instance, state, span(time.Since(conn.Since)), strings.TrimSpace(conn.Vendor + " " + conn.Model), conn.Dialect, conn.Endpoint + conn.Path, conn.AccessKeyID, known, conn.Trouble}
+				return []string{conn.Instance, state, span(time.Since(conn.Since)), proxyName(&conn), conn.Dialect, conn.Endpoint + conn.Path, conn.AccessKeyID, known, conn.Trouble}
 			})
 			for _, conn := range all.Connections {
 				lost = lost || !conn.Connected

@@ -40,6 +40,9 @@ type Client struct {
 	base *url.URL
 	http *http.Client
 	used chan struct{} // a place for each call at the same time
+
+	asked atomic.Bool // the proxy has asked for our certificate
+	shows bool        // and there is one
 }
 
 // idleTimeout is below the 350 seconds after which load balancers forget a connection (§2.14).
@@ -62,13 +65,25 @@ func NewClient(c ClientConfig) (*Client, error) {
 		tlsConfig = c.TLS.Clone()
 	}
 	tlsConfig.MinVersion = max(tlsConfig.MinVersion, tls.VersionTLS12)
+	client := &Client{cfg: c, base: base, used: make(chan struct{}, c.Calls)}
+	if show := tlsConfig.Certificates; tlsConfig.GetClientCertificate == nil {
+		client.shows = len(show) > 0
+		tlsConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			client.asked.Store(true)
+			if !client.shows {
+				return &tls.Certificate{}, nil
+			}
+			return &show[0], nil
+		}
+	}
 	dialer := &net.Dialer{Timeout: c.Budget, KeepAlive: 60 * time.Second}
-	return &Client{cfg: c, base: base, used: make(chan struct{}, c.Calls), http: &http.Client{
+	client.http = &http.Client{
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: c.Calls, IdleConnTimeout: idleTimeout,
 			DisableCompression: true, ResponseHeaderTimeout: c.Budget, ForceAttemptHTTP2: true},
 		// A redirect would carry plaintext to who knows where.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}
+	return client, nil
 }
 
 // Close closes connections that are idle.
@@ -146,14 +161,14 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	clear(secret)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, unreachable(ctx, err)
+		return nil, c.unreachable(ctx, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	defer clear(answer)
 	switch {
 	case err != nil:
-		return nil, unreachable(ctx, err)
+		return nil, c.unreachable(ctx, err)
 	case len(answer) > maxBody:
 		return nil, Errorf(BadAnswer, "the answer has more than %d octets", maxBody)
 	case resp.StatusCode != http.StatusOK:
@@ -168,10 +183,16 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	return a, nil
 }
 
-func unreachable(ctx context.Context, err error) *Error {
+func (c *Client) unreachable(ctx context.Context, err error) *Error {
 	e := &Error{Code: Unreachable, Detail: "the proxy can't be reached", Err: err}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		e.Detail = "the proxy did not answer in time"
+	case c.asked.Load(): // a proxy that refuses a certificate ends the connection, and with TLS 1.3 that is all that may be seen of it
+		e.Detail = "the proxy can't be reached, or does not take our certificate"
+		if !c.shows {
+			e.Detail = "the proxy wants a certificate of ours, and none is set"
+		}
 	}
 	return e
 }
