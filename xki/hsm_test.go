@@ -15,8 +15,8 @@ import (
 // moduleWorld is a world whose only HSM fails on order.
 func moduleWorld(t *testing.T) (*world, *faulty.Module) {
 	t.Helper()
-	h := hsmtest.New(t, "only")
-	h.Ceremony(t)
+	testPool()
+	h := shared.spare
 	m := faulty.New(t, h.Members()[0].Module)
 	c := h.Config()
 	c.Members[0].Module = m.Path

@@ -32,11 +32,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// wholeRun is a testing.TB that lasts as long as all tests, for the pool of two SoftHSM2 tokens that they share.
+// wholeRun is a testing.TB that lasts as long as all tests, for the pool of two SoftHSM2 tokens that they share, and another token that no pool has open: a
+// library that is in use may not see tokens that are made later.
 type wholeRun struct {
 	testing.TB
 	once     sync.Once
 	pool     *hsmpool.Pool
+	spare    *hsmtest.HSM
 	cleanups []func()
 }
 
@@ -57,7 +59,9 @@ func (r *wholeRun) close() {
 func testPool() *hsmpool.Pool {
 	shared.once.Do(func() {
 		hsm := hsmtest.New(&shared, "north", "south")
+		shared.spare = hsmtest.New(&shared, "only")
 		hsm.Ceremony(&shared)
+		shared.spare.Ceremony(&shared)
 		shared.pool = hsm.Open(&shared)
 	})
 	return shared.pool
