@@ -13,7 +13,7 @@ PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl curl softhsm2 opensc \
 	openssh-client openssh-server valgrind p11-kit p11-kit-modules gnutls-bin libengine-pkcs11-openssl libnss3-tools nginx-light openjdk-17-jdk-headless
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build module run tour test check bench benchpkcs11 faults faulty fuzz clean
+.PHONY: help deps build module run tour test check bench benchpkcs11 benchxki faults faulty fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,9 @@ bench: deps build ## Go benchmarks, one short round each
 
 benchpkcs11: deps build ## the PKCS #11 door beside p11-kit's server and SoftHSM2 alone, as ratios: three to seven minutes
 	@scripts/bench-pkcs11.sh
+
+benchxki: deps ## 1,800 requests of external keys a second for 30 s, twice: members of 2 ms a call, and one of them killed half-way
+	KEYWARD_BENCH_SECONDS=30 $(GO) test -run '^$$' -bench Proxy -benchtime 1x ./e2e
 
 faults: deps ## at least 200 faults of HSMs under load: a minute or two
 	KEYWARD_TEST_FAULTS=208 $(GO) test -timeout 20m -v -run TestFaults ./hsmpool

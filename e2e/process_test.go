@@ -16,7 +16,7 @@ import (
 
 // process is a daemon under test.
 type process struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	log    *text
 	ended  chan error // gets what Wait said, once
@@ -45,7 +45,7 @@ func (w *text) String() string {
 }
 
 // shortDir makes a directory whose path is short enough for a socket.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "keyward-")
 	if err != nil {
@@ -60,14 +60,14 @@ func shortDir(t *testing.T) string {
 }
 
 // startDev starts keywardd dev in dir/k and waits until it answers. It is stopped at the end of the test.
-func startDev(t *testing.T, keywardd, dir string) *process {
+func startDev(t testing.TB, keywardd, dir string) *process {
 	t.Helper()
 	k := filepath.Join(dir, "k")
 	return start(t, filepath.Join(k, "admin.sock"), keywardd, "dev", "--dir", k)
 }
 
 // start starts a daemon and waits until it answers at socket.
-func start(t *testing.T, socket, keywardd string, args ...string) *process {
+func start(t testing.TB, socket, keywardd string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(keywardd, args...), log: &text{}, ended: make(chan error, 1),
 		socket: socket, client: &kmsclient.Client{Socket: socket}}
@@ -111,7 +111,7 @@ func (p *process) kill() {
 }
 
 // call does one action that must work.
-func call[T any](t *testing.T, p *process, action string, req any) *T {
+func call[T any](t testing.TB, p *process, action string, req any) *T {
 	t.Helper()
 	answer := new(T)
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
@@ -123,7 +123,7 @@ func call[T any](t *testing.T, p *process, action string, req any) *T {
 }
 
 // createKey makes a key and returns its id.
-func createKey(t *testing.T, p *process, req kmswire.CreateKeyRequest) string {
+func createKey(t testing.TB, p *process, req kmswire.CreateKeyRequest) string {
 	t.Helper()
 	return call[kmswire.CreateKeyResponse](t, p, "CreateKey", &req).KeyMetadata.KeyID
 }

@@ -105,7 +105,7 @@ func accessKey(t *testing.T, socket string) (id, secret string) {
 }
 
 // freeAddress is a loopback address at which nobody listens.
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -116,7 +116,7 @@ func freeAddress(t *testing.T) string {
 }
 
 // serverCertificate writes cert.pem and key.pem for 127.0.0.1 into dir, and gives the certificate.
-func serverCertificate(t *testing.T, dir string) string {
+func serverCertificate(t testing.TB, dir string) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -176,7 +176,7 @@ func forward(t *testing.T, socket string) string {
 
 // sdkStory is one SDK on its way through all actions.
 type sdkStory struct {
-	t      *testing.T
+	t      testing.TB
 	vendor vendor
 	name   string // for aliases, which are unique
 	called map[string]bool

@@ -163,7 +163,7 @@ func eastReason(t *testing.T, p *process) string {
 }
 
 // keywardctl runs the program against a daemon, and gives its exit code and all that it says.
-func keywardctl(t *testing.T, p *process, args ...string) (int, string) {
+func keywardctl(t testing.TB, p *process, args ...string) (int, string) {
 	t.Helper()
 	out, err := exec.Command("keywardctl", append([]string{"--socket", p.socket}, args...)...).CombinedOutput()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

@@ -176,6 +176,7 @@ const (
 	DefaultPKCS11Max      = 4096
 	DefaultPKCS11PerUser  = 256
 	DefaultMaxPerAddress  = 128
+	DefaultXKIPerAddress  = 512 // AWS sends 1,800 requests a second and waits 250 ms for each, so 450 can be under way, all from one load balancer
 	DefaultQueue          = 4096
 	DefaultIsolation      = Process
 	DefaultWorkers        = 1

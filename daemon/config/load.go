@@ -67,11 +67,16 @@ func (c *Config) fill(where places) {
 		set(&c.Shares[i].Weight, fmt.Sprintf("share[%d].weight", i), DefaultWeight)
 	}
 	for i := range c.Listeners {
-		set(&c.Listeners[i].MaxConnections, fmt.Sprintf("listener[%d].max_connections", i), DefaultMaxConnections)
-		if _, written := where[fmt.Sprintf("listener[%d].serves", i)]; !written {
-			c.Listeners[i].Serves = KMS
+		l, row := &c.Listeners[i], fmt.Sprintf("listener[%d].", i)
+		set(&l.MaxConnections, row+"max_connections", DefaultMaxConnections)
+		if _, written := where[row+"serves"]; !written {
+			l.Serves = KMS
 		}
-		set(&c.Listeners[i].MaxPerAddress, fmt.Sprintf("listener[%d].max_connections_per_address", i), DefaultMaxPerAddress)
+		most := DefaultMaxPerAddress
+		if l.Serves == XKI {
+			most = DefaultXKIPerAddress
+		}
+		set(&l.MaxPerAddress, row+"max_connections_per_address", most)
 	}
 }
 
