@@ -107,7 +107,7 @@ The dialect is xks-v1, AWS's External Key Store proxy API, or xki-v1, Alibaba Cl
 			if err != nil {
 				return err
 			}
-			c.say("%d keys are served at %s", len(p.Keys), p.Path)
+			c.say("served at %s, keys: %d", p.Path, len(p.Keys))
 			if p.Warning != "" {
 				c.say("%s", p.Warning)
 			}
@@ -243,7 +243,7 @@ kmsOperation, kmsViaService, sourceIp, kmsInstanceId. Rules are not held against
 			if err != nil {
 				return err
 			}
-			c.say("%s has %d keys and %d rules, and takes %s requests a second", p.Name, len(p.Keys), len(p.Rules), orNone(p.PerSecond))
+			c.say("%s is changed, keys: %d, rules: %d, requests a second: %s", p.Name, len(p.Keys), len(p.Rules), orNone(p.PerSecond))
 			return c.print(p, func() error { return nil })
 		},
 	}
@@ -287,7 +287,7 @@ func (c *cli) prefixDeleteCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.confirm(cmd.Context(), fmt.Sprintf("Whatever uses the %d keys of %s can't decrypt any more. Delete it?", len(p.Keys), p.Name)); err != nil {
+			if err := c.confirm(cmd.Context(), fmt.Sprintf("Whatever uses keys of %s can't decrypt any more (there are %d). Delete it?", p.Name, len(p.Keys))); err != nil {
 				return err
 			}
 			return c.adminDone(cmd.Context(), a[0]+" is deleted; its keys stay", func(ctx context.Context, client *admin.Client) error {

@@ -19,6 +19,7 @@ import (
 func (c *cli) xkiConnectCmd() *cobra.Command {
 	var req admin.XKIConnectRequest
 	var config, roots, cert, key string
+	var names []string
 	var budget time.Duration
 	cmd := &cobra.Command{
 		Use:   "connect INSTANCE",
@@ -29,7 +30,8 @@ The proxy is known by the machine's own certificate authorities, or by those in 
 sm3-…, of a certificate that it shows or of its public key, as keywardctl xki listeners prints it. A fingerprint in the file counts
 if neither is given.
 --certificate and --private-key are what we show a proxy that asks for it.
---budget is how long one call may take, with the new try of one that failed.`,
+--budget is how long one call may take, with the new try of one that failed.
+--member-name is for proxies of xki-v1, of which nobody published the names: what a member of requests and answers is called there.`,
 		Example: `  keywardctl xki connect kst-external --config ks1.json --endpoint https://keys.example.com
   keywardctl xki connect kst-external --config ks1.json --endpoint https://10.0.0.7:8443 --pin sha256-0123… --budget 1s`,
 		Args:              args("INSTANCE"),
@@ -48,6 +50,9 @@ if neither is given.
 			}
 			defer clear(file.secret)
 			req.Path, req.AccessKeyID = file.path, file.accessKeyID
+			if req.Names, err = pairs("member-name", names); err != nil {
+				return err
+			}
 			req.Budget = float64(budget) / float64(time.Millisecond)
 			if roots == "" && len(req.Pins) == 0 && file.fingerprint != "" {
 				req.Pins = []string{file.fingerprint}
@@ -93,6 +98,7 @@ if neither is given.
 	f.StringArrayVar(&req.Pins, "pin", nil, "fingerprint of a certificate of the proxy; may be repeated")
 	f.StringVar(&cert, "certificate", "", "file with our certificate, PEM")
 	f.StringVar(&key, "private-key", "", "file with its private key, PEM")
+	f.StringArrayVar(&names, "member-name", nil, "MEMBER=NAME: what the proxy calls a member, such as Aad=AdditionalData; may be repeated")
 	f.DurationVar(&budget, "budget", 250*time.Millisecond, "how long one call may take: 20ms to 30s")
 	for _, flag := range []string{"config", "roots", "certificate", "private-key"} {
 		must(cmd.MarkFlagFilename(flag))

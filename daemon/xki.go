@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"reflect"
@@ -31,6 +32,7 @@ type externalKeys struct {
 	refreshing sync.Mutex // over refresh and what follows
 	kept       map[string]*keptConnection
 	failed     map[string]string // why a connection can't be used as it is stored, by instance
+	unserved   []string          // what of the store can't be used, for people
 
 	ctx   context.Context // of what keeps connections
 	end   context.CancelFunc
@@ -65,29 +67,42 @@ func (e *externalKeys) close() {
 }
 
 // refresh takes over what the store has now: prefixes from the next request on, and connections, of which those that did not change stay. What can't be used of one
-// connection does not keep the others from being used.
+// does not keep the others from being used; problems tells of it. With an error all is as it was.
 func (e *externalKeys) refresh(ctx context.Context) error {
 	e.refreshing.Lock()
 	defer e.refreshing.Unlock()
+	var unserved []string
+	leave := func(what string, err error) {
+		unserved = append(unserved, fmt.Sprintf("%s can't be used: %v", what, err))
+		e.log.Error().Err(err).Msg(what + " can't be used")
+	}
 	prefixes, secrets, err := e.svc.OpenXKIPrefixes(ctx)
-	if err != nil {
+	switch {
+	case err != nil && !errors.Is(err, keystore.ErrDamaged):
 		return fmt.Errorf("the prefixes of external keys: %w", err)
+	case err != nil:
+		leave("a prefix of external keys", err)
+	}
+	records, err := e.svc.XKIConnections(ctx)
+	switch {
+	case err != nil && !errors.Is(err, keystore.ErrDamaged):
+		return fmt.Errorf("the connections of external instances: %w", err)
+	case err != nil:
+		leave("a connection of an external instance", err)
 	}
 	var stores []xki.Store
 	for _, p := range prefixes {
 		s, err := wireStore(p, secrets)
 		if err != nil {
-			return fmt.Errorf("the prefix %s: %w", p.Name, err)
+			leave("the prefix "+p.Name, err)
+			continue
 		}
 		e.warnOf(s.Dialect, "prefix", p.Name)
 		stores = append(stores, s)
 	}
-	records, err := e.svc.XKIConnections(ctx)
-	if err != nil {
-		return fmt.Errorf("the connections of external instances: %w", err)
-	}
 	e.proxy.SetStores(stores)
 	e.connect(records)
+	e.unserved = unserved
 	return nil
 }
 
@@ -180,6 +195,10 @@ func (e *externalKeys) newClient(r *keystore.XKIConnection) (*xki.Client, error)
 	d := xki.Dialects[r.Dialect]
 	if d == nil {
 		return nil, fmt.Errorf("this version knows no dialect %q", r.Dialect)
+	}
+	d, err := d.With(r.Names)
+	if err != nil {
+		return nil, err
 	}
 	cert, err := e.clientCertificate(r)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/daemon/config"
+	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmswire"
 	"github.com/keyward/keyward/xki"
@@ -417,4 +418,26 @@ func TestXKIAdministration(t *testing.T) {
 	wantStatus(t, err, 404, "alias/none")
 	_, err = p.client.ExportXKI(t.Context(), "none", "")
 	wantStatus(t, err, 404, "none")
+}
+
+// A prefix that this version does not know how to serve does not keep the others from being served, and is told.
+func TestUnservedPrefix(t *testing.T) {
+	p := newProxyAppliance(t)
+	if _, err := p.server.svc.XKI().CreatePrefix(t.Context(), rootActor, &keystore.XKIPrefix{Name: "newer", Dialect: "xks-v9", Path: "/newer"}); err != nil {
+		t.Fatal(err)
+	}
+	p.reload(t)
+	st, err := p.client.Status(t.Context())
+	if err != nil || !strings.Contains(fmt.Sprint(st.Problems), `the prefix newer can't be used: this version knows no dialect "xks-v9"`) {
+		t.Errorf("%v, %v", st, err)
+	}
+	if err := encryptOnce(t.Context(), p.calls(t, dials(p.cloud.issue(t, cloudName, nil, nil), p.shows), p.id, p.secret)); err != nil {
+		t.Error(err)
+	}
+	if err := p.client.DeleteXKIPrefix(t.Context(), "newer"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.client.Status(t.Context()); err != nil || len(st.Problems) != 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
 }

@@ -236,7 +236,7 @@ func (s *server) wireConnection(conn *keystore.XKIConnection) admin.XKIConnectio
 		budget = xki.Budget
 	}
 	out := admin.XKIConnection{Instance: conn.Instance, Endpoint: conn.Endpoint, Path: conn.Path, Dialect: conn.Dialect, Region: conn.Region, AccessKeyID: conn.AccessKeyID,
-		Roots: conn.Roots != "", Pins: append([]string{}, conn.Pins...), Budget: float64(budget) / float64(time.Millisecond), Changed: conn.Changed,
+		Roots: conn.Roots != "", Pins: append([]string{}, conn.Pins...), Names: conn.Names, Budget: float64(budget) / float64(time.Millisecond), Changed: conn.Changed,
 		Connected: status.Connected, Since: status.Since, Probed: status.Probed, Trouble: status.Trouble, Vendor: status.Health.Vendor, Model: status.Health.Model}
 	if d := xki.Dialects[conn.Dialect]; d != nil {
 		out.Path += d.Base()
@@ -296,7 +296,7 @@ func checkConnection(instance string, req *admin.XKIConnectRequest, key []byte) 
 		return nil, failf(kms.InvalidParameter, format, args...)
 	}
 	conn := &keystore.XKIConnection{Instance: instance, Endpoint: req.Endpoint, Region: req.Region, AccessKeyID: req.AccessKeyID, Roots: req.Roots, Pins: req.Pins,
-		Certificate: req.Certificate, Budget: time.Duration(req.Budget * float64(time.Millisecond))}
+		Certificate: req.Certificate, Names: req.Names, Budget: time.Duration(req.Budget * float64(time.Millisecond))}
 	for name, d := range xki.Dialects {
 		if prefix, ok := strings.CutSuffix(req.Path, d.Base()); ok {
 			conn.Dialect, conn.Path = name, prefix
@@ -306,6 +306,9 @@ func checkConnection(instance string, req *admin.XKIConnectRequest, key []byte) 
 		return bad("the path %.200q must end with %s or %s", req.Path, xki.XKSv1.Base(), xki.XKIv1.Base())
 	}
 	if err := xki.CheckPath(conn.Path); err != nil {
+		return bad("%s", xki.AsError(err).Detail)
+	}
+	if _, err := xki.Dialects[conn.Dialect].With(conn.Names); err != nil {
 		return bad("%s", xki.AsError(err).Detail)
 	}
 	for what, v := range map[string]string{"access_key_id": req.AccessKeyID, "region": req.Region} {
@@ -358,6 +361,7 @@ func (e *externalKeys) settle(ctx context.Context, instance string) {
 func (e *externalKeys) problems() (all []string) {
 	e.refreshing.Lock()
 	defer e.refreshing.Unlock()
+	all = append(all, e.unserved...)
 	for instance, why := range e.failed {
 		all = append(all, fmt.Sprintf("instance %s: its connection can't be used: %s; set another: keywardctl xki connect %s", instance, why, instance))
 	}

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keyward/keyward/kms/kmswire"
@@ -28,6 +29,8 @@ func TestDocuments(t *testing.T) {
 			`"Items":[{"CiphertextBlob":"`, `},{"Code":"InvalidParameter"`}},
 		{"../docs/pkcs11.md", "<!-- run", "\x00", 4, []string{"Certificate request self-signature verify OK", "Verified OK", "hello CN=me", "ecdsa-sha2-nistp256", "CN = by GnuTLS",
 			"java, PrivateKeyEntry", "kst-hardware:web"}},
+		{"../docs/external-keys.md", "<!-- run", "\n## keyward as the proxy", 5, []string{"kst-external is Connected to keyward", "enable it there", "as it should",
+			"as it should\nalias/orders is enabled\ncorrect horse", "kst-external  Connected", "orders is key-"}},
 	} {
 		t.Run(filepath.Base(doc.file), func(t *testing.T) {
 			text, err := os.ReadFile(doc.file)
@@ -40,6 +43,7 @@ func TestDocuments(t *testing.T) {
 			}
 			part, _, _ = strings.Cut(part, doc.end)
 			script := "set -euo pipefail\n" + shell(part)
+			script = strings.ReplaceAll(script, "127.0.0.1:8443", freeAddress(t)) // others may have that one
 			if n := strings.Count(script, "\nkeywardctl ") + strings.Count(script, "\nkms "); n < doc.commands {
 				t.Fatalf("only %d commands", n)
 			}
@@ -60,7 +64,13 @@ func TestDocuments(t *testing.T) {
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "KEYWARD_SOCKET="+p.socket)
 			cmd.Stdin = strings.NewReader(script)
+			// What a script that fails leaves behind ends with it.
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.WaitDelay = startTimeout
 			out, err := cmd.CombinedOutput()
+			if cmd.Process != nil {
+				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // there may be nothing left
+			}
 			if err != nil {
 				t.Fatalf("%v\n%s\n%s", err, out, p.log)
 			}

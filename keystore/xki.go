@@ -50,12 +50,13 @@ type XKIConnection struct {
 	Dialect     string
 	Region      string
 	AccessKeyID string
-	Sealed      []byte        // the secret of the access key, by DB.SealSecret under XKIConnectionName
-	Roots       string        `json:",omitempty"` // PEM; empty: the machine's own
-	Pins        []string      `json:",omitempty"` // fingerprints of certificates, one of which the proxy's chain must have
-	Certificate string        `json:",omitempty"` // PEM: the client's
-	SealedKey   []byte        `json:",omitempty"` // PKCS #8 of Certificate, by DB.SealSecret under XKIConnectionName + " key"
-	Budget      time.Duration `json:",omitempty"`
+	Sealed      []byte            // the secret of the access key, by DB.SealSecret under XKIConnectionName
+	Roots       string            `json:",omitempty"` // PEM; empty: the machine's own
+	Pins        []string          `json:",omitempty"` // fingerprints of certificates, one of which the proxy's chain must have
+	Certificate string            `json:",omitempty"` // PEM: the client's
+	SealedKey   []byte            `json:",omitempty"` // PKCS #8 of Certificate, by DB.SealSecret under XKIConnectionName + " key"
+	Names       map[string]string `json:",omitempty"` // of members, where the proxy has others than the dialect
+	Budget      time.Duration     `json:",omitempty"`
 	Changed     time.Time
 	record      recordState
 }
@@ -155,25 +156,33 @@ func (db *DB) rowNamed(ctx context.Context, l list, name string, v any, state *r
 	return db.decodeRecord(st, v)
 }
 
-// XKIPrefixes lists all prefixes, by name.
+// XKIPrefixes lists all prefixes, by name. With an error it is those that are not damaged.
 func (db *DB) XKIPrefixes(ctx context.Context) (all []*XKIPrefix, err error) {
-	return all, db.eachRow(ctx, xkiPrefixes, func(st stored) error {
+	err = db.eachRow(ctx, xkiPrefixes, func(st stored) error {
 		v := &XKIPrefix{record: st.state()}
+		if err := db.decodeRecord(st, v); err != nil {
+			return err
+		}
 		all = append(all, v)
-		return db.decodeRecord(st, v)
+		return nil
 	})
+	return all, err
 }
 
-// XKIConnections lists all connections, by instance.
+// XKIConnections lists all connections, by instance. With an error it is those that are not damaged.
 func (db *DB) XKIConnections(ctx context.Context) (all []*XKIConnection, err error) {
-	return all, db.eachRow(ctx, xkiConnections, func(st stored) error {
+	err = db.eachRow(ctx, xkiConnections, func(st stored) error {
 		v := &XKIConnection{record: st.state()}
+		if err := db.decodeRecord(st, v); err != nil {
+			return err
+		}
 		all = append(all, v)
-		return db.decodeRecord(st, v)
+		return nil
 	})
+	return all, err
 }
 
-// eachRow does each for all rows of a list that is short. A row that is damaged does not hide the others: the errors are joined.
+// eachRow does each for all rows of a list that has no more than a bucket's. A row that is damaged does not hide the others: the errors are joined.
 func (db *DB) eachRow(ctx context.Context, l list, each func(stored) error) error {
 	rows, _, err := db.page(ctx, l, 0, bucketRows)
 	if err != nil {

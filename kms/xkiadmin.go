@@ -85,7 +85,7 @@ func (x XKI) CreatePrefix(ctx context.Context, actor *Actor, p *keystore.XKIPref
 			return nil, err
 		}
 		if next.Name == "" || len(next.Name) > maxXKIName || strings.Trim(next.Name, idCharacters+"-") != "" {
-			return nil, Invalid("Name", "it has 1 to %d lower-case letters, digits and hyphens", maxXKIName)
+			return nil, Invalid("Name", "%.80q is none: it has 1 to %d lower-case letters, digits and hyphens", next.Name, maxXKIName)
 		}
 		if err := c.xkiPrincipal(&next); err != nil {
 			return nil, err
@@ -439,25 +439,29 @@ func (c *call) putConnection(instance string, next *keystore.XKIConnection) erro
 }
 
 // OpenXKIPrefixes gives all prefixes, for whoever serves them, with their secrets by the IDs of the credentials. Those of accounts that the configuration no longer has
-// are not among them. It is no call of anybody.
+// are not among them; with an error, those that are damaged are not either. It is no call of anybody.
 func (s *Service) OpenXKIPrefixes(ctx context.Context) ([]*keystore.XKIPrefix, map[string][]byte, error) {
 	all, err := s.store.XKIPrefixes(ctx)
-	if err != nil {
-		return nil, nil, storeError(err)
-	}
-	all = slices.DeleteFunc(all, func(p *keystore.XKIPrefix) bool { return !slices.Contains(s.accounts, p.Account) })
+	errs := []error{storeErrorOrNil(err)}
 	secrets := map[string][]byte{}
-	for _, p := range all {
-		for _, k := range p.Credentials {
-			if secrets[k.ID], err = s.store.OpenSecret(keystore.XKISecretName(p.Name, k.ID), k.Sealed); err != nil {
-				return nil, nil, storeError(err)
-			}
+	all = slices.DeleteFunc(all, func(p *keystore.XKIPrefix) bool {
+		if !slices.Contains(s.accounts, p.Account) {
+			return true
 		}
-	}
-	return all, secrets, nil
+		for _, k := range p.Credentials {
+			secret, err := s.store.OpenSecret(keystore.XKISecretName(p.Name, k.ID), k.Sealed)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("the secret of %s of the prefix %s: %w", k.ID, p.Name, err))
+				return true
+			}
+			secrets[k.ID] = secret
+		}
+		return false
+	})
+	return all, secrets, errors.Join(errs...)
 }
 
-// XKIConnections gives the connections of all external instances, for whoever keeps them. It is no call of anybody.
+// XKIConnections gives the connections of all external instances, for whoever keeps them; with an error, those that are not damaged. It is no call of anybody.
 func (s *Service) XKIConnections(ctx context.Context) ([]*keystore.XKIConnection, error) {
 	all, err := s.store.XKIConnections(ctx)
 	return all, storeErrorOrNil(err)

@@ -101,7 +101,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, &Error{Code: Unreachable, Detail: "all calls to the proxy are taken", Err: ctx.Err()}
 	}
 	own := *r
-	if own.Op == OpEncrypt && c.cfg.Dialect == XKSv1 {
+	if own.Op == OpEncrypt && c.cfg.Dialect.is(XKSv1) {
 		own.IntegrityAlgorithm = IntegritySHA256
 	}
 	own.Metadata.InstanceID = c.cfg.InstanceID
@@ -149,7 +149,7 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	}
 	req.Header.Set("Content-Type", c.cfg.Dialect.contentType)
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
-	if c.cfg.Dialect == XKIv1 {
+	if c.cfg.Dialect.is(XKIv1) {
 		req.Header.Set("X-Acs-Action", http.MethodPost)
 		req.Header.Set("X-Acs-Version", xkiSpecification)
 	}
@@ -184,6 +184,9 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 }
 
 func (c *Client) unreachable(ctx context.Context, err error) *Error {
+	if of, ok := errors.AsType[*url.Error](err); ok { // whose text has the URL again
+		err = of.Err
+	}
 	e := &Error{Code: Unreachable, Detail: "the proxy can't be reached", Err: err}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):

@@ -279,6 +279,9 @@ func TestWith(t *testing.T) {
 	if XKIv1.requests[OpEncrypt][3].name != "Aad" {
 		t.Error("the dialect itself has changed")
 	}
+	if _, err := XKSv1.With(map[string]string{"plaintext": "text"}); err == nil {
+		t.Error("a published dialect is changed")
+	}
 	for _, names := range []map[string]string{{"None": "X"}, {"Iv": ""}, {"Iv": "Tag"}} {
 		if _, err := XKIv1.With(names); err == nil {
 			t.Errorf("%v is taken", names)

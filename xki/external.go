@@ -57,7 +57,7 @@ func (e *External) Decrypt(ctx context.Context, use *kms.ExternalUse, o *blob.Ou
 
 func (e *External) request(op Operation, use *kms.ExternalUse) *Request {
 	action := use.Action
-	if e.client.cfg.Dialect == XKIv1 {
+	if e.client.cfg.Dialect.is(XKIv1) {
 		action = "kms:" + action
 	}
 	return &Request{Op: op, KeyID: use.ExternalID, Metadata: RequestMetadata{

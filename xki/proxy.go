@@ -179,7 +179,7 @@ func (x *exchange) serve(path string) (*Answer, error) {
 	case OpDecrypt:
 		return x.proxy.decrypt(ctx, x.actor, key, x.request)
 	}
-	return x.proxy.random(x.request)
+	return random(x.request)
 }
 
 // route finds store and operation. Which dialect a path that is none is answered in, its base says.
@@ -398,23 +398,6 @@ func (p *Proxy) decrypt(ctx context.Context, actor *kms.Actor, key string, r *Re
 		return nil, fromKMS(err)
 	}
 	return &Answer{Plaintext: plaintext}, nil
-}
-
-// random gives random octets (§3.2), in the plain form only.
-func (p *Proxy) random(r *Request) (*Answer, error) {
-	n := r.Length
-	if n == 0 {
-		n = 32
-	}
-	switch {
-	case n < 1 || n > MaxRandom:
-		return nil, &Error{Code: Validation, Member: "Length", Detail: "it must be 1 to 1024"}
-	case r.OutputForm != "" && r.OutputForm != "PLAIN":
-		return nil, Errorf(Unsupported, "only OutputForm PLAIN is given")
-	}
-	b := make([]byte, n)
-	rand.Read(b) // never fails
-	return &Answer{Random: b, OutForm: "PLAIN"}, nil
 }
 
 // fromKMS gives an error of the service as one of a proxy.

@@ -3,7 +3,6 @@ package xki
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -167,10 +166,13 @@ func xkiReadFailure(d *Dialect, status int, body []byte) *Error {
 	return Errorf(statusCode(status), "status %d, %s: %s", status, cut(e.Code), cut(e.Message))
 }
 
-// With gives the dialect with other names for members of its messages. Those that are asked for must be there.
+// With gives an experimental dialect with other names for members of its messages, for a proxy that has them. Those that are named must be there. The error is Validation.
 func (d *Dialect) With(names map[string]string) (*Dialect, error) {
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0:
 		return d, nil
+	case !d.experimental:
+		return nil, Errorf(Validation, "%s is published, so its members have the names that they have", d.name)
 	}
 	own, used := *d, map[string]bool{}
 	rename := func(list []member) []member {
@@ -189,7 +191,7 @@ func (d *Dialect) With(names map[string]string) (*Dialect, error) {
 			seen := map[string]bool{}
 			for _, m := range list {
 				if seen[m.name] {
-					return nil, fmt.Errorf("xki: two members would be called %q", m.name)
+					return nil, Errorf(Validation, "two members would be called %.80q", m.name)
 				}
 				seen[m.name] = true
 			}
@@ -197,7 +199,7 @@ func (d *Dialect) With(names map[string]string) (*Dialect, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if !used[name] || names[name] == "" {
-			return nil, fmt.Errorf("xki: %s has no member %q that could be called %q", d.name, name, names[name])
+			return nil, Errorf(Validation, "%s has no member %.80q that could be called %.80q", d.name, name, names[name])
 		}
 	}
 	return &own, nil

@@ -107,17 +107,18 @@ type XKIListeners struct {
 
 // XKIConnection is the way to the key manager behind an external instance, and how it is.
 type XKIConnection struct {
-	Instance    string    `json:"instance"`
-	Endpoint    string    `json:"endpoint"`
-	Path        string    `json:"path"` // with the dialect's own
-	Dialect     string    `json:"dialect"`
-	Region      string    `json:"region"`
-	AccessKeyID string    `json:"access_key_id"`
-	Roots       bool      `json:"roots"` // it has roots of its own
-	Pins        []string  `json:"pins"`
-	Certificate string    `json:"certificate,omitempty"` // subject of the one that we show
-	Budget      float64   `json:"budget"`                // of a call, in milliseconds
-	Changed     time.Time `json:"changed"`
+	Instance    string            `json:"instance"`
+	Endpoint    string            `json:"endpoint"`
+	Path        string            `json:"path"` // with the dialect's own
+	Dialect     string            `json:"dialect"`
+	Region      string            `json:"region"`
+	AccessKeyID string            `json:"access_key_id"`
+	Roots       bool              `json:"roots"` // it has roots of its own
+	Pins        []string          `json:"pins"`
+	Certificate string            `json:"certificate,omitempty"` // subject of the one that we show
+	Names       map[string]string `json:"names,omitempty"`       // as in XKIConnectRequest
+	Budget      float64           `json:"budget"`                // of a call, in milliseconds
+	Changed     time.Time         `json:"changed"`
 
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since"`
@@ -135,14 +136,15 @@ type XKIConnections struct {
 // XKIConnectRequest is the body of PUT XKIConnectionPath, in one line; the secret of the access key is the line behind it, and what follows is the
 // private key of Certificate in PEM, if there is one.
 type XKIConnectRequest struct {
-	Endpoint    string   `json:"endpoint"`
-	Path        string   `json:"path"` // with the dialect's own, by which the dialect is known
-	Region      string   `json:"region"`
-	AccessKeyID string   `json:"access_key_id"`
-	Roots       string   `json:"roots,omitempty"` // PEM
-	Pins        []string `json:"pins,omitempty"`
-	Certificate string   `json:"certificate,omitempty"` // PEM
-	Budget      float64  `json:"budget,omitempty"`      // milliseconds
+	Endpoint    string            `json:"endpoint"`
+	Path        string            `json:"path"` // with the dialect's own, by which the dialect is known
+	Region      string            `json:"region"`
+	AccessKeyID string            `json:"access_key_id"`
+	Roots       string            `json:"roots,omitempty"` // PEM
+	Pins        []string          `json:"pins,omitempty"`
+	Certificate string            `json:"certificate,omitempty"` // PEM
+	Names       map[string]string `json:"names,omitempty"`       // of members, where the proxy has others than the dialect
+	Budget      float64           `json:"budget,omitempty"`      // milliseconds
 }
 
 // XKIPrefixes lists the prefixes that the caller may manage.
