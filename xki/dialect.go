@@ -138,7 +138,7 @@ func (d *Dialect) decodeMetadata(op Operation, text json.RawMessage, m *RequestM
 		if json.Unmarshal(v, s) != nil || len(*s) > maxARN {
 			return d.badMetadata("%s must be a string of at most %d octets", f.name, maxARN)
 		}
-		if *s == "" && f.required[op] {
+		if *s == "" && f.filled && f.required[op] {
 			return d.badMetadata("%s must not be empty", f.name)
 		}
 	}
@@ -217,6 +217,13 @@ func small(name string, required bool, max int, value func(*message) *[]byte) me
 
 func text(name string, required bool, value func(*message) *string) member {
 	return member{name: name, required: required, max: maxARN, value: func(m *message) any { return value(m) }}
+}
+
+// word makes a member with one value that it may have.
+func word(name string, required bool, only string, value func(*message) *string) member {
+	m := text(name, required, value)
+	m.only = only
+	return m
 }
 
 // statusCode is what a status without a known error means to a client.

@@ -18,6 +18,7 @@ type member struct {
 	required bool
 	max      int // octets; more is Unsupported in a request if the member is not of fixed size, else Validation
 	small    bool
+	only     string // of a *string: the one value that it may have; empty: any
 }
 
 // message is a request or an answer.
@@ -31,6 +32,7 @@ type metadataMember struct {
 	name     string
 	value    func(*RequestMetadata) *string
 	required [numOperations]bool
+	filled   bool // where it is required, it must not be empty. Else what is in it is nobody's business: it is for logs and rules
 }
 
 // maxDepth is how deep members that nobody knows may be nested.
@@ -87,6 +89,9 @@ func (m *member) decode(text json.RawMessage, of *message, metadata func(json.Ra
 		}
 		if len(*v) > m.max {
 			return bad("it has more than %d octets", m.max)
+		}
+		if m.only != "" && *v != m.only {
+			return bad("it must be %s", m.only)
 		}
 	case *int:
 		if json.Unmarshal(text, v) != nil {

@@ -348,12 +348,6 @@ func versionMetadata(ordinal uint32) []byte {
 }
 
 func (p *Proxy) encrypt(ctx context.Context, actor *kms.Actor, key string, r *Request) (*Answer, error) {
-	if r.Algorithm != AlgorithmGCM {
-		return nil, &Error{Code: Validation, Member: "encryptionAlgorithm", Detail: "it must be " + AlgorithmGCM}
-	}
-	if r.IntegrityAlgorithm != "" && r.IntegrityAlgorithm != IntegritySHA256 {
-		return nil, &Error{Code: Validation, Member: "ciphertextDataIntegrityValueAlgorithm", Detail: "it must be " + IntegritySHA256}
-	}
 	ordinal, sealed, err := p.service.ProxiedSeal(ctx, actor, key, r.Plaintext, func(ordinal uint32) []byte {
 		return framedAAD(r.AAD, versionMetadata(ordinal))
 	})
@@ -382,9 +376,6 @@ func (p *Proxy) encrypt(ctx context.Context, actor *kms.Actor, key string, r *Re
 }
 
 func (p *Proxy) decrypt(ctx context.Context, actor *kms.Actor, key string, r *Request) (*Answer, error) {
-	if r.Algorithm != AlgorithmGCM {
-		return nil, &Error{Code: Validation, Member: "encryptionAlgorithm", Detail: "it must be " + AlgorithmGCM}
-	}
 	s := &r.Sealed
 	if err := s.check(); err != nil {
 		return nil, err

@@ -393,6 +393,98 @@ func TestProxyErrors(t *testing.T) {
 	resp.Body.Close()
 }
 
+// The same in xki-v1, whose names depend on the member (§3.2).
+func TestProxyErrorsXKI(t *testing.T) {
+	w := newWorld(t)
+	encrypt := func() *Request {
+		return &Request{Op: OpEncrypt, KeyID: "software", Plaintext: []byte("x"), Algorithm: AlgorithmGCM, Metadata: meta}
+	}
+	signed := func(change func(*http.Request)) func() (int, []byte) {
+		return func() (int, []byte) { return w.call(XKIv1, "", encrypt(), change) }
+	}
+	without := func(header string) func() (int, []byte) {
+		return signed(func(r *http.Request) { r.Header.Del(header) })
+	}
+	with := func(change func(*Request)) func() (int, []byte) {
+		return func() (int, []byte) {
+			r := encrypt()
+			change(r)
+			return w.call(XKIv1, "", r, nil)
+		}
+	}
+	body := func(op, text string) func() (int, []byte) {
+		return func() (int, []byte) { return w.raw(XKIv1, "/kms/xki/v1/"+op, []byte(text), nil) }
+	}
+	resigned := func(scheme *xkisign.Scheme, change func(*xkisign.Signing)) func() (int, []byte) {
+		return signed(func(r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			for _, name := range []string{"X-Acs-Content-Sha256", "X-Acs-Content-Sm3", "X-Acs-Signature-Nonce", "X-Acs-Date", "Authorization"} {
+				r.Header.Del(name)
+			}
+			s := xkisign.Signing{AccessKeyID: credentials[0].ID, Secret: credentials[0].Secret, Region: "cn-hangzhou", Time: time.Now()}
+			change(&s)
+			scheme.Sign(r, body, s)
+		})
+	}
+	const metadata = `"RequestMetadata":{"KmsRequestId":"r"}`
+	for _, row := range []struct {
+		what   string
+		status int
+		want   string
+		send   func() (int, []byte)
+	}{
+		{"SM3", 200, "", resigned(xkisign.ACS4SM3, func(*xkisign.Signing) {})},
+		{"14 minutes late", 200, "", resigned(xkisign.ACS4, func(s *xkisign.Signing) { s.Time = s.Time.Add(-14 * time.Minute) })},
+		{"16 minutes late", 400, "InvalidAcsDate", resigned(xkisign.ACS4, func(s *xkisign.Signing) { s.Time = s.Time.Add(-16 * time.Minute) })},
+		{"16 minutes early", 400, "InvalidAcsDate", resigned(xkisign.ACS4, func(s *xkisign.Signing) { s.Time = s.Time.Add(16 * time.Minute) })},
+		{"a wrong secret", 401, "Unauthorized", resigned(xkisign.ACS4, func(s *xkisign.Signing) { s.Secret = []byte("wrong") })},
+		{"an unknown credential", 401, "Unauthorized", resigned(xkisign.ACS4, func(s *xkisign.Signing) { s.AccessKeyID = credentials[1].ID })},
+		{"no signature", 401, "Unauthorized", without("Authorization")},
+		{"no hash of the body", 401, "Unauthorized", without("X-Acs-Content-Sha256")},
+		{"no nonce", 401, "Unauthorized", without("X-Acs-Signature-Nonce")},
+		{"another body", 401, "Unauthorized", signed(func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("{}")); r.ContentLength = 2 })},
+		{"GET", 405, "MethodNotAllowed", signed(func(r *http.Request) { r.Method = http.MethodGet })},
+		{"an unknown prefix", 404, "XkiNotFound", func() (int, []byte) { return w.call(XKIv1, "/other", encrypt(), nil) }},
+		{"no operation", 404, "XkiNotFound", body("sign", "{}")},
+		{"an unknown key", 404, "KeyNotFound", with(func(r *Request) { r.KeyID = "none" })},
+		{"a key that signs", 403, "KeyUsageForbidden", with(func(r *Request) { r.KeyID = "signs" })},
+		{"a long plaintext", 400, "InvalidOperation", with(func(r *Request) { r.Plaintext = make([]byte, MaxText+1) })},
+		{"a huge body", 400, "InvalidOperation", body("health", strings.Repeat(" ", maxBody+1))},
+		{"no JSON", 400, "InvalidRequest", body("health", "<xml>")},
+		{"no metadata", 400, "RequestMetadataRequired", body("health", "{}")},
+		{"metadata of another type", 400, "InvalidRequestMetadata", body("health", `{"RequestMetadata":5}`)},
+		{"no request ID", 400, "InvalidRequestMetadata", body("health", `{"RequestMetadata":{}}`)},
+		{"a blank request ID", 400, "InvalidRequestMetadata", body("health", `{"RequestMetadata":{"KmsRequestId":""}}`)},
+		{"no plaintext", 400, "PlaintextRequired", body("keys/software/encrypt", `{`+metadata+`,"Algorithm":"AES_GCM"}`)},
+		{"odd base64", 400, "InvalidPlaintext", body("keys/software/encrypt", `{`+metadata+`,"Algorithm":"AES_GCM","Plaintext":"eA="}`)},
+		{"no algorithm", 400, "AlgorithmRequired", body("keys/software/encrypt", `{`+metadata+`,"Plaintext":"eA=="}`)},
+		{"another algorithm", 400, "InvalidAlgorithm", with(func(r *Request) { r.Algorithm = "SM4_GCM" })},
+		{"a long version", 400, "InvalidKeyVersion", body("keys/software/decrypt", `{`+metadata+`,"Algorithm":"AES_GCM","Ciphertext":"eA==","Iv":"AAAAAAAAAAAAAAAA","Tag":"AAAAAAAAAAAAAAAAAAAAAA==","KeyVersion":"`+b64(21)+`"}`)},
+		{"an IV of 13", 400, "InvalidCiphertext", body("keys/software/decrypt", `{`+metadata+`,"Algorithm":"AES_GCM","Ciphertext":"eA==","Iv":"`+b64(13)+`","Tag":"AAAAAAAAAAAAAAAAAAAAAA=="}`)},
+		{"a tag of 15", 400, "InvalidCiphertext", body("keys/software/decrypt", `{`+metadata+`,"Algorithm":"AES_GCM","Ciphertext":"eA==","Iv":"`+b64(12)+`","Tag":"`+b64(15)+`"}`)},
+	} {
+		status, answer := row.send()
+		var e xkiError
+		if err := json.Unmarshal(answer, &e); err != nil || status != row.status || e.Code != row.want || e.RequestID == "" {
+			t.Errorf("%s: %d %s, %v", row.what, status, answer, err)
+		}
+	}
+	w.stores[1].Rules = []Rule{{Name: "nobody"}}
+	w.stores[1].PerSecond = 3
+	w.proxy.SetStores(w.stores)
+	seen := map[int]string{}
+	for range 10 {
+		status, answer := signed(nil)()
+		var e xkiError
+		_ = json.Unmarshal(answer, &e)
+		seen[status] = e.Code
+	}
+	if seen[403] != "AccessForbidden" || seen[429] != "TooManyRequests" {
+		t.Errorf("a rule and a quota are %v", seen)
+	}
+}
+
 // A nonce of xki-v1 counts once.
 func TestProxyReplay(t *testing.T) {
 	w := newWorld(t)
