@@ -13,6 +13,7 @@ import (
 	"github.com/keyward/keyward/hsmpool"
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/pkcs11front"
+	"github.com/keyward/keyward/xki"
 )
 
 // observation is what the metrics are made of, taken at one moment.
@@ -21,11 +22,13 @@ type observation struct {
 	totals  hsmpool.Totals
 	store   keystore.Health
 	pkcs11  pkcs11front.Stats
+	served  map[string][]xki.Count // of external keys, by prefix
+	asked   []connectionCounts
 }
 
 // observe takes one. It waits for nothing.
 func (s *server) observe() observation {
-	return observation{s.pool.Status(), s.pool.Totals(), s.store.Health(), s.front.Stats()}
+	return observation{s.pool.Status(), s.pool.Totals(), s.store.Health(), s.front.Stats(), s.external.proxy.Counts(), s.external.observe()}
 }
 
 // metric is one row of the table: a name, and where its values come from. A label never has a value that callers choose, so
@@ -103,6 +106,27 @@ var metrics = []metric{
 		func(o *observation, put func(float64, ...string)) {
 			for _, c := range o.pkcs11.Calls {
 				put(float64(c.N), c.Name, c.RV.String())
+			}
+		}, nil},
+	{"keyward_xki_requests_total", "Requests of other key management services, by prefix and by what they got; without a prefix those to none.", prometheus.CounterValue, []string{"prefix", "operation", "result"},
+		func(o *observation, put func(float64, ...string)) {
+			for prefix, all := range o.served {
+				for _, c := range all {
+					put(float64(c.N), prefix, c.Operation, c.Result)
+				}
+			}
+		}, nil},
+	{"keyward_xki_connected", "Whether the external instance is Connected.", prometheus.GaugeValue, []string{"instance"}, func(o *observation, put func(float64, ...string)) {
+		for _, c := range o.asked {
+			put(oneIf(c.connected), c.instance)
+		}
+	}, nil},
+	{"keyward_xki_calls_total", "Calls to the proxy of the external instance, by what came of them.", prometheus.CounterValue, []string{"instance", "operation", "result"},
+		func(o *observation, put func(float64, ...string)) {
+			for _, c := range o.asked {
+				for _, n := range c.calls {
+					put(float64(n.N), c.instance, n.Operation, n.Result)
+				}
 			}
 		}, nil},
 	{"keyward_build_info", "1, with the version of the daemon.", prometheus.GaugeValue, []string{"version"}, func(_ *observation, put func(float64, ...string)) { put(1, Version()) }, nil},

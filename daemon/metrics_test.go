@@ -17,6 +17,7 @@ import (
 	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/pkcs11front"
 	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/xki"
 )
 
 // full is an observation in which every figure is another number.
@@ -30,6 +31,8 @@ func full() observation {
 		totals: hsmpool.Totals{Waiting: 13, Room: 14, Principals: 15, Throttled: 16, Retries: 17, NoBudget: 18, Abandoned: 19},
 		store:  keystore.Health{Keys: 20, Sequence: 21},
 		pkcs11: pkcs11front.Stats{Connections: 23, Applications: 24, Sessions: 25, Refused: 26, Calls: []pkcs11front.CallCount{{Name: "C_Sign", RV: ck.CKR_KEY_HANDLE_INVALID, N: 27}}},
+		served: map[string][]xki.Count{"ks1": {{Operation: "encrypt", Result: "throttling", N: 28}}},
+		asked:  []connectionCounts{{"kst-x", true, []xki.Count{{Operation: "decrypt", Result: "ok", N: 29}}}},
 	}
 }
 
@@ -64,6 +67,8 @@ func TestMetrics(t *testing.T) {
 		`keyward_pkcs11_calls_total{call="C_Sign",code="CKR_KEY_HANDLE_INVALID"} 27`,
 		`keyward_pool_waiting 13`, `keyward_pool_room 14`, `keyward_pool_principals 15`, `keyward_pool_throttled_total 16`, `keyward_pool_retries_total 17`,
 		`keyward_pool_retries_refused_total 18`, `keyward_pool_abandoned_total 19`, `keyward_store_keys 20`, `keyward_store_commits_total 21`,
+		`keyward_xki_requests_total{operation="encrypt",prefix="ks1",result="throttling"} 28`, `keyward_xki_connected{instance="kst-x"} 1`,
+		`keyward_xki_calls_total{instance="kst-x",operation="decrypt",result="ok"} 29`,
 		`keyward_build_info{version="` + Version() + `"} 1`,
 	}
 	lines := strings.Split(text.String(), "\n")

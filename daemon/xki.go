@@ -29,10 +29,12 @@ type externalKeys struct {
 	proxy  *xki.Proxy
 	health *hsmHealth
 
-	refreshing sync.Mutex // over refresh and what follows
-	kept       map[string]*keptConnection
-	failed     map[string]string // why a connection can't be used as it is stored, by instance
-	unserved   []string          // what of the store can't be used, for people
+	refreshing sync.Mutex // over refresh
+
+	mu       sync.Mutex // guards what follows, which only refresh changes; held for moments
+	kept     map[string]*keptConnection
+	failed   map[string]string // why a connection can't be used as it is stored, by instance
+	unserved []string          // what of the store can't be used, for people
 
 	ctx   context.Context // of what keeps connections
 	end   context.CancelFunc
@@ -101,8 +103,7 @@ func (e *externalKeys) refresh(ctx context.Context) error {
 		stores = append(stores, s)
 	}
 	e.proxy.SetStores(stores)
-	e.connect(records)
-	e.unserved = unserved
+	e.connect(records, unserved)
 	return nil
 }
 
@@ -146,15 +147,14 @@ func wireRule(r *keystore.XKIRule) (xki.Rule, error) {
 }
 
 // connect uses the connections of the records and no others. Caller holds refreshing.
-func (e *externalKeys) connect(records []*keystore.XKIConnection) {
-	next, external := map[string]*keptConnection{}, map[string]kms.ExternalKeys{}
-	clear(e.failed)
+func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []string) {
+	next, external, failed := map[string]*keptConnection{}, map[string]kms.ExternalKeys{}, map[string]string{}
 	for _, r := range records {
 		k := e.kept[r.Instance]
 		if k == nil || !reflect.DeepEqual(k.record, r) {
 			client, err := e.newClient(r)
 			if err != nil {
-				e.failed[r.Instance] = err.Error()
+				failed[r.Instance] = err.Error()
 				e.log.Error().Err(err).Str("instance", r.Instance).Msg("the connection of an external instance can't be used as it is: keywardctl xki connect sets another")
 				continue
 			}
@@ -165,7 +165,9 @@ func (e *externalKeys) connect(records []*keystore.XKIConnection) {
 		next[r.Instance], external[r.Instance] = k, k.external
 	}
 	was := e.kept
-	e.kept = next
+	e.mu.Lock()
+	e.kept, e.failed, e.unserved = next, failed, unserved
+	e.mu.Unlock()
 	e.svc.SetExternal(external)
 	for instance, k := range was {
 		if next[instance] != k {
@@ -239,12 +241,29 @@ func (e *externalKeys) clientCertificate(r *keystore.XKIConnection) (*tls.Certif
 
 // connection tells of the connection of an instance: how it is, and why it can't be used as it is stored.
 func (e *externalKeys) connection(instance string) (status xki.ConnectionStatus, failed string) {
-	e.refreshing.Lock()
-	defer e.refreshing.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if k := e.kept[instance]; k != nil {
 		status = k.external.Status()
 	}
 	return status, e.failed[instance]
+}
+
+// connectionCounts is what metrics tell of a connection.
+type connectionCounts struct {
+	instance  string
+	connected bool
+	calls     []xki.Count
+}
+
+// observe gives all connections.
+func (e *externalKeys) observe() (all []connectionCounts) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for instance, k := range e.kept {
+		all = append(all, connectionCounts{instance, k.external.Connected(), k.client.Counts()})
+	}
+	return all
 }
 
 // hsmHealth knows how the HSMs are: it has each member encrypt and decrypt now and then, with a key that is for that alone and is nowhere kept (reference

@@ -349,9 +349,9 @@ func (s *server) disconnectXKI(r *http.Request) (any, *failure) {
 
 // settle asks a proxy for its health, so that whoever has just set a connection hears how it is.
 func (e *externalKeys) settle(ctx context.Context, instance string) {
-	e.refreshing.Lock()
+	e.mu.Lock()
 	k := e.kept[instance]
-	e.refreshing.Unlock()
+	e.mu.Unlock()
 	if k != nil {
 		_ = k.external.Probe(ctx) // its status has what is wrong
 	}
@@ -359,8 +359,8 @@ func (e *externalKeys) settle(ctx context.Context, instance string) {
 
 // problems are what is wrong with connections.
 func (e *externalKeys) problems() (all []string) {
-	e.refreshing.Lock()
-	defer e.refreshing.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	all = append(all, e.unserved...)
 	for instance, why := range e.failed {
 		all = append(all, fmt.Sprintf("instance %s: its connection can't be used: %s; set another: keywardctl xki connect %s", instance, why, instance))

@@ -41,6 +41,7 @@ type Client struct {
 	http *http.Client
 	used chan struct{} // a place for each call at the same time
 
+	tally tally
 	asked atomic.Bool // the proxy has asked for our certificate
 	shows bool        // and there is one
 }
@@ -89,9 +90,18 @@ func NewClient(c ClientConfig) (*Client, error) {
 // Close closes connections that are idle.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Counts gives how many calls there were, by what came of them in the end.
+func (c *Client) Counts() []Count { return c.tally.counts() }
+
 // Do makes a call: within the budget, and once more when that may help (§2.14). The error is an *Error. Answers are held against the request; for an encryption in xks-v1 an
 // integrity value is asked for and verified. The caller wipes a plaintext in the answer.
 func (c *Client) Do(ctx context.Context, r *Request) (*Answer, error) {
+	a, err := c.do(ctx, r)
+	c.tally.add(r.Op, err)
+	return a, err
+}
+
+func (c *Client) do(ctx context.Context, r *Request) (*Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Budget)
 	defer cancel()
 	select {

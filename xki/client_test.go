@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -84,6 +85,30 @@ func TestClientAndProxy(t *testing.T) {
 }
 
 // A proxy that lies, or is none.
+// What became of requests is counted at both ends, and over a change of what is served.
+func TestCounts(t *testing.T) {
+	w := newWorld(t)
+	server := httptest.NewTLSServer(w.proxy)
+	defer server.Close()
+	c := clientOf(t, server, XKSv1, "/ks1")
+	ask := func(key string) {
+		_, _ = c.Do(t.Context(), &Request{Op: OpEncrypt, KeyID: key, Metadata: meta, Algorithm: AlgorithmGCM}) // what came of it is counted
+	}
+	ask("software")
+	w.proxy.SetStores(w.stores)
+	ask("software")
+	ask("none")
+	w.call(XKSv1, "/nowhere", &Request{Op: OpHealth, Metadata: meta}, nil)
+	want := []Count{{"encrypt", "ok", 2}, {"encrypt", "key not found", 1}}
+	if got := c.Counts(); !slices.Equal(got, want) {
+		t.Errorf("the client counts %v", got)
+	}
+	all := w.proxy.Counts()
+	if !slices.Equal(all["aws"], want) || len(all["ali"]) != 0 || !slices.Equal(all[""], []Count{{"none", "invalid path", 1}}) {
+		t.Errorf("the proxy counts %v", all)
+	}
+}
+
 func TestLyingProxies(t *testing.T) {
 	sealed := Sealed{Ciphertext: []byte("abc"), IV: make([]byte, 12), Tag: make([]byte, TagSize)}
 	good := &Answer{Sealed: sealed, Integrity: sealed.integrity(nil)}

@@ -29,14 +29,16 @@ type Proxy struct {
 	now     func() time.Time
 	dummy   []byte // the secret of access keys that do not exist
 
-	stores atomic.Pointer[map[string]*store] // by prefix and base
-	nonces *nonces
+	stores  atomic.Pointer[map[string]*store] // by prefix and base
+	nowhere tally                             // of requests to no store
+	nonces  *nonces
 }
 
 // store is a logical key store that is being served: a prefix of a dialect, with what may be done behind it. It does not change.
 type store struct {
 	Store
-	limit *limiter // shared with the store of the same name before a reload
+	limit *limiter // shared with the store at the same path before a reload, and so is
+	tally *tally
 }
 
 // Store describes a logical key store (§7, 2).
@@ -79,13 +81,25 @@ func (p *Proxy) SetStores(all []Store) {
 	next, old := make(map[string]*store, len(all)), *p.stores.Load()
 	for _, s := range all {
 		path := s.Prefix + s.Dialect.base
-		own := &store{Store: s, limit: newLimiter(s.PerSecond)}
-		if was := old[path]; was != nil && was.PerSecond == s.PerSecond {
-			own.limit = was.limit
+		own := &store{Store: s, limit: newLimiter(s.PerSecond), tally: &tally{}}
+		if was := old[path]; was != nil && was.Name == s.Name {
+			own.tally = was.tally
+			if was.PerSecond == s.PerSecond {
+				own.limit = was.limit
+			}
 		}
 		next[path] = own
 	}
 	p.stores.Store(&next)
+}
+
+// Counts gives how many requests there were of each prefix, by its name, since the daemon began or the prefix was made; under the empty name are those to none.
+func (p *Proxy) Counts() map[string][]Count {
+	all := map[string][]Count{"": p.nowhere.counts()}
+	for _, s := range *p.stores.Load() {
+		all[s.Name] = s.tally.counts()
+	}
+	return all
 }
 
 // Credential is an access key of the proxy. A store should have two or more, so that they can be exchanged one after the other.
@@ -264,6 +278,11 @@ func (x *exchange) answer(a *Answer, err error) {
 		failure = AsError(err)
 		status, body = x.dialect.EncodeError(failure, x.id)
 	}
+	count := &x.proxy.nowhere
+	if x.store != nil {
+		count = x.store.tally
+	}
+	count.add(x.op, err)
 	h := x.w.Header()
 	h.Set("Content-Type", x.dialect.contentType)
 	if x.dialect.experimental {
