@@ -485,6 +485,52 @@ func TestProxyErrorsXKI(t *testing.T) {
 	}
 }
 
+// The signatures of the reference's vectors (§2.10, §3.3) are right for the proxy, at their time, to the octet.
+func TestProxyVectors(t *testing.T) {
+	w := newWorld(t)
+	for what, v := range map[string]struct {
+		at            time.Time
+		host, path    string
+		body          string
+		credential    Credential
+		prefix        string
+		dialect       *Dialect
+		header        map[string]string
+		status        int
+		answer, wrong string
+	}{
+		"SigV4": {time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), "xks.example.com", "/ks1/kms/xks/v1/health", `{"requestMetadata":{"kmsOperation":"KmsHealthCheck","kmsRequestId":"req-1"}}`,
+			Credential{"KEYWARDTESTVECTOR234567", []byte("a2V5d2FyZC10ZXN0LXZlY3Rvci1zZWNyZXQtMDEyMzQ1Njc4OQ==")}, "/ks1", XKSv1,
+			map[string]string{"X-Amz-Date": "20260102T030405Z", "Authorization": "AWS4-HMAC-SHA256 Credential=KEYWARDTESTVECTOR234567/20260102/eu-west-1/kms-xks-proxy/aws4_request, " +
+				"SignedHeaders=host;x-amz-date, Signature=b2fb7cd93493f44a898200409428713d29aa26a7a100d8005c9f122f40fd59bf"}, 200, `"xksProxyFleetSize":1`, "AuthenticationFailedException"},
+		// The vector's body is no request: that it is looked at shows that the signature was right.
+		"ACS4": {time.Date(2023, 9, 28, 8, 4, 58, 0, time.UTC), "xki.example.com", "/kms/xki/v1/keys/ExternalKeyId/meta", `{"TestParameter": "TestValue"}`,
+			Credential{"AccessKeyId", []byte("AccessKeySecret")}, "", XKIv1,
+			map[string]string{"Content-Type": "application/json; charset=utf-8", "X-Acs-Accesskey-Id": "AccessKeyId", "X-Acs-Action": "POST", "X-Acs-Version": "1.0.0", "X-Acs-Date": "20230928T080458Z",
+				"X-Acs-Signature-Nonce": "20230928-MkuBibyazkY1o2GJe", "X-Acs-Content-Sha256": "50a36650aa0bfa2d833b7dfa32ce1c7ed0465a67cd870618a0147ae91f6c4898",
+				"Authorization": "ACS4-HMAC-SHA256 Credential=AccessKeyId/20230928/cn-hangzhou/kms/aliyun_v4_request,SignedHeaders=content-type;host;x-acs-accesskey-id;x-acs-action;x-acs-content-sha256;" +
+					"x-acs-date;x-acs-signature-nonce;x-acs-version,Signature=1766e8039e9cf67d0e58bdfc87363c0c49fbb7ef66d9ec4c3821ea5fd23dc77c"}, 400, "RequestMetadataRequired", "Unauthorized"},
+	} {
+		p := New(Config{Service: w.service, Log: zerolog.Nop(), Health: w.proxy.health, Now: func() time.Time { return v.at }})
+		p.SetStores([]Store{{Name: "v", Prefix: v.prefix, Dialect: v.dialect, Credentials: []Credential{credentials[0], v.credential}, Actor: root}})
+		for _, wrong := range []bool{true, false} { // a nonce counts once it was signed rightly
+			r := httptest.NewRequest(http.MethodPost, v.path, strings.NewReader(v.body))
+			r.Host = v.host
+			for name, value := range v.header {
+				if wrong && name == "Authorization" {
+					value = value[:len(value)-1] + string("0123456789abcdef0"[strings.IndexByte("0123456789abcdef", value[len(value)-1])+1])
+				}
+				r.Header.Set(name, value)
+			}
+			rec := httptest.NewRecorder()
+			p.ServeHTTP(rec, r)
+			if wrong && !strings.Contains(rec.Body.String(), v.wrong) || !wrong && (rec.Code != v.status || !strings.Contains(rec.Body.String(), v.answer)) {
+				t.Errorf("%s, wrong %t: %d %s", what, wrong, rec.Code, rec.Body)
+			}
+		}
+	}
+}
+
 // A nonce of xki-v1 counts once.
 func TestProxyReplay(t *testing.T) {
 	w := newWorld(t)
