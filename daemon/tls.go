@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	stdlog "log"
 	"net"
 	"net/http"
@@ -165,12 +166,35 @@ func (s *server) listen(ctx context.Context, row *config.Listener, id doorIdenti
 			WriteByteTimeout: times.body},
 		TLSConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, CipherSuites: cipherSuites,
-			GetCertificate:     func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil },
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return d.clients.Load(), nil }, // nil: this one
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return d.cert.Load(), nil },
+			GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				return lingering(d.clients.Load(), hello.Conn), nil
+			}, // nil: this one
 		},
 	}
 	s.doors = append(s.doors, d)
 	return nil
+}
+
+// lingering has a connection linger until its handshake is done: a client that is refused hears why, instead of a connection that is gone. That takes a
+// configuration of its own for each; nil stays nil.
+func lingering(c *tls.Config, conn net.Conn) *tls.Config {
+	limited, ok := conn.(*limitedConn)
+	if c == nil || !ok {
+		return c
+	}
+	limited.lingers.Store(true)
+	own, check := c.Clone(), c.VerifyConnection
+	own.VerifyConnection = func(s tls.ConnectionState) error { // the last that is asked
+		if check != nil {
+			if err := check(s); err != nil {
+				return err
+			}
+		}
+		limited.lingers.Store(false)
+		return nil
+	}
+	return own
 }
 
 // closeDoors closes all doors, with the connections of those that serve.
@@ -268,7 +292,7 @@ func (t *tcpLimits) Accept() (net.Conn, error) {
 		}
 		from := network(c.RemoteAddr())
 		if t.enter(from) {
-			return &limitedConn{TCPConn: c, leave: sync.OnceFunc(func() { t.leave(from); <-t.places })}, nil
+			return &limitedConn{TCPConn: c, closing: t.closed, leave: sync.OnceFunc(func() { t.leave(from); <-t.places })}, nil
 		}
 		_ = c.SetLinger(0) // keep nothing of it, not even a port that waits
 		_ = c.Close()
@@ -321,11 +345,24 @@ func network(addr net.Addr) netip.Prefix {
 // limitedConn gives its place back when it is closed.
 type limitedConn struct {
 	*net.TCPConn
-	leave func()
+	leave   func()
+	lingers atomic.Bool   // what was sent last is to arrive
+	closing chan struct{} // closed with the listener
 }
 
-// Close closes the connection.
+// lingerTime is for how long a connection lingers.
+const lingerTime = time.Second
+
+// Close closes the connection. One that lingers reads on for a moment: with octets that nobody has read, closing would throw away what the
+// other end has not read yet.
 func (c *limitedConn) Close() error {
+	select {
+	case <-c.closing: // nobody waits then
+	default:
+		if c.lingers.Swap(false) && c.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+			_, _ = io.Copy(io.Discard, io.LimitReader(c.TCPConn, maxHead)) // whatever ends it, it is closed then
+		}
+	}
 	err := c.TCPConn.Close()
 	c.leave()
 	return err

@@ -148,8 +148,11 @@ func (p *proxyAppliance) handshake(c *tls.Config) (answered string, err error) {
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return "", err
 	}
-	if _, err := conn.Write([]byte("GET /ping HTTP/1.1\r\nHost: localhost\r\n\r\n")); err != nil {
-		return "", err
+	// More than one write, as requests with a body are: what comes after the refusal must not keep the client from hearing of it.
+	for _, text := range []string{"GET /ping HTTP/1.1\r\n", "Host: localhost\r\n", "X: " + strings.Repeat("x", 2000) + "\r\n", "\r\n"} {
+		if _, err := conn.Write([]byte(text)); err != nil {
+			return "", err
+		}
 	}
 	b := make([]byte, 1000)
 	n, err := conn.Read(b)
