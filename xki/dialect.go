@@ -92,7 +92,7 @@ func (d *Dialect) DecodeRequest(op Operation, keyID string, body []byte) (*Reque
 
 // EncodeRequest writes the body of a request.
 func (d *Dialect) EncodeRequest(r *Request) ([]byte, error) {
-	return encode(d.requests[r.Op], &message{Request: r}, d.encodeMetadata)
+	return encode(d.requests[r.Op], &message{Request: r}, func(m *RequestMetadata) map[string]string { return d.encodeMetadata(r.Op, m) })
 }
 
 // EncodeAnswer writes the body of a good answer.
@@ -149,10 +149,10 @@ func (d *Dialect) badMetadata(format string, args ...any) error {
 	return &Error{Code: Validation, Member: d.requests[OpHealth][0].name, Detail: fmt.Sprintf(format, args...)}
 }
 
-func (d *Dialect) encodeMetadata(m *RequestMetadata) map[string]string {
+func (d *Dialect) encodeMetadata(op Operation, m *RequestMetadata) map[string]string {
 	out := map[string]string{}
 	for _, f := range d.metadata {
-		if v := *f.value(m); v != "" {
+		if v := *f.value(m); v != "" || f.required[op] {
 			out[f.name] = v
 		}
 	}
