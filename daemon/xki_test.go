@@ -415,6 +415,13 @@ func TestXKIAdministration(t *testing.T) {
 			t.Errorf("%s is audited as %s, want %s", action, got, want)
 		}
 	}
+	if err := encryptOnce(t.Context(), p.calls(t, dials(p.cloud.issue(t, cloudName, nil, nil), p.shows), p.id, p.secret)); err != nil {
+		t.Error(err)
+	}
+	text, err := p.client.Metrics(t.Context())
+	if want := `keyward_xki_requests_total{operation="encrypt",prefix="cloud",result="ok"} 1`; err != nil || !bytes.Contains(text, []byte(want)) {
+		t.Errorf("the metrics have no %s: %v\n%s", want, err, text)
+	}
 	_, err = p.client.CreateXKIPrefix(t.Context(), &admin.XKIPrefixRequest{Name: "cloud"})
 	wantStatus(t, err, 409, "there is a prefix cloud already")
 	_, err = p.client.UpdateXKIPrefix(t.Context(), "cloud", &admin.XKIPrefixUpdate{AddKeys: map[string]string{"x": "alias/none"}})
