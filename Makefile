@@ -10,10 +10,10 @@ BUILT       ?= $(shell date -u -d @$${SOURCE_DATE_EPOCH:-$$(date +%s)} +%F)
 
 # What building, running and testing need beside Go.
 PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl curl softhsm2 opensc \
-	openssh-client openssh-server valgrind p11-kit p11-kit-modules gnutls-bin libengine-pkcs11-openssl libnss3-tools nginx-light openjdk-17-jdk-headless
+	openssh-client openssh-server valgrind p11-kit p11-kit-modules gnutls-bin libengine-pkcs11-openssl libnss3-tools nginx-light openjdk-17-jdk-headless man-db
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build module run tour test check bench benchpkcs11 benchxki faults faulty fuzz clean
+.PHONY: help deps build module run tour test check bench benchpkcs11 benchxki packages faults faulty fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,10 +34,11 @@ MODULE_FLAGS := -std=c11 -D_GNU_SOURCE -O2 -g -fPIC -fvisibility=hidden -fstack-
 MODULE_VERSION := $(shell echo '$(VERSION)' | sed -nE 's/^v?([0-9]{1,2})\.([0-9]{1,2}).*/-DMODULE_MAJOR=\1 -DMODULE_MINOR=\2/p')
 MODULE_LINK  := -shared -Wl,--version-script=pkcs11front/module/module.map -Wl,-z,defs,-z,relro,-z,now,-z,noexecstack
 
-module: bin/libkeyward-pkcs11.so ## build bin/libkeyward-pkcs11.so, the PKCS #11 module
+MODULE := bin/libkeyward-pkcs11.so
+module: $(MODULE) ## build bin/libkeyward-pkcs11.so, the PKCS #11 module
 
-bin/libkeyward-pkcs11.so: $(wildcard pkcs11front/module/*.[ch]) pkcs11front/module/module.map Makefile
-	@mkdir -p bin
+$(MODULE): $(wildcard pkcs11front/module/*.[ch]) pkcs11front/module/module.map Makefile
+	@mkdir -p $(@D)
 	$(CC) $(MODULE_FLAGS) $(MODULE_VERSION) $(MODULE_LINK) -o $@ pkcs11front/module/*.c
 
 run: deps build ## start keywardd dev, take a tour through it, and stay until Ctrl-C
@@ -73,6 +74,9 @@ benchpkcs11: deps build ## the PKCS #11 door beside p11-kit's server and SoftHSM
 benchxki: deps ## 1,800 requests of external keys a second for 30 s, twice: members of 2 ms a call, and one of them killed half-way
 	KEYWARD_BENCH_SECONDS=30 $(GO) test -run '^$$' -bench Proxy -benchtime 1x ./e2e
 
+packages: deps ## build the .deb and the .rpm for this machine's architecture into dist/; ARCH=arm64 for another
+	@scripts/packages.sh $(or $(ARCH),$(shell $(GO) env GOHOSTARCH)) $(VERSION)
+
 faults: deps ## at least 200 faults of HSMs under load: a minute or two
 	KEYWARD_TEST_FAULTS=208 $(GO) test -timeout 20m -v -run TestFaults ./hsmpool
 
@@ -89,4 +93,4 @@ fuzz: ## each fuzz target for a few seconds
 	bin/fuzz-answers -t 5 pkcs11front/module/test/corpus
 
 clean: ## remove what was built, but no keys
-	rm -rf bin
+	rm -rf bin dist

@@ -216,3 +216,8 @@ func required(cmd *cobra.Command, flag string) error {
 	}
 	return nil
 }
+
+// Command gives the tree of commands, for what is made of it: manual pages. It must not be executed.
+func Command() *cobra.Command {
+	return (&cli{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}).root()
+}
