@@ -126,7 +126,7 @@ Exit codes: ` + exitText() + ".",
 	add("use", c.encryptCmd(), c.decryptCmd(), c.signCmd(), c.verifyCmd(), c.dataKeyCmd(), c.batchCmd(), c.reEncryptCmd(), c.randomPasswordCmd())
 	add("manage", c.keyCmd(), c.aliasCmd(), c.tagCmd(), c.instanceCmd(), c.xkiCmd())
 	add("people", c.policyCmd(), c.principalCmd(), c.accessKeyCmd(), c.accountCmd())
-	add("service", c.statusCmd(), c.hsmCmd(), c.reloadCmd(), c.clockCmd(), c.metricsCmd(), c.benchCmd(), c.apiCmd(), c.completionCmd(), c.versionCmd())
+	add("service", c.initCmd(), c.doctorCmd(), c.statusCmd(), c.hsmCmd(), c.reloadCmd(), c.clockCmd(), c.metricsCmd(), c.benchCmd(), c.apiCmd(), c.completionCmd(), c.versionCmd())
 	return root
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/daemon/config"
 )
 
@@ -27,10 +28,11 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"run", "[--config FILE]", "run the daemon (the default)", cmdRun},
-		{"dev", "[--dir DIR] [--module FILE]", "run a daemon for trying keyward out, with HSMs in software", cmdDev},
+		{"dev", "[--dir DIR] [--module FILE] [--xki ADDRESS]", "run a daemon for trying keyward out, with HSMs in software", cmdDev},
 		{"init", "[--config FILE] --shares-dir DIR", "make the master keys in the HSMs and an empty key store, once", cmdInit},
 		{"check-config", "[--config FILE]", "say whether the configuration is right", cmdCheckConfig},
 		{"reference", "[--seconds N]", "measure SoftHSM2 and libcrypto without keyward, for comparison", cmdReference},
+		{admin.TokensCommand, "--module FILE", "list the tokens of a PKCS#11 library, as JSON", cmdTokens},
 		{"version", "", "print the version", cmdVersion},
 		{workerCommand, "", "", cmdWorker},
 		{devMakeCommand, "", "", cmdDevMake},

@@ -56,7 +56,9 @@ for page in "$work"/man/*; do gzip -9nc "$page" >"$stage/usr/share/man/man${page
 cp systemd/*.service systemd/*.socket "$stage/usr/lib/systemd/system/"
 cp systemd/keyward.sysusers "$stage/usr/lib/sysusers.d/keyward.conf"
 cp systemd/keyward.tmpfiles "$stage/usr/lib/tmpfiles.d/keyward.conf"
-cp configs/keyward.toml "$stage/etc/keyward/keyward.toml"
+# keywardctl init writes the members of this machine beside it.
+awk '/^\[\[member\]\]/ { sample = 1; print "# keywardctl init writes such rows into conf.d/hsm.toml." } /^# Each \[\[share\]\]/ { sample = 0 }
+	{ print (sample && /^[^#]/ ? "# " : "") $0 }' configs/keyward.toml >"$stage/etc/keyward/keyward.toml"
 
 doc=$stage/usr/share/doc/keyward
 cp README.md SECURITY.md ARCHITECTURE.md "$doc/"

@@ -1,0 +1,406 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/spf13/cobra"
+
+	"github.com/keyward/keyward/daemon/admin"
+)
+
+// The first start of an appliance. keywardctl loads no library: what has to, keywardd does, as the daemon's own user, so that what works here works there.
+
+// initPlan is all that is decided before anything is made.
+type initPlan struct {
+	Shares    int          `toml:"shares"`
+	Threshold int          `toml:"threshold"`
+	SharesDir string       `toml:"shares_dir"` // for answers: where the shares go, instead of the screen
+	Members   []initMember `toml:"member"`
+}
+
+type initMember struct {
+	Name        string            `toml:"name"`
+	Module      string            `toml:"module"`
+	TokenLabel  string            `toml:"token_label"`
+	PINFile     string            `toml:"pin_file"` // for answers
+	Environment map[string]string `toml:"environment"`
+
+	pin []byte // wiped when it is sealed
+}
+
+// knownModules are where makers and distributions put their libraries. SoftHSM2 is the one that keyward is tested with.
+var knownModules = []struct{ path, of string }{
+	{"/usr/lib/softhsm/libsofthsm2.so", "SoftHSM2"},
+	{"/usr/lib64/pkcs11/libsofthsm2.so", "SoftHSM2"},
+	{"/usr/safenet/lunaclient/lib/libCryptoki2_64.so", "Thales Luna"},
+	{"/opt/nfast/toolkits/pkcs11/libcknfast.so", "Entrust nShield"},
+	{"/opt/cloudhsm/lib/libcloudhsm_pkcs11.so", "AWS CloudHSM"},
+	{"/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
+	{"/usr/lib/aarch64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
+	{"/usr/lib64/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
+	{"/opt/utimaco/lib/libcs_pkcs11_R3.so", "Utimaco"},
+	{"/usr/lib/libcs_pkcs11_R3.so", "Utimaco"},
+}
+
+func (c *cli) initCmd() *cobra.Command {
+	var answers string
+	var modules []string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Set keyward up on this machine, once: HSMs, master keys, recovery shares, service",
+		Long: `Set keyward up on this machine, once, as root. It finds the tokens of the HSMs whose libraries are installed, asks which of them to use
+and for their PINs, writes the configuration, has the PINs kept by systemd, encrypted where it can, makes the master keys in all tokens,
+shows the recovery shares one by one, starts the service, and signs something to prove it.
+
+Nothing is made before all is asked. What was made is kept if a later step fails, and a second init goes on from there.
+
+--answers is a TOML file that answers instead of a person:
+
+  shares = 3
+  threshold = 2
+  shares_dir = "/media/usb/shares"     # one file each, in place of the screen
+  [[member]]
+  name = "hsm-a"
+  module = "/usr/lib/softhsm/libsofthsm2.so"
+  token_label = "keyward-a"
+  pin_file = "/root/hsm-a.pin"         # with the PIN and nothing else
+  environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }`,
+		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml",
+		Args:    args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := thisMachine()
+			if err != nil {
+				return err
+			}
+			return c.initialize(cmd.Context(), m, answers, modules)
+		},
+	}
+	cmd.Flags().StringVar(&answers, "answers", "", "file that answers what would be asked")
+	cmd.Flags().StringArrayVar(&modules, "module", nil, "a PKCS#11 library to look for tokens in, besides those that are known; may be repeated")
+	must(cmd.MarkFlagFilename("answers"))
+	must(cmd.MarkFlagFilename("module"))
+	return cmd
+}
+
+func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) error {
+	resume, err := m.begun()
+	if err != nil {
+		return err
+	}
+	var plan *initPlan
+	if answers != "" {
+		plan, err = readAnswers(answers)
+	} else {
+		plan, err = c.askPlan(ctx, m, modules)
+	}
+	if plan != nil {
+		defer plan.wipe()
+	}
+	if err != nil {
+		return err
+	}
+	if err := plan.check(); err != nil {
+		return err
+	}
+	if answers == "" {
+		if err := c.confirmPlan(ctx, plan); err != nil {
+			return err
+		}
+	}
+	secrets, err := m.secretDir()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(secrets) // in memory only, and what was in it is wiped below
+
+	sealed, err := m.sealPINs(plan, secrets)
+	if err != nil {
+		return err
+	}
+	c.say("PINs:           %s", sealed)
+	if err := m.writeConfiguration(plan); err != nil {
+		return err
+	}
+	c.say("configuration:  %s", m.hsmConfig())
+	shares := filepath.Join(secrets, "shares")
+	if err := m.ceremony(ctx, plan, secrets, shares, resume); err != nil {
+		return err
+	}
+	c.say("master keys:    made, in %d tokens", len(plan.Members))
+	if !resume {
+		if err := c.giveShares(ctx, plan, shares); err != nil {
+			return hint(err, "the master keys are made, but not all shares were seen: they are in %s until this machine restarts", shares)
+		}
+	}
+	started, err := m.startService(ctx)
+	if err != nil {
+		return err
+	}
+	if !started {
+		c.say("There is no systemd here that could start the service: keywardd run does.")
+		return nil
+	}
+	if err := c.proveIt(ctx); err != nil {
+		return hint(err, "keywardctl doctor says what is wrong")
+	}
+	c.say("keyward runs. next: keywardctl key create --instance kst-hardware --alias NAME")
+	return nil
+}
+
+// readAnswers reads a plan, with the PINs.
+func readAnswers(file string) (*initPlan, error) {
+	plan := &initPlan{Shares: defaultShares, Threshold: defaultThreshold}
+	meta, err := toml.DecodeFile(file, plan)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return nil, fmt.Errorf("%s: there is nothing called %s; keywardctl init --help shows what there is", file, unknown[0])
+	}
+	if plan.SharesDir == "" {
+		return nil, fmt.Errorf("%s: shares_dir is needed: where the recovery shares go, best a removable medium", file)
+	}
+	for i := range plan.Members {
+		m := &plan.Members[i]
+		text, err := os.ReadFile(m.PINFile)
+		if err != nil {
+			return plan, fmt.Errorf("%s: pin_file of %s: %w", file, m.Name, err)
+		}
+		m.pin = bytes.TrimRight(text, "\r\n")
+	}
+	return plan, nil
+}
+
+const (
+	defaultShares    = 3
+	defaultThreshold = 2
+)
+
+func (p *initPlan) wipe() {
+	for i := range p.Members {
+		clear(p.Members[i].pin)
+	}
+}
+
+var memberName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+// check finds what can be known to be wrong before anything is made.
+func (p *initPlan) check() error {
+	if len(p.Members) == 0 {
+		return errors.New("there is no token to use: keyward needs at least one, and two or more so that one may fail; docs/install.md says how to make them")
+	}
+	if p.Threshold < 2 || p.Shares < p.Threshold || p.Shares > 64 {
+		return fmt.Errorf("%d of %d shares: at least 2 must be needed, and at most 64 can be made", p.Threshold, p.Shares)
+	}
+	names := map[string]bool{}
+	for i := range p.Members {
+		m := &p.Members[i]
+		switch {
+		case !memberName.MatchString(m.Name):
+			return fmt.Errorf("%q is no name for a member: it has up to 32 of a-z, 0-9 and -", m.Name)
+		case names[m.Name]:
+			return fmt.Errorf("two members are called %s", m.Name)
+		case m.Module == "" || m.TokenLabel == "":
+			return fmt.Errorf("the member %s needs module and token_label", m.Name)
+		case len(m.pin) == 0:
+			return fmt.Errorf("the PIN of %s is empty", m.Name)
+		}
+		names[m.Name] = true
+		for j := range p.Members {
+			if o := &p.Members[j]; i != j && o.Module == m.Module && strings.HasPrefix(o.TokenLabel, m.TokenLabel) {
+				return fmt.Errorf("the label %q is how %q begins, and some programs would take one token for the other: give one of them another label", m.TokenLabel, o.TokenLabel)
+			}
+		}
+	}
+	return nil
+}
+
+// askPlan asks a person.
+func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initPlan, error) {
+	if !isTerminal(c.stdin) {
+		return nil, &codedError{code: exitUsage, err: errors.New("nobody can be asked here"), next: "--answers FILE answers; keywardctl init --help shows how"}
+	}
+	plan := &initPlan{}
+	for _, known := range knownModules {
+		if _, err := os.Stat(known.path); err == nil && !slices.Contains(modules, known.path) {
+			modules = append(modules, known.path)
+		}
+	}
+	if len(modules) == 0 {
+		return nil, errors.New("no library of an HSM is where it is known to be: install it, or name it with --module")
+	}
+	for _, module := range modules {
+		tokens, err := m.tokens(ctx, module, nil)
+		if err != nil {
+			return plan, err
+		}
+		c.say("%s has %d tokens", module, len(tokens))
+		for _, t := range tokens {
+			if !usable(&t) {
+				c.say("  %q, serial %s: %s", t.Label, t.Serial, why(&t))
+				continue
+			}
+			yes, err := c.ask(ctx, fmt.Sprintf("  Use %q (%s, serial %s)?", t.Label, t.Model, t.Serial), "yes")
+			if err != nil {
+				return plan, err
+			}
+			if !strings.HasPrefix(strings.ToLower(yes), "y") {
+				continue
+			}
+			member := initMember{Module: module, TokenLabel: t.Label}
+			if member.Name, err = c.ask(ctx, "  What shall keyward call it?", suggestName(t.Label, len(plan.Members))); err != nil {
+				return plan, err
+			}
+			terminal, _ := c.stdin.(*os.File) // it is one
+			if member.pin, err = c.typePIN(ctx, terminal, "  PIN of "+t.Label+": "); err != nil {
+				return plan, err
+			}
+			plan.Members = append(plan.Members, member)
+		}
+	}
+	for _, q := range []struct {
+		to        *int
+		text      string
+		suggested int // what is suggested
+	}{{&plan.Shares, "How many people get a recovery share?", defaultShares}, {&plan.Threshold, "How many of them together bring the master keys back?", defaultThreshold}} {
+		text, err := c.ask(ctx, q.text, strconv.Itoa(q.suggested))
+		if err != nil {
+			return plan, err
+		}
+		if *q.to, err = strconv.Atoi(text); err != nil {
+			return plan, fmt.Errorf("%q is no number", text)
+		}
+	}
+	return plan, nil
+}
+
+func usable(t *admin.Token) bool { return t.Initialized && t.UserPIN && !t.Locked && t.Label != "" }
+
+// why says why a token can't be used.
+func why(t *admin.Token) string {
+	switch {
+	case !t.Initialized:
+		return "it is not initialized, so it can't be used"
+	case !t.UserPIN:
+		return "it has no user PIN yet, so it can't be used"
+	case t.Locked:
+		return "its PIN is locked, so it can't be used"
+	}
+	return "it has no label, so it can't be used"
+}
+
+// suggestName makes a member's name of a label.
+func suggestName(label string, n int) string {
+	name := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(label), "-"), "-")
+	if memberName.MatchString(name) {
+		return name
+	}
+	return fmt.Sprintf("hsm-%d", n+1)
+}
+
+// ask asks for a line; an empty one is what is suggested.
+func (c *cli) ask(ctx context.Context, question, suggested string) (string, error) {
+	fmt.Fprintf(c.stderr, "%s [%s] ", question, suggested)
+	type line struct {
+		text string
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() { // ends with the line, or with the program
+		var text []byte
+		one := make([]byte, 1) // no more than the line, as a PIN may follow
+		for {
+			n, err := c.stdin.Read(one)
+			if n == 1 && one[0] == '\n' || err != nil {
+				read <- line{strings.TrimSpace(string(text)), err}
+				return
+			}
+			text = append(text, one[:n]...)
+		}
+	}()
+	select {
+	case l := <-read:
+		if l.err == nil && l.text == "" {
+			l.text = suggested
+		}
+		return l.text, l.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// confirmPlan shows what will be made.
+func (c *cli) confirmPlan(ctx context.Context, plan *initPlan) error {
+	c.say("The master keys will be made in:")
+	for _, m := range plan.Members {
+		c.say("  %-12s %s of %s", m.Name, m.TokenLabel, m.Module)
+	}
+	c.say("Any %d of %d recovery shares will bring them back into a new HSM. This is done once, and can't be undone.", plan.Threshold, plan.Shares)
+	return c.confirm(ctx, "Make them?")
+}
+
+// giveShares shows the shares one by one, or writes them where the answers say. They are wiped then.
+func (c *cli) giveShares(ctx context.Context, plan *initPlan, dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "share-*"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(files)
+	if len(files) != plan.Shares {
+		return fmt.Errorf("there are %d shares in %s, not %d", len(files), dir, plan.Shares)
+	}
+	for i, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if plan.SharesDir != "" {
+			err = writeSecret(filepath.Join(plan.SharesDir, filepath.Base(file)), text)
+		} else {
+			fmt.Fprintf(c.stderr, "\n\x1b[2J\x1b[HRecovery share %d of %d. Write it down, for one person and nobody else:\n\n  %s\n\n", i+1, len(files), text)
+			_, err = c.ask(ctx, "When it is written down, press Enter; the screen is cleared then.", "done")
+			fmt.Fprint(c.stderr, "\x1b[2J\x1b[3J\x1b[H")
+		}
+		clear(text)
+		if err != nil {
+			return err
+		}
+	}
+	for _, file := range files {
+		if err := wipeFile(file); err != nil {
+			return err
+		}
+	}
+	if plan.SharesDir != "" {
+		c.say("shares:         %d files in %s: give each to another person, and delete them", len(files), plan.SharesDir)
+	}
+	return nil
+}
+
+// memberRows are the [[member]] rows of the configuration.
+func (p *initPlan) memberRows() string {
+	var b strings.Builder
+	b.WriteString("# Written by keywardctl init. keyward.toml says what these keys mean, and what others there are.\n")
+	for _, m := range p.Members {
+		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\ntoken_label = %q\npin_credential = %[1]q\n", m.Name, m.Module, m.TokenLabel)
+		if len(m.Environment) > 0 {
+			var all []string
+			for _, name := range slices.Sorted(maps.Keys(m.Environment)) {
+				all = append(all, fmt.Sprintf("%s = %q", name, m.Environment[name]))
+			}
+			fmt.Fprintf(&b, "environment = { %s }\n", strings.Join(all, ", "))
+		}
+	}
+	return b.String()
+}

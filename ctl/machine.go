@@ -1,0 +1,328 @@
+package ctl
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/keyward/keyward/daemon/admin"
+	"github.com/keyward/keyward/kms/kmswire"
+)
+
+// machine is what init and doctor know of the machine that keyward is installed on.
+type machine struct {
+	etc, state string // directories of configuration and store
+	units      string // of drop-ins
+	keywardd   string // the program
+	uid, gid   uint32 // of the daemon
+	groups     []uint32
+}
+
+// daemonUser is as whom the daemon runs.
+const daemonUser = "keyward"
+
+// unitNames are keyward's own.
+var unitNames = []string{"keywardd.socket", "keywardd-pkcs11.socket", "keywardd.service"}
+
+// installed is where everything is. keywardd is the one beside this program.
+func installed() machine {
+	m := machine{etc: "/etc/keyward", state: "/var/lib/keyward", units: "/etc/systemd/system/keywardd.service.d", keywardd: "/usr/bin/keywardd"}
+	if self, err := os.Executable(); err == nil {
+		m.keywardd = filepath.Join(filepath.Dir(self), "keywardd")
+	}
+	return m
+}
+
+// thisMachine looks at it. It is for root.
+func thisMachine() (*machine, error) {
+	if os.Geteuid() != 0 {
+		return nil, &codedError{code: exitDenied, err: errors.New("only root can set keyward up"), next: "sudo keywardctl init"}
+	}
+	m := installed()
+	if _, err := os.Stat(m.keywardd); err != nil {
+		return nil, fmt.Errorf("keywardd is not beside keywardctl: %w; install the package", err)
+	}
+	u, err := user.Lookup(daemonUser)
+	if err != nil {
+		return nil, fmt.Errorf("there is no user %s, as whom the daemon runs: install the package, which makes it", daemonUser)
+	}
+	ids := []string{u.Uid, u.Gid}
+	// SoftHSM2's tokens are for its group in Debian.
+	if g, err := user.LookupGroup("softhsm"); err == nil {
+		ids = append(ids, g.Gid)
+	}
+	numbers := make([]uint32, len(ids))
+	for i, id := range ids {
+		n, err := strconv.ParseUint(id, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("the ID %q of the user or group of %s: %w", id, daemonUser, err)
+		}
+		numbers[i] = uint32(n)
+	}
+	m.uid, m.gid, m.groups = numbers[0], numbers[1], numbers[1:]
+	return &m, nil
+}
+
+func (m *machine) hsmConfig() string { return filepath.Join(m.etc, "conf.d", "hsm.toml") }
+
+// begun says whether an earlier init made the master keys and was cut off. An error: it is all there already.
+func (m *machine) begun() (resume bool, err error) {
+	if _, err := os.Lstat(filepath.Join(m.state, "store.db")); err == nil {
+		return false, &codedError{code: exitFailure, err: fmt.Errorf("keyward is set up here already: %s has its store; nothing was changed", m.state), next: "keywardctl doctor says how it is"}
+	}
+	_, err = os.Lstat(filepath.Join(m.state, "hsm-group"))
+	return err == nil, nil
+}
+
+// command makes a command that runs as the daemon's user would.
+func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, m.keywardd, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: m.uid, Gid: m.gid, Groups: m.groups}}
+	cmd.Dir = "/"
+	return cmd
+}
+
+// tokens lists those that the daemon's user sees.
+func (m *machine) tokens(ctx context.Context, module string, environment map[string]string) ([]admin.Token, error) {
+	cmd := m.command(ctx, admin.TokensCommand, "--module", module)
+	cmd.Env = os.Environ()
+	for name, value := range environment {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("the tokens of %s: %s", module, told(&said, err))
+	}
+	var all admin.Tokens
+	if err := json.Unmarshal(out, &all); err != nil {
+		return nil, fmt.Errorf("the tokens of %s: %w", module, err)
+	}
+	return all.Tokens, nil
+}
+
+// told is what a program said, or how it ended.
+func told(said *bytes.Buffer, err error) string {
+	if text := strings.TrimSpace(said.String()); text != "" {
+		return strings.TrimPrefix(text, "keywardd: ")
+	}
+	return err.Error()
+}
+
+// secretDir makes a directory in memory for what must be on no disk, for the daemon's user.
+func (m *machine) secretDir() (string, error) {
+	dir, err := os.MkdirTemp("/run", "keyward-init-")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chown(dir, int(m.uid), int(m.gid))
+}
+
+// sealPINs has systemd keep the PINs, and puts them into dir for the ceremony. It says how they are kept.
+func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
+	kept := filepath.Join(m.etc, "credentials")
+	if err := os.MkdirAll(kept, 0o700); err != nil {
+		return "", err
+	}
+	var unit strings.Builder
+	unit.WriteString("# Written by keywardctl init: the PINs of the HSMs, which only the daemon gets.\n[Service]\n")
+	encrypted := true
+	for i := range plan.Members {
+		member := &plan.Members[i]
+		path := filepath.Join(dir, member.Name)
+		if err := errors.Join(writeSecret(path, member.pin), os.Chown(path, int(m.uid), int(m.gid))); err != nil {
+			return "", err
+		}
+		file, verb := filepath.Join(kept, member.Name+".cred"), "LoadCredentialEncrypted"
+		if err := encryptCredential(member.Name, member.pin, file); err != nil {
+			encrypted, file, verb = false, filepath.Join(kept, member.Name+".pin"), "LoadCredential"
+			if err := replaceSecret(file, member.pin); err != nil {
+				return "", err
+			}
+		}
+		clear(member.pin)
+		fmt.Fprintf(&unit, "%s=%s:%s\n", verb, member.Name, file)
+	}
+	unit.WriteString(softHSMAccess(plan))
+	if err := os.MkdirAll(m.units, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(m.units, "hsm.conf"), []byte(unit.String()), 0o644); err != nil {
+		return "", err
+	}
+	if !encrypted {
+		return kept + ", as files that only root can read: systemd-creds can't encrypt them on this machine", nil
+	}
+	return "encrypted by systemd, in " + kept, nil
+}
+
+// encryptCredential has systemd-creds encrypt a secret for this machine, with its TPM if it has one.
+func encryptCredential(name string, secret []byte, file string) error {
+	cmd := exec.Command("systemd-creds", "encrypt", "--name="+name, "-", file)
+	cmd.Stdin = bytes.NewReader(secret)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		return errors.New(told(&said, err))
+	}
+	return os.Chmod(file, 0o600)
+}
+
+// softHSMAccess is what the unit needs beside for tokens of SoftHSM2, which are files.
+func softHSMAccess(plan *initPlan) string {
+	var b strings.Builder
+	for i := range plan.Members {
+		member := &plan.Members[i]
+		if !strings.Contains(filepath.Base(member.Module), "softhsm") {
+			continue
+		}
+		conf := member.Environment["SOFTHSM2_CONF"]
+		if conf == "" {
+			conf = "/etc/softhsm/softhsm2.conf"
+		}
+		text, err := os.ReadFile(conf)
+		if err != nil {
+			continue // the ceremony says what is wrong
+		}
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(line, "=")
+			if dir := strings.TrimSpace(value); strings.TrimSpace(name) == "directories.tokendir" && !strings.Contains(b.String(), dir) {
+				fmt.Fprintf(&b, "ReadWritePaths=%s\n", dir)
+			}
+		}
+		if _, err := user.LookupGroup("softhsm"); err == nil && !strings.Contains(b.String(), "SupplementaryGroups") {
+			b.WriteString("SupplementaryGroups=softhsm\n")
+		}
+	}
+	return b.String()
+}
+
+// writeConfiguration writes the rows of the members, and has the daemon look at them.
+func (m *machine) writeConfiguration(plan *initPlan) error {
+	if err := os.MkdirAll(filepath.Join(m.etc, "conf.d"), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(m.hsmConfig(), []byte(plan.memberRows()), 0o644); err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	cmd := m.command(context.Background(), "check-config")
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("the configuration: %s", told(&said, err))
+	}
+	return nil
+}
+
+// ceremony makes the master keys and the store.
+func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets, shares string, resume bool) error {
+	args := []string{"init", "--shares-dir", shares, "--shares", strconv.Itoa(plan.Shares), "--threshold", strconv.Itoa(plan.Threshold)}
+	if resume {
+		args = []string{"init", "--continue"}
+	}
+	cmd := m.command(ctx, args...)
+	cmd.Env = append(os.Environ(), "CREDENTIALS_DIRECTORY="+secrets)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = io.Discard, &said
+	err := cmd.Run()
+	for i := range plan.Members {
+		err = errors.Join(err, wipeFile(filepath.Join(secrets, plan.Members[i].Name)))
+	}
+	if err != nil {
+		return fmt.Errorf("the master keys: %s", told(&said, err))
+	}
+	return nil
+}
+
+// startService enables and starts the units. false: there is no systemd.
+func (m *machine) startService(ctx context.Context) (bool, error) {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return false, nil
+	}
+	for _, args := range [][]string{{"daemon-reload"}, slices.Concat([]string{"enable", "--now"}, unitNames)} {
+		out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
+		if err != nil {
+			return true, fmt.Errorf("systemctl %s: %s", strings.Join(args, " "), told(bytes.NewBuffer(out), err))
+		}
+	}
+	return true, nil
+}
+
+// proveIt has the service sign something with a key in the HSMs, which is made for that and waits for its deletion then.
+func (c *cli) proveIt(ctx context.Context) error {
+	var key kmswire.CreateKeyResponse
+	err := c.call(ctx, "CreateKey", &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-hardware", KeySpec: kmswire.ECP256, KeyUsage: kmswire.SignVerify, Description: "made by keywardctl init, for its test"}, &key)
+	if err != nil {
+		return err
+	}
+	id := key.KeyMetadata.KeyID
+	digest := bytes.Repeat([]byte{0x5a}, 32) // of nothing in particular
+	use := kmswire.AsymmetricSignRequest{KeyID: id, Algorithm: kmswire.ECDSASHA256, Digest: digest}
+	var versions kmswire.ListKeyVersionsResponse
+	if err := c.call(ctx, "ListKeyVersions", &kmswire.ListKeyVersionsRequest{KeyID: id}, &versions); err != nil {
+		return err
+	}
+	if n := len(versions.KeyVersions.KeyVersion); n != 1 {
+		return fmt.Errorf("the new key %s has %d versions", id, n)
+	}
+	use.KeyVersionID = versions.KeyVersions.KeyVersion[0].KeyVersionID
+	var signed kmswire.AsymmetricSignResponse
+	if err := c.call(ctx, "AsymmetricSign", &use, &signed); err != nil {
+		return err
+	}
+	var verified kmswire.AsymmetricVerifyResponse
+	if err := c.call(ctx, "AsymmetricVerify", &kmswire.AsymmetricVerifyRequest{KeyID: id, KeyVersionID: use.KeyVersionID, Algorithm: use.Algorithm, Digest: digest, Value: signed.Value}, &verified); err != nil {
+		return err
+	}
+	if !verified.Value {
+		return fmt.Errorf("the signature of %s does not verify", id)
+	}
+	if err := c.call(ctx, "ScheduleKeyDeletion", &kmswire.ScheduleKeyDeletionRequest{KeyID: id, PendingWindowInDays: 7}, &kmswire.EmptyResponse{}); err != nil {
+		return err
+	}
+	c.say("signed test:    good, by a key in the HSMs, which is deleted in 7 days")
+	return nil
+}
+
+// writeSecret writes a file that must not exist.
+func writeSecret(path string, secret []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(secret)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// replaceSecret writes a file, whatever was there.
+func replaceSecret(path string, secret []byte) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return writeSecret(path, secret)
+}
+
+// wipeFile writes over a file in memory, and removes it.
+func wipeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, info.Size()), 0)
+	}
+	return errors.Join(err, f.Close(), os.Remove(path))
+}
