@@ -13,7 +13,7 @@ PACKAGES := gcc libc6-dev pkg-config libssl-dev openssl curl softhsm2 opensc \
 	openssh-client openssh-server valgrind p11-kit p11-kit-modules gnutls-bin libengine-pkcs11-openssl libnss3-tools nginx-light openjdk-17-jdk-headless man-db
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build module run tour test check bench benchpkcs11 benchxki packages faults faulty fuzz clean
+.PHONY: help deps build module run tour test check bench benchpkcs11 benchxki packages appliance faults faulty fuzz clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +76,9 @@ benchxki: deps ## 1,800 requests of external keys a second for 30 s, twice: memb
 
 packages: deps ## build the .deb and the .rpm for this machine's architecture into dist/; ARCH=arm64 for another
 	@scripts/packages.sh $(or $(ARCH),$(shell $(GO) env GOHOSTARCH)) $(VERSION)
+
+appliance: deps ## install the package on a Debian 12 that boots in a container, and use, upgrade, break, remove and purge it. For root
+	@scripts/appliance.sh
 
 faults: deps ## at least 200 faults of HSMs under load: a minute or two
 	KEYWARD_TEST_FAULTS=208 $(GO) test -timeout 20m -v -run TestFaults ./hsmpool

@@ -189,8 +189,11 @@ func softHSMAccess(plan *initPlan) string {
 			continue
 		}
 		conf := member.Environment["SOFTHSM2_CONF"]
-		if conf == "" {
+		if conf == "" { // Debian's own: its files are for a group
 			conf = "/etc/softhsm/softhsm2.conf"
+			if _, err := user.LookupGroup("softhsm"); err == nil && !strings.Contains(b.String(), "SupplementaryGroups") {
+				b.WriteString("SupplementaryGroups=softhsm\n")
+			}
 		}
 		text, err := os.ReadFile(conf)
 		if err != nil {
@@ -201,9 +204,6 @@ func softHSMAccess(plan *initPlan) string {
 			if dir := strings.TrimSpace(value); strings.TrimSpace(name) == "directories.tokendir" && !strings.Contains(b.String(), dir) {
 				fmt.Fprintf(&b, "ReadWritePaths=%s\n", dir)
 			}
-		}
-		if _, err := user.LookupGroup("softhsm"); err == nil && !strings.Contains(b.String(), "SupplementaryGroups") {
-			b.WriteString("SupplementaryGroups=softhsm\n")
 		}
 	}
 	return b.String()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the .deb and the .rpm of one architecture into dist/: packages.sh ARCH VERSION. The same commit, Go and compiler give the same octets.
+# Builds the .deb and the .rpm of one architecture into dist/: packages.sh ARCH VERSION. FORMATS and DIST say otherwise. The same commit, Go and compiler give the same octets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 arch=$1 version=$2
@@ -32,7 +32,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 stage=$work/stage
 umask 022
-mkdir -p "$stage"/{usr/{bin,share/{man/man{1,5,8},bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d,doc/keyward},lib/{systemd/system,sysusers.d,tmpfiles.d}},etc/keyward}
+mkdir -p "$stage"/usr/{bin,share/{man/man{1,5,8},bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d,doc/keyward,keyward},lib/{systemd/system,sysusers.d,tmpfiles.d}}
 
 hardened='-Wl,-z,relro,-z,now'
 export GOARCH=$arch CGO_ENABLED=1 CC=$cc CGO_LDFLAGS="-O2 -g $hardened"
@@ -58,7 +58,7 @@ cp systemd/keyward.sysusers "$stage/usr/lib/sysusers.d/keyward.conf"
 cp systemd/keyward.tmpfiles "$stage/usr/lib/tmpfiles.d/keyward.conf"
 # keywardctl init writes the members of this machine beside it.
 awk '/^\[\[member\]\]/ { sample = 1; print "# keywardctl init writes such rows into conf.d/hsm.toml." } /^# Each \[\[share\]\]/ { sample = 0 }
-	{ print (sample && /^[^#]/ ? "# " : "") $0 }' configs/keyward.toml >"$stage/etc/keyward/keyward.toml"
+	{ print (sample && /^[^#]/ ? "# " : "") $0 }' configs/keyward.toml >"$stage/usr/share/keyward/keyward.toml"
 
 doc=$stage/usr/share/doc/keyward
 cp README.md SECURITY.md ARCHITECTURE.md "$doc/"
@@ -79,8 +79,9 @@ done
 # The newest version of the C library that what is linked with it asks for.
 GLIBC=$("$objdump" -T "$stage/usr/bin/keywardd" "$work/libkeyward-pkcs11.so" | sed -nE 's/.*GLIBC_([0-9]+\.[0-9]+).*/\1/p' | sort -Vu | tail -1)
 export ARCH=$arch PACKAGE_VERSION=$package_version STAGE=$stage GLIBC
-mkdir -p dist
-for format in deb rpm; do
+dist=${DIST:-dist}
+mkdir -p "$dist"
+for format in ${FORMATS:-deb rpm}; do
 	lib=$stage/usr/lib/$triplet/pkcs11
 	[ $format = rpm ] && lib=$stage/usr/lib64/pkcs11
 	rm -rf "$stage/usr/lib64" "$stage/usr/lib/$triplet" "$doc"/{changelog.Debian.gz,LICENSE}
@@ -95,6 +96,6 @@ for format in deb rpm; do
 		cp LICENSE "$doc/" # Debian has it already
 	fi
 	find "$stage" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-	"$tools/nfpm" package --config packaging/nfpm.yaml --packager $format --target dist/ >"$work/nfpm.log" || { cat "$work/nfpm.log" >&2; exit 1; }
+	"$tools/nfpm" package --config packaging/nfpm.yaml --packager $format --target "$dist/" >"$work/nfpm.log" || { cat "$work/nfpm.log" >&2; exit 1; }
 done
-ls -l dist/*"$package_version"*
+ls -l "$dist"/*"$package_version"*

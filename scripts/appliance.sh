@@ -1,0 +1,26 @@
+#!/bin/bash
+# Installs the packages on a Debian 12 that boots in a container, and does with it what administrators do: packaging/appliance. For root. The tree of Debian is made
+# once, and kept in TREE.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tree=${TREE:-/var/tmp/keyward-appliance/tree}
+if [ "$(id -u)" != 0 ]; then
+	echo "make appliance boots a container, which takes root: sudo make appliance" >&2
+	exit 1
+fi
+scripts/deps.sh debootstrap systemd-container procps util-linux
+if [ ! -e "$tree/.whole" ]; then
+	rm -rf "$tree"
+	mkdir -p "$(dirname "$tree")"
+	# From where this machine has its own packages.
+	mirror=$({ sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources; sed -nE 's/^deb (\[[^]]*\] )?([^ ]+).*/\2/p' /etc/apt/sources.list; } 2>/dev/null | head -1)
+	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libssl3,openssl,softhsm2,opensc,libengine-pkcs11-openssl,p11-kit,init-system-helpers,procps \
+		bookworm "$tree" "$mirror" >"$tree.log" 2>&1 || { tail -20 "$tree.log" >&2; exit 1; }
+	touch "$tree/.whole"
+fi
+dist=$(mktemp -d)
+trap 'rm -rf "$dist"' EXIT
+for version in 1.0.0 1.0.1; do DIST=$dist FORMATS=deb scripts/packages.sh amd64 $version >/dev/null; done
+${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -pthread -o "$dist/bench" pkcs11front/module/test/bench.c -ldl
+chmod 755 "$dist"
+KEYWARD_TREE=$tree KEYWARD_DIST=$dist KEYWARD_PROGRAMS=$dist go test -tags appliance -count 1 -v -timeout 10m ./packaging/appliance
