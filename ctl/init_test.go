@@ -1,0 +1,173 @@
+package ctl
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/keyward/keyward/daemon/admin"
+)
+
+func writeAnswers(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "answers.toml")
+	if err := os.WriteFile(filepath.Join(dir, "pin"), []byte("1234\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(text, "DIR", dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const goodAnswers = `shares_dir = "/media/usb"
+[[member]]
+name = "hsm-a"
+module = "/usr/lib/x.so"
+token_label = "east"
+pin_file = "DIR/pin"
+environment = { B = "2 \"quoted\"", A = "1" }
+`
+
+func TestAnswers(t *testing.T) {
+	plan, err := readAnswers(writeAnswers(t, goodAnswers))
+	if err != nil || plan.check() != nil {
+		t.Fatalf("%v, %v", err, plan.check())
+	}
+	if plan.Shares != 3 || plan.Threshold != 2 || string(plan.Members[0].pin) != "1234" {
+		t.Errorf("%+v", plan)
+	}
+	// What is written is read as it was meant, and has no PIN.
+	rows := plan.memberRows()
+	var back struct {
+		Member []struct {
+			Name, Module  string
+			TokenLabel    string `toml:"token_label"`
+			PINCredential string `toml:"pin_credential"`
+			Environment   map[string]string
+		}
+	}
+	meta, err := toml.Decode(rows, &back)
+	if err != nil || len(meta.Undecoded()) > 0 || len(back.Member) != 1 {
+		t.Fatalf("%s\n%v, %v", rows, err, meta.Undecoded())
+	}
+	m := back.Member[0]
+	if m.Name != "hsm-a" || m.Module != "/usr/lib/x.so" || m.TokenLabel != "east" || m.PINCredential != "hsm-a" || m.Environment["A"] != "1" || m.Environment["B"] != `2 "quoted"` || strings.Contains(rows, "1234") {
+		t.Errorf("%s", rows)
+	}
+	pin := plan.Members[0].pin
+	plan.wipe()
+	if !bytes.Equal(pin, make([]byte, 4)) {
+		t.Error("the PIN is not wiped")
+	}
+	for what, row := range map[string][2]string{
+		"a word nobody knows": {strings.Replace(goodAnswers, "module", "modul", 1), "nothing called member.modul"},
+		"no place for shares": {strings.Replace(goodAnswers, "shares_dir", "# shares_dir", 1), "shares_dir is needed"},
+		"no PIN":              {strings.Replace(goodAnswers, "DIR/pin", "DIR/none", 1), "pin_file of hsm-a"},
+		"no TOML":             {"[[member", "answers.toml"},
+	} {
+		if _, err := readAnswers(writeAnswers(t, row[0])); err == nil || !strings.Contains(err.Error(), row[1]) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := readAnswers("/nowhere/answers.toml"); err == nil {
+		t.Error("there is no file, and no error")
+	}
+}
+
+func TestPlanCheck(t *testing.T) {
+	member := func(name, label string) initMember {
+		return initMember{Name: name, Module: "/m.so", TokenLabel: label, pin: []byte("1")}
+	}
+	good := initPlan{Shares: 3, Threshold: 2, Members: []initMember{member("a", "east"), member("b", "west")}}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*initPlan){
+		"there is no token":     func(p *initPlan) { p.Members = nil },
+		"at least 2 must":       func(p *initPlan) { p.Threshold = 1 },
+		"2 of 1 shares":         func(p *initPlan) { p.Shares = 1 },
+		"at most 64":            func(p *initPlan) { p.Shares = 65 },
+		"is no name":            func(p *initPlan) { p.Members[0].Name = "../x" },
+		"two members":           func(p *initPlan) { p.Members[1].Name = "a" },
+		"needs module":          func(p *initPlan) { p.Members[0].Module = "" },
+		"the PIN of a is empty": func(p *initPlan) { p.Members[0].pin = nil },
+		`"ea" is how "east"`:    func(p *initPlan) { p.Members[1].TokenLabel = "ea" },
+		`"east" is how "east"`:  func(p *initPlan) { p.Members[1].TokenLabel = "east" },
+	} {
+		p := good
+		p.Members = append([]initMember(nil), good.Members...)
+		change(&p)
+		if err := p.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}
+
+func TestSuggestedNames(t *testing.T) {
+	for label, want := range map[string]string{"East 1": "east-1", "keyward_a": "keyward-a", "--": "hsm-3", "": "hsm-3", strings.Repeat("x", 40): "hsm-3", "Ωmega": "mega"} {
+		if got := suggestName(label, 2); got != want {
+			t.Errorf("%q is called %q, want %q", label, got, want)
+		}
+	}
+	for want, token := range map[string]admin.Token{
+		"not initialized": {Label: "x"}, "no user PIN": {Label: "x", Initialized: true}, "locked": {Label: "x", Initialized: true, UserPIN: true, Locked: true},
+		"no label": {Initialized: true, UserPIN: true},
+	} {
+		if usable(&token) || !strings.Contains(why(&token), want) {
+			t.Errorf("%+v: %s", token, why(&token))
+		}
+	}
+}
+
+func TestSecretFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := writeSecret(path, []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeSecret(path, []byte("two")); err == nil {
+		t.Error("a secret is written over")
+	}
+	if err := replaceSecret(path, []byte("three")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	held, err := os.Open(path) // what a process that has it open would still read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := wipeFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(held); err != nil || !bytes.Equal(rest, make([]byte, 5)) {
+		t.Errorf("%q is left, %v", rest, err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("it is there: %v", err)
+	}
+}
+
+func TestSoftHSMAccess(t *testing.T) {
+	conf := filepath.Join(t.TempDir(), "softhsm2.conf")
+	if err := os.WriteFile(conf, []byte("log.level = ERROR\ndirectories.tokendir = /var/lib/hsm\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	soft := initMember{Module: "/usr/lib/softhsm/libsofthsm2.so", Environment: map[string]string{"SOFTHSM2_CONF": conf}}
+	plan := &initPlan{Members: []initMember{soft, soft, {Module: "/opt/vendor.so"}}}
+	if got := softHSMAccess(plan); got != "ReadWritePaths=/var/lib/hsm\n" {
+		t.Errorf("%q", got)
+	}
+	if got := softHSMAccess(&initPlan{Members: plan.Members[2:]}); got != "" {
+		t.Errorf("%q", got)
+	}
+}
