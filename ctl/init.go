@@ -93,15 +93,18 @@ Nothing is made before all is asked. What was made is kept if a later step fails
 	return cmd
 }
 
-func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) error {
-	resume, err := m.begun()
+func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) (err error) {
+	made, err := m.begun()
 	if err != nil {
 		return err
 	}
 	var plan *initPlan
-	if answers != "" {
+	switch {
+	case answers != "":
 		plan, err = readAnswers(answers)
-	} else {
+	case made == madeStore:
+		plan = &initPlan{} // only shares are left to be shown, if anything
+	default:
 		plan, err = c.askPlan(ctx, m, modules)
 	}
 	if plan != nil {
@@ -110,38 +113,21 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 	if err != nil {
 		return err
 	}
-	if err := plan.check(); err != nil {
-		return err
-	}
-	if answers == "" {
-		if err := c.confirmPlan(ctx, plan); err != nil {
+	if made != madeStore {
+		if err := plan.check(); err != nil {
+			return err
+		}
+		if answers == "" {
+			if err := c.confirmPlan(ctx, plan); err != nil {
+				return err
+			}
+		}
+		if err := c.makeKeys(ctx, m, plan, made); err != nil {
 			return err
 		}
 	}
-	secrets, err := m.secretDir()
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(secrets) // in memory only, and what was in it is wiped below
-
-	sealed, err := m.sealPINs(plan, secrets)
-	if err != nil {
-		return err
-	}
-	c.say("PINs:           %s", sealed)
-	if err := m.writeConfiguration(plan); err != nil {
-		return err
-	}
-	c.say("configuration:  %s", m.hsmConfig())
-	shares := filepath.Join(secrets, "shares")
-	if err := m.ceremony(ctx, plan, secrets, shares, resume); err != nil {
-		return err
-	}
-	c.say("master keys:    made, in %d tokens", len(plan.Members))
-	if !resume {
-		if err := c.giveShares(ctx, plan, shares); err != nil {
-			return hint(err, "the master keys are made, but not all shares were seen: they are in %s until this machine restarts", shares)
-		}
+	if err := c.giveShares(ctx, m, plan); err != nil {
+		return hint(err, "the master keys are made; keywardctl init goes on with the shares, which are in memory (/run) until this machine restarts")
 	}
 	started, err := m.startService(ctx)
 	if err != nil {
@@ -155,6 +141,32 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 		return hint(err, "keywardctl doctor says what is wrong")
 	}
 	c.say("keyward runs. next: keywardctl key create --instance kst-hardware --alias NAME")
+	return nil
+}
+
+// makeKeys does all that ends with master keys, shares in memory, and a store.
+func (c *cli) makeKeys(ctx context.Context, m *machine, plan *initPlan, made initState) error {
+	secrets, err := m.secretDir()
+	if err != nil {
+		return err
+	}
+	sealed, err := m.sealPINs(plan, secrets)
+	if err == nil {
+		c.say("PINs:           %s", sealed)
+		err = m.writeConfiguration(plan)
+	}
+	if err == nil {
+		c.say("configuration:  %s", m.hsmConfig())
+		err = m.ceremony(ctx, plan, secrets, made == madeKeys)
+	}
+	if err != nil {
+		// If the master keys are made, their shares are nowhere else.
+		if shares, globErr := m.shares(); globErr != nil || len(shares) == 0 {
+			err = errors.Join(err, os.RemoveAll(secrets))
+		}
+		return err
+	}
+	c.say("master keys:    made, in %d tokens", len(plan.Members))
 	return nil
 }
 
@@ -347,18 +359,25 @@ func (c *cli) confirmPlan(ctx context.Context, plan *initPlan) error {
 		c.say("  %-12s %s of %s", m.Name, m.TokenLabel, m.Module)
 	}
 	c.say("Any %d of %d recovery shares will bring them back into a new HSM. This is done once, and can't be undone.", plan.Threshold, plan.Shares)
-	return c.confirm(ctx, "Make them?")
+	if c.yes {
+		return nil
+	}
+	// Not by confirm, which may read ahead of what is asked next.
+	yes, err := c.ask(ctx, "Make them?", "no")
+	if err == nil && !strings.HasPrefix(strings.ToLower(yes), "y") {
+		err = errors.New("nothing was changed")
+	}
+	return err
 }
 
-// giveShares shows the shares one by one, or writes them where the answers say. They are wiped then.
-func (c *cli) giveShares(ctx context.Context, plan *initPlan, dir string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "share-*"))
-	if err != nil {
-		return err
+// giveShares shows the shares that are there one by one, or writes them where the answers say. Each is wiped when all were seen.
+func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error {
+	files, err := m.shares()
+	if err != nil || len(files) == 0 {
+		return err // none: an init before this one has shown them
 	}
-	slices.Sort(files)
-	if len(files) != plan.Shares {
-		return fmt.Errorf("there are %d shares in %s, not %d", len(files), dir, plan.Shares)
+	if plan.SharesDir == "" && !isTerminal(c.stdin) {
+		return errors.New("nobody is here to see the recovery shares; run it in a terminal, or with answers that have shares_dir")
 	}
 	for i, file := range files {
 		text, err := os.ReadFile(file)
@@ -366,7 +385,7 @@ func (c *cli) giveShares(ctx context.Context, plan *initPlan, dir string) error 
 			return err
 		}
 		if plan.SharesDir != "" {
-			err = writeSecret(filepath.Join(plan.SharesDir, filepath.Base(file)), text)
+			err = replaceSecret(filepath.Join(plan.SharesDir, filepath.Base(file)), text)
 		} else {
 			fmt.Fprintf(c.stderr, "\n\x1b[2J\x1b[HRecovery share %d of %d. Write it down, for one person and nobody else:\n\n  %s\n\n", i+1, len(files), text)
 			_, err = c.ask(ctx, "When it is written down, press Enter; the screen is cleared then.", "done")
@@ -385,7 +404,7 @@ func (c *cli) giveShares(ctx context.Context, plan *initPlan, dir string) error 
 	if plan.SharesDir != "" {
 		c.say("shares:         %d files in %s: give each to another person, and delete them", len(files), plan.SharesDir)
 	}
-	return nil
+	return m.removeSecretDirs()
 }
 
 // memberRows are the [[member]] rows of the configuration.

@@ -76,13 +76,46 @@ func thisMachine() (*machine, error) {
 
 func (m *machine) hsmConfig() string { return filepath.Join(m.etc, "conf.d", "hsm.toml") }
 
-// begun says whether an earlier init made the master keys and was cut off. An error: it is all there already.
-func (m *machine) begun() (resume bool, err error) {
+// initState is how far an init has come.
+type initState int
+
+const (
+	madeNothing initState = iota
+	madeKeys              // the master keys, but no store
+	madeStore             // all but what can be done again
+)
+
+// begun says how far an earlier init came. An error: to the end.
+func (m *machine) begun() (initState, error) {
 	if _, err := os.Lstat(filepath.Join(m.state, "store.db")); err == nil {
-		return false, &codedError{code: exitFailure, err: fmt.Errorf("keyward is set up here already: %s has its store; nothing was changed", m.state), next: "keywardctl doctor says how it is"}
+		shares, err := m.shares()
+		if err == nil && len(shares) == 0 && exec.Command("systemctl", "is-active", "--quiet", "keywardd.service").Run() == nil {
+			return 0, &codedError{code: exitFailure, err: fmt.Errorf("keyward is set up here already, and runs; nothing was changed"), next: "keywardctl doctor says how it is"}
+		}
+		return madeStore, err
 	}
-	_, err = os.Lstat(filepath.Join(m.state, "hsm-group"))
-	return err == nil, nil
+	if _, err := os.Lstat(filepath.Join(m.state, "hsm-group")); err == nil {
+		return madeKeys, nil
+	}
+	return madeNothing, nil
+}
+
+// secretDirs is where an init has what must be on no disk.
+const secretDirs = "/run/keyward-init-"
+
+// shares lists the recovery shares that nobody has seen yet.
+func (m *machine) shares() ([]string, error) {
+	files, err := filepath.Glob(secretDirs + "*/shares/share-*")
+	slices.Sort(files)
+	return files, err
+}
+
+func (m *machine) removeSecretDirs() error {
+	dirs, err := filepath.Glob(secretDirs + "*")
+	for _, dir := range dirs {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
 }
 
 // command makes a command that runs as the daemon's user would.
@@ -123,7 +156,7 @@ func told(said *bytes.Buffer, err error) string {
 
 // secretDir makes a directory in memory for what must be on no disk, for the daemon's user.
 func (m *machine) secretDir() (string, error) {
-	dir, err := os.MkdirTemp("/run", "keyward-init-")
+	dir, err := os.MkdirTemp(filepath.Dir(secretDirs), filepath.Base(secretDirs))
 	if err != nil {
 		return "", err
 	}
@@ -227,8 +260,8 @@ func (m *machine) writeConfiguration(plan *initPlan) error {
 }
 
 // ceremony makes the master keys and the store.
-func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets, shares string, resume bool) error {
-	args := []string{"init", "--shares-dir", shares, "--shares", strconv.Itoa(plan.Shares), "--threshold", strconv.Itoa(plan.Threshold)}
+func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, resume bool) error {
+	args := []string{"init", "--shares-dir", filepath.Join(secrets, "shares"), "--shares", strconv.Itoa(plan.Shares), "--threshold", strconv.Itoa(plan.Threshold)}
 	if resume {
 		args = []string{"init", "--continue"}
 	}

@@ -228,16 +228,24 @@ func TestAppliance(t *testing.T) {
 	}
 
 	// Set up, with two tokens of SoftHSM2.
-	m.sh("mkdir -m 700 /root/shares; install -d -m 700 -o keyward -g keyward /var/lib/hsm; echo directories.tokendir = /var/lib/hsm >/etc/keyward/softhsm2.conf; export SOFTHSM2_CONF=/etc/keyward/softhsm2.conf; " +
+	m.sh("install -d -m 700 -o keyward -g keyward /var/lib/hsm; echo directories.tokendir = /var/lib/hsm >/etc/keyward/softhsm2.conf; export SOFTHSM2_CONF=/etc/keyward/softhsm2.conf; " +
 		"for n in east west; do setpriv --reuid keyward --regid keyward --clear-groups softhsm2-util --init-token --free --label $n --so-pin 12345678 --pin " + pin +
 		" >/dev/null; (umask 077; echo " + pin + " >/root/$n.pin); done")
 	write("/root/answers.toml", answers+"oops = 1\n")
 	if said, code := m.try("keywardctl", "init", "--answers", "/root/answers.toml"); code != 1 || !strings.Contains(said, "nothing called member.oops") {
 		t.Errorf("a word that is not known: %d %s", code, said)
 	}
+	// The medium for the shares is not there; when it is, init goes on.
 	write("/root/answers.toml", answers)
-	m.says(m.run("keywardctl", "init", "--answers", "/root/answers.toml"), "encrypted by systemd", "signed test:    good")
-	if said, code := m.try("keywardctl", "init", "--answers", "/root/answers.toml"); code != 1 || !strings.Contains(said, "nothing was changed") {
+	said, code = m.try("keywardctl", "init", "--answers", "/root/answers.toml")
+	m.says(said, "encrypted by systemd", "master keys:    made, in 2 tokens", "keywardctl init goes on with the shares")
+	if code != 1 {
+		t.Errorf("an init without a place for the shares: %d", code)
+	}
+	m.run("mkdir", "-m", "700", "/root/shares")
+	m.says(m.run("keywardctl", "init", "--answers", "/root/answers.toml"), "shares:         3 files in /root/shares", "signed test:    good")
+	m.says(m.sh("ls -d /run/keyward-init-* 2>&1 || true"), "No such file")
+	if said, code := m.try("keywardctl", "init", "--answers", "/root/answers.toml"); code != 1 || !strings.Contains(said, "is set up here already") {
 		t.Errorf("a second init: %d %s", code, said)
 	}
 	m.run("keywardctl", "doctor")
