@@ -24,8 +24,9 @@ type auditLog struct {
 	close   func() error
 	buffers sync.Pool // of *bytes.Buffer
 
-	file     *os.File     // nil when w is not a file of ours
-	reserved atomic.Int64 // octets after the end of file that the disk has set aside, about
+	recorded atomic.Uint64 // events
+	file     *os.File      // nil when w is not a file of ours
+	reserved atomic.Int64  // octets after the end of file that the disk has set aside, about
 }
 
 // auditReserve is how much of the disk is set aside for events to come, so that on a full disk keys can still be used and,
@@ -96,6 +97,7 @@ func (a *auditLog) Record(_ context.Context, e *kms.AuditEvent) error {
 	if _, err := a.w.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("the audit: %w", err)
 	}
+	a.recorded.Add(1)
 	// Whoever brings it to the half fills it up. On a full disk that fails, and is tried again every MiB.
 	n := int64(buf.Len())
 	if left := a.reserved.Add(-n); a.file != nil && left < auditReserve/2 && left>>20 != (left+n)>>20 {

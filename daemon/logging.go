@@ -9,17 +9,18 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
+	"github.com/rs/zerolog/journald"
 )
 
-// newLogger logs to w, standard error: for people when that is a terminal, as JSON lines otherwise, with the priority
-// that the journal reads in front when that is the journal.
+// newLogger logs to w, standard error: for people when that is a terminal, to the journal with a field for each member of a line when that is
+// the journal (MEMBER=, PREFIX=, REQUEST= and so on, for journalctl), as JSON lines otherwise.
 func newLogger(w *os.File) zerolog.Logger {
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	var out io.Writer = w
 	onJournal, err := journal.StderrIsJournalStream()
 	switch {
-	case err == nil && onJournal:
-		out = journalWriter{w}
+	case err == nil && onJournal && journal.Enabled():
+		out = journald.NewJournalDWriter()
 	case isatty.IsTerminal(w.Fd()):
 		out = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
 	}
@@ -34,28 +35,4 @@ func setLevel(level string) error {
 	}
 	zerolog.SetGlobalLevel(l)
 	return nil
-}
-
-// journalWriter puts the syslog priority of each line before it, as sd-daemon(3) describes.
-type journalWriter struct{ w io.Writer }
-
-// Write writes a line that has no level.
-func (j journalWriter) Write(line []byte) (int, error) {
-	return j.WriteLevel(zerolog.InfoLevel, line)
-}
-
-// WriteLevel writes one line.
-func (j journalWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
-	priority := map[zerolog.Level]byte{
-		zerolog.TraceLevel: '7', zerolog.DebugLevel: '7', zerolog.WarnLevel: '4',
-		zerolog.ErrorLevel: '3', zerolog.FatalLevel: '2', zerolog.PanicLevel: '2',
-	}[level]
-	if priority == 0 {
-		priority = '6'
-	}
-	// One write, so that lines of several goroutines can't mix.
-	if _, err := j.w.Write(append([]byte{'<', priority, '>'}, line...)); err != nil {
-		return 0, err
-	}
-	return len(line), nil
 }

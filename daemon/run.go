@@ -36,6 +36,7 @@ type server struct {
 	store     *keystore.DB
 	pool      *hsmpool.Pool
 	audit     kms.Auditor
+	recorded  *atomic.Uint64 // events of the audit: about as many as there were requests
 	svc       *kms.Service
 	kms       http.Handler       // the KMS API
 	doors     []*tlsDoor         // what listenTLS opened
@@ -51,7 +52,7 @@ type server struct {
 
 // newServer makes a server of parts that are open.
 func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger) *server {
-	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit, svc: p.svc,
+	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit, recorded: &p.audit.recorded, svc: p.svc,
 		kms: kmsHandler(p.svc, log), signing: p.svc}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
 	s.front = s.newFront(&c.PKCS11)
@@ -222,15 +223,26 @@ func (s *server) check(ctx context.Context) error {
 // memberInterval is how often the members are looked at: far more often than a person looks at the log.
 const memberInterval = time.Second
 
-// watchMembers logs it when an HSM member goes away or comes back, and tells systemd, until ctx ends. A member that is
+// statusEvery is after how many looks systemd is told how much there was to do.
+const statusEvery = 10
+
+// watchMembers logs it when an HSM member goes away or comes back, and tells systemd how it is whenever that is something else, until ctx ends. A member that is
 // away at the start is one that went away.
 func (s *server) watchMembers(ctx context.Context) {
 	tick := time.NewTicker(memberInterval)
 	defer tick.Stop()
 	away := map[string]string{} // why, by name
-	for {
-		if s.logMembers(away) {
-			notify(s.log, "STATUS="+s.summary())
+	told, before, since := "", s.recorded.Load(), time.Now()
+	rate := uint64(0)
+	for look := 1; ; look++ {
+		s.logMembers(away)
+		if look%statusEvery == 0 {
+			now, passed := s.recorded.Load(), time.Since(since).Seconds()
+			rate, before, since = uint64(float64(now-before)/passed+0.5), now, time.Now()
+		}
+		if text := fmt.Sprintf("%s, %d requests/s", s.summary(), rate); text != told {
+			told = text
+			notify(s.log, "STATUS="+text)
 		}
 		select {
 		case <-ctx.Done():
@@ -240,16 +252,14 @@ func (s *server) watchMembers(ctx context.Context) {
 	}
 }
 
-// logMembers logs what is different from away, brings away up to date, and says whether anything was different. A member that
+// logMembers logs what is different from away, and brings away up to date. A member that
 // is half open is on its way: whether it is up again is said when that is sure. Drains are logged by who asks for them.
-func (s *server) logMembers(away map[string]string) bool {
-	different := false
+func (s *server) logMembers(away map[string]string) {
 	all := s.pool.Status()
 	for name := range away {
 		if !slices.ContainsFunc(all, func(m hsmpool.Status) bool { return m.Name == name }) {
 			s.log.Info().Str("member", name).Msg("an HSM member that was away is no longer configured")
 			delete(away, name)
-			different = true
 		}
 	}
 	for _, m := range all {
@@ -265,12 +275,8 @@ func (s *server) logMembers(away map[string]string) bool {
 		case m.State == hsmpool.StateUp && known:
 			s.log.Info().Str("member", m.Name).Msg("an HSM member is up again")
 			delete(away, m.Name)
-		default:
-			continue
 		}
-		different = true
 	}
-	return different
 }
 
 // summary is one line for systemctl status.

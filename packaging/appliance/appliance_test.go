@@ -318,6 +318,14 @@ func TestAppliance(t *testing.T) {
 	t.Logf("stopped: the watchdog had it serve again after %v", m.back(was, waiting))
 	m.says(m.run("journalctl", "-u", "keywardd", "--no-pager"), "Watchdog timeout")
 
+	// systemd knows how it is, and the journal has fields to look for.
+	for deadline := time.Now().Add(waiting); !strings.Contains(m.show("StatusText"), "keys, 2 of 2 HSM members up, 0 requests/s"); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the status is %q", m.show("StatusText"))
+		}
+	}
+	m.says(m.run("journalctl", "--no-pager", "-o", "cat", "VERSION=1.0.1"), "ready")
+
 	// The journal has the audit of all of it.
 	if said, code := m.try("bash", "-c", "journalctl --no-pager | grep Suppressed"); code == 0 {
 		t.Errorf("the journal dropped messages: %s", said)
