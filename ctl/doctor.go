@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -159,7 +160,7 @@ func (d *doctor) unitStates(ctx context.Context) (found, next string) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return "systemd does not run here", "start keywardd run yourself, as " + daemonUser
 	}
-	for _, unit := range unitNames {
+	for _, unit := range slices.Concat(d.m.memberUnits(), unitNames) {
 		for verb, to := range map[string]string{"is-enabled": "enable", "is-active": "start"} {
 			out, err := exec.CommandContext(ctx, "systemctl", verb, unit).CombinedOutput()
 			if err != nil {
@@ -171,7 +172,7 @@ func (d *doctor) unitStates(ctx context.Context) (found, next string) {
 			}
 		}
 	}
-	return strings.Join(unitNames, ", ") + " are enabled and run", ""
+	return strings.Join(slices.Concat(d.m.memberUnits(), unitNames), ", ") + " are enabled and run", ""
 }
 
 func (d *doctor) daemon(ctx context.Context) (found, next string) {

@@ -412,7 +412,7 @@ func (p *initPlan) memberRows() string {
 	var b strings.Builder
 	b.WriteString("# Written by keywardctl init. keyward.toml says what these keys mean, and what others there are.\n")
 	for _, m := range p.Members {
-		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\ntoken_label = %q\npin_credential = %[1]q\n", m.Name, m.Module, m.TokenLabel)
+		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\ntoken_label = %q\npin_credential = %[1]q\nunit = true\n", m.Name, m.Module, m.TokenLabel)
 		if len(m.Environment) > 0 {
 			var all []string
 			for _, name := range slices.Sorted(maps.Keys(m.Environment)) {

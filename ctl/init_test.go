@@ -51,6 +51,7 @@ func TestAnswers(t *testing.T) {
 			TokenLabel    string `toml:"token_label"`
 			PINCredential string `toml:"pin_credential"`
 			Environment   map[string]string
+			Unit          bool
 		}
 	}
 	meta, err := toml.Decode(rows, &back)
@@ -58,7 +59,7 @@ func TestAnswers(t *testing.T) {
 		t.Fatalf("%s\n%v, %v", rows, err, meta.Undecoded())
 	}
 	m := back.Member[0]
-	if m.Name != "hsm-a" || m.Module != "/usr/lib/x.so" || m.TokenLabel != "east" || m.PINCredential != "hsm-a" || m.Environment["A"] != "1" || m.Environment["B"] != `2 "quoted"` || strings.Contains(rows, "1234") {
+	if m.Name != "hsm-a" || m.Module != "/usr/lib/x.so" || m.TokenLabel != "east" || m.PINCredential != "hsm-a" || !m.Unit || m.Environment["A"] != "1" || m.Environment["B"] != `2 "quoted"` || strings.Contains(rows, "1234") {
 		t.Errorf("%s", rows)
 	}
 	pin := plan.Members[0].pin
@@ -157,17 +158,19 @@ func TestSecretFiles(t *testing.T) {
 	}
 }
 
-func TestSoftHSMAccess(t *testing.T) {
+func TestWorkerRights(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "softhsm2.conf")
 	if err := os.WriteFile(conf, []byte("log.level = ERROR\ndirectories.tokendir = /var/lib/hsm\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	soft := initMember{Module: "/usr/lib/softhsm/libsofthsm2.so", Environment: map[string]string{"SOFTHSM2_CONF": conf}}
-	plan := &initPlan{Members: []initMember{soft, soft, {Module: "/opt/vendor.so"}}}
-	if got := softHSMAccess(plan); got != "ReadWritePaths=/var/lib/hsm\n" {
-		t.Errorf("%q", got)
+	for _, line := range []string{"ReadWritePaths=/var/lib/hsm\n", "PrivateNetwork=yes\n", "User=keyward\n", "Environment=\"SOFTHSM2_CONF=" + conf + "\"\n"} {
+		if got := soft.workerRights(); !strings.Contains(got, line) {
+			t.Errorf("%q is not in\n%s", line, got)
+		}
 	}
-	if got := softHSMAccess(&initPlan{Members: plan.Members[2:]}); got != "" {
+	other := initMember{Module: "/opt/vendor.so", Environment: map[string]string{"B": `2 "x"`, "A": "1"}}
+	if got := other.workerRights(); got != "Environment=\"A=1\"\nEnvironment=\"B=2 \\\"x\\\"\"\n" {
 		t.Errorf("%q", got)
 	}
 }

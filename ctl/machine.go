@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/user"
@@ -37,7 +38,7 @@ var unitNames = []string{"keywardd.socket", "keywardd-pkcs11.socket", "keywardd.
 
 // installed is where everything is. keywardd is the one beside this program.
 func installed() machine {
-	m := machine{etc: "/etc/keyward", state: "/var/lib/keyward", units: "/etc/systemd/system/keywardd.service.d", keywardd: "/usr/bin/keywardd"}
+	m := machine{etc: "/etc/keyward", state: "/var/lib/keyward", units: "/etc/systemd/system", keywardd: "/usr/bin/keywardd"}
 	if self, err := os.Executable(); err == nil {
 		m.keywardd = filepath.Join(filepath.Dir(self), "keywardd")
 	}
@@ -163,14 +164,12 @@ func (m *machine) secretDir() (string, error) {
 	return dir, os.Chown(dir, int(m.uid), int(m.gid))
 }
 
-// sealPINs has systemd keep the PINs, and puts them into dir for the ceremony. It says how they are kept.
+// sealPINs has systemd keep the PINs, each for the worker of its HSM alone, and puts them into dir for the ceremony. It says how they are kept.
 func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 	kept := filepath.Join(m.etc, "credentials")
 	if err := os.MkdirAll(kept, 0o700); err != nil {
 		return "", err
 	}
-	var unit strings.Builder
-	unit.WriteString("# Written by keywardctl init: the PINs of the HSMs, which only the daemon gets.\n[Service]\n")
 	encrypted := true
 	for i := range plan.Members {
 		member := &plan.Members[i]
@@ -179,20 +178,21 @@ func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 			return "", err
 		}
 		file, verb := filepath.Join(kept, member.Name+".cred"), "LoadCredentialEncrypted"
-		if err := encryptCredential(member.Name, member.pin, file); err != nil {
+		if err := encryptCredential(member.pin, file); err != nil {
 			encrypted, file, verb = false, filepath.Join(kept, member.Name+".pin"), "LoadCredential"
 			if err := replaceSecret(file, member.pin); err != nil {
 				return "", err
 			}
 		}
 		clear(member.pin)
-		fmt.Fprintf(&unit, "%s=%s:%s\n", verb, member.Name, file)
+		text := "# Written by keywardctl init: what the worker of this HSM has and no other.\n[Service]\n" + fmt.Sprintf("%s=pin:%s\n", verb, file) + member.workerRights()
+		if err := m.writeDropIn("keyward-hsm@"+member.Name+".service", "hsm.conf", text); err != nil {
+			return "", err
+		}
 	}
-	unit.WriteString(softHSMAccess(plan))
-	if err := os.MkdirAll(m.units, 0o755); err != nil {
-		return "", err
-	}
-	if err := os.WriteFile(filepath.Join(m.units, "hsm.conf"), []byte(unit.String()), 0o644); err != nil {
+	sockets := strings.Join(m.memberUnits(), " ")
+	if err := errors.Join(m.writeDropIn("keywardd.service", "network.conf", noNetwork),
+		m.writeDropIn("keywardd.service", "hsm.conf", "# Written by keywardctl init: the workers of the HSMs.\n[Unit]\nWants="+sockets+"\nAfter="+sockets+"\n")); err != nil {
 		return "", err
 	}
 	if !encrypted {
@@ -201,9 +201,31 @@ func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 	return "encrypted by systemd, in " + kept, nil
 }
 
+// noNetwork is a drop-in for the daemon, which loads no library of an HSM.
+const noNetwork = `# Written by keywardctl init: without a [[listener]] and without external keys the daemon needs no network. Delete this file before you configure either, then:
+# systemctl daemon-reload, systemctl restart keywardd.
+[Service]
+PrivateNetwork=yes
+IPAddressDeny=any
+RestrictAddressFamilies=
+RestrictAddressFamilies=AF_UNIX
+`
+
+// writeDropIn writes a file for a unit.
+func (m *machine) writeDropIn(unit, name, text string) error {
+	dir := filepath.Join(m.units, unit+".d")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
+}
+
+// credentialName is what the unit of a worker calls its PIN; systemd-creds seals it in.
+const credentialName = "pin"
+
 // encryptCredential has systemd-creds encrypt a secret for this machine, with its TPM if it has one.
-func encryptCredential(name string, secret []byte, file string) error {
-	cmd := exec.Command("systemd-creds", "encrypt", "--name="+name, "-", file)
+func encryptCredential(secret []byte, file string) error {
+	cmd := exec.Command("systemd-creds", "encrypt", "--name="+credentialName, "-", file)
 	cmd.Stdin = bytes.NewReader(secret)
 	var said bytes.Buffer
 	cmd.Stderr = &said
@@ -213,30 +235,32 @@ func encryptCredential(name string, secret []byte, file string) error {
 	return os.Chmod(file, 0o600)
 }
 
-// softHSMAccess is what the unit needs beside for tokens of SoftHSM2, which are files.
-func softHSMAccess(plan *initPlan) string {
+// workerRights are the lines of the unit of a member's worker that are for its library.
+func (member *initMember) workerRights() string {
 	var b strings.Builder
-	for i := range plan.Members {
-		member := &plan.Members[i]
-		if !strings.Contains(filepath.Base(member.Module), "softhsm") {
-			continue
+	for _, name := range slices.Sorted(maps.Keys(member.Environment)) {
+		fmt.Fprintf(&b, "Environment=%s\n", strconv.Quote(name+"="+member.Environment[name]))
+	}
+	if !strings.Contains(filepath.Base(member.Module), "softhsm") {
+		return b.String()
+	}
+	// The tokens of SoftHSM2 are files, of the user who made them, which the ceremony changes too. It needs no network.
+	b.WriteString("User=keyward\nGroup=keyward\nPrivateNetwork=yes\nIPAddressDeny=any\nRestrictAddressFamilies=\nRestrictAddressFamilies=AF_UNIX\n")
+	conf := member.Environment["SOFTHSM2_CONF"]
+	if conf == "" { // Debian's own: its files are for a group
+		conf = "/etc/softhsm/softhsm2.conf"
+		if _, err := user.LookupGroup("softhsm"); err == nil {
+			b.WriteString("SupplementaryGroups=softhsm\n")
 		}
-		conf := member.Environment["SOFTHSM2_CONF"]
-		if conf == "" { // Debian's own: its files are for a group
-			conf = "/etc/softhsm/softhsm2.conf"
-			if _, err := user.LookupGroup("softhsm"); err == nil && !strings.Contains(b.String(), "SupplementaryGroups") {
-				b.WriteString("SupplementaryGroups=softhsm\n")
-			}
-		}
-		text, err := os.ReadFile(conf)
-		if err != nil {
-			continue // the ceremony says what is wrong
-		}
-		for line := range strings.Lines(string(text)) {
-			name, value, _ := strings.Cut(line, "=")
-			if dir := strings.TrimSpace(value); strings.TrimSpace(name) == "directories.tokendir" && !strings.Contains(b.String(), dir) {
-				fmt.Fprintf(&b, "ReadWritePaths=%s\n", dir)
-			}
+	}
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		return b.String() // the ceremony says what is wrong
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, "=")
+		if strings.TrimSpace(name) == "directories.tokendir" {
+			fmt.Fprintf(&b, "ReadWritePaths=%s\n", strings.TrimSpace(value))
 		}
 	}
 	return b.String()
@@ -279,12 +303,22 @@ func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, 
 	return nil
 }
 
+// memberUnits are the sockets of the workers that have a drop-in.
+func (m *machine) memberUnits() []string {
+	dirs, _ := filepath.Glob(filepath.Join(m.units, "keyward-hsm@*.service.d")) // the pattern is a good one
+	var all []string
+	for _, dir := range dirs {
+		all = append(all, strings.TrimSuffix(filepath.Base(dir), ".service.d")+".socket")
+	}
+	return all
+}
+
 // startService enables and starts the units. false: there is no systemd.
 func (m *machine) startService(ctx context.Context) (bool, error) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return false, nil
 	}
-	for _, args := range [][]string{{"daemon-reload"}, slices.Concat([]string{"enable", "--now"}, unitNames)} {
+	for _, args := range [][]string{{"daemon-reload"}, slices.Concat([]string{"enable", "--now"}, m.memberUnits(), unitNames)} {
 		out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
 		if err != nil {
 			return true, fmt.Errorf("systemctl %s: %s", strings.Join(args, " "), told(bytes.NewBuffer(out), err))

@@ -141,6 +141,9 @@ func poolConfig(c *config.Config, group string, isolated bool) (hsmpool.Config, 
 		if isolated {
 			member.Workers = m.Workers
 		}
+		if m.Unit && isolated {
+			member.Socket = m.Socket()
+		}
 		withPIN(c, m, &member)
 		pool.Members = append(pool.Members, member)
 	}

@@ -15,12 +15,16 @@ import (
 var errPINRefused = errors.New("the PIN was refused")
 
 // withPIN gives a member its PIN, and makes a refusal last: a mark in the state directory keeps the same PIN from being
-// tried once more by every restart, because HSMs lock after a few. Only an operator takes the mark away.
+// tried once more by every restart, because HSMs lock after a few. Only an operator takes the mark away. A worker of a unit (to has its socket) has
+// the PIN itself.
 func withPIN(c *config.Config, m *config.Member, to *hsmpool.MemberConfig) {
 	mark := filepath.Join(c.StateDir, "pin-refused-"+m.Name)
 	to.PINName = "file " + m.PINFile
 	again := "keywardctl reload (or start keywardd, if it does not run)"
-	if m.PINCredential != "" {
+	if to.Socket != "" {
+		to.PINName = "unit keyward-hsm@" + m.Name
+		again = "systemctl restart keyward-hsm@" + m.Name + ".socket keywardd"
+	} else if m.PINCredential != "" {
 		to.PINName = "credential " + m.PINCredential
 		again = "systemctl restart keywardd, for systemd gives a unit its credentials at the start"
 	}
@@ -32,6 +36,9 @@ func withPIN(c *config.Config, m *config.Member, to *hsmpool.MemberConfig) {
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
+		}
+		if to.Socket != "" {
+			return []byte{}, nil
 		}
 		return m.PIN()
 	}

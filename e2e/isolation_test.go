@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -94,6 +95,51 @@ func TestWorkerKilled(t *testing.T) {
 		client.Close()
 	}
 	p.mustWork(key)
+}
+
+// TestWorkerUnit plays systemd's part for a worker that is a unit: it waits at the socket that it was passed for the daemon, serves one connection, and ends with it.
+func TestWorkerUnit(t *testing.T) {
+	path := filepath.Join(shortDir(t), "worker.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for range 2 { // the next connection finds a new process at the same socket
+		cmd := exec.Command("keywardd", "hsm-worker")
+		cmd.ExtraFiles = []*os.File{file}
+		log := &text{}
+		cmd.Stderr = log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("it did not wait: %v\n%s", err, log)
+		case <-time.After(200 * time.Millisecond): // it is there
+		}
+		conn.Close()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("%v\n%s", err, log)
+			}
+		case <-time.After(startTimeout):
+			_ = cmd.Process.Kill()
+			t.Fatal("it lives longer than its connection")
+		}
+	}
 }
 
 // procFile reads a file of /proc/PID. Processes that can't be dumped show theirs to root only.

@@ -146,6 +146,10 @@ type MemberConfig struct {
 	// Environment is added to that of the worker processes. Without isolation it must be set already.
 	Environment map[string]string
 
+	// Socket is where a worker that is nobody's child serves whoever connects: a unit of systemd, with a user and rights of its own. Then Environment is
+	// the unit's affair, and so is the PIN: PIN gives an empty one, which stands for the worker's own. Workers is 1.
+	Socket string
+
 	// CallTimeout is how long one call into the library may take before its process is killed and its jobs go elsewhere;
 	// making keys is not meant. 0: by the kind of operation, and never less than eight times what such calls took so far.
 	CallTimeout time.Duration

@@ -232,7 +232,7 @@ func (p *Pool) inherit(m, next *member) {
 func (c *MemberConfig) same(d *MemberConfig) bool {
 	return c.Name == d.Name && c.Module == d.Module && c.TokenLabel == d.TokenLabel && c.TokenSerial == d.TokenSerial &&
 		c.MaxSessions == d.MaxSessions && max(c.Workers, 1) == max(d.Workers, 1) && c.CallTimeout == d.CallTimeout &&
-		c.PINName == d.PINName && maps.Equal(c.Environment, d.Environment)
+		c.PINName == d.PINName && c.Socket == d.Socket && maps.Equal(c.Environment, d.Environment)
 }
 
 // Exercise encrypts and decrypts on one member with a wrapped AES key that is nobody's, and so says whether the member does its work. It waits in the queue

@@ -68,6 +68,8 @@ func (c *Config) check() error {
 		switch {
 		case m.Workers < 0 || m.Workers > maxWorkers:
 			return errorf(KindInternal, fateOperator, "HSM member %s may have 1 to %d workers, not %d", m.Name, maxWorkers, m.Workers)
+		case m.Socket != "" && (m.Workers > 1 || len(c.Worker) == 0):
+			return errorf(KindInternal, fateOperator, "HSM member %s has a worker in a unit: there is one, and it is a process", m.Name)
 		case m.Workers > 1 && len(c.Worker) == 0:
 			return errorf(KindInternal, fateOperator, "HSM member %s can have one worker only, as there is no isolation", m.Name)
 		case m.MaxSessions > 0 && m.MaxSessions < m.Workers:

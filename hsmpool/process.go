@@ -46,7 +46,7 @@ var openTimeout = 20 * time.Second
 
 // child is one process. It is a link.
 type child struct {
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd // nil: it is a unit's, and all that is known of it is the connection
 	conn *net.UnixConn
 	out  *frameWriter
 	pin  pinKeeper
@@ -99,8 +99,11 @@ func environment(extra map[string]string) []string {
 	return env
 }
 
-// spawn starts the process.
+// spawn starts the process, or connects to it.
 func (o *workerProcess) spawn(ev events) (*child, error) {
+	if o.cfg.Socket != "" {
+		return o.connect(ev)
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -112,9 +115,7 @@ func (o *workerProcess) spawn(ev events) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
-	c := &child{conn: conn.(*net.UnixConn), pin: o.pin, ev: ev, opened: make(chan openResult, 1), tried: make(chan error, 1),
-		dead: make(chan struct{})}
-	c.width.Store(1)
+	c := o.newChild(conn.(*net.UnixConn), ev)
 	c.cmd = exec.Command(o.command[0], o.command[1:]...)
 	c.cmd.Args[0] = "keywardd" // what ps shows
 	c.cmd.Env = environment(o.cfg.Environment)
@@ -135,6 +136,29 @@ func (o *workerProcess) spawn(ev events) (*child, error) {
 	go c.life()
 	return c, nil
 }
+
+func (o *workerProcess) newChild(conn *net.UnixConn, ev events) *child {
+	c := &child{conn: conn, pin: o.pin, ev: ev, opened: make(chan openResult, 1), tried: make(chan error, 1), dead: make(chan struct{})}
+	c.width.Store(1)
+	return c
+}
+
+// connect reaches the worker of a unit, which systemd starts when somebody connects.
+func (o *workerProcess) connect(ev events) (*child, error) {
+	conn, err := net.DialTimeout("unix", o.cfg.Socket, dialTimeout)
+	if err != nil {
+		return nil, fmt.Errorf("the worker of %s: %w; systemctl start keyward-hsm@%s.socket", o.cfg.Name, err, o.cfg.Name)
+	}
+	c := o.newChild(conn.(*net.UnixConn), ev)
+	if c.out, err = newFrameWriter(c.conn); err != nil {
+		return nil, errors.Join(err, c.conn.Close())
+	}
+	go c.life()
+	return c, nil
+}
+
+// dialTimeout is how long a connection to a listening socket of this machine may take: it waits only if others wait too.
+const dialTimeout = 5 * time.Second
 
 func (o *workerProcess) open(ctx context.Context, ev events) (link, *identity, error) {
 	c, id, err := o.start(ctx, ev, nil)
@@ -231,6 +255,10 @@ func (c *child) letLogIn() {
 
 // life reads until the process is gone, and buries it.
 func (c *child) life() {
+	if c.cmd == nil {
+		c.lifeOfUnit()
+		return
+	}
 	ended := make(chan error, 1)
 	go func() {
 		err := c.cmd.Wait()
@@ -254,6 +282,20 @@ func (c *child) life() {
 	c.out.close()
 	if c.why = c.cause.Load(); c.why == nil {
 		c.why = &Error{Kind: KindUnavailable, fate: fateModule, ending: endCrashed, Detail: c.epitaph(err)}
+	}
+	close(c.dead)
+	c.tell(c.why)
+}
+
+// lifeOfUnit is life for the worker of a unit: it has ended when its connection has, and systemd looks after the process.
+func (c *child) lifeOfUnit() {
+	if c.read() == errWire {
+		c.kill(wireError("what no worker sends"))
+	}
+	c.conn.Close()
+	c.out.close()
+	if c.why = c.cause.Load(); c.why == nil {
+		c.why = &Error{Kind: KindUnavailable, fate: fateModule, ending: endCrashed, Detail: "the worker's unit ended; journalctl -u 'keyward-hsm@*' says why"}
 	}
 	close(c.dead)
 	c.tell(c.why)
@@ -286,6 +328,15 @@ func (c *child) tell(e *Error) {
 // kill ends the process at once.
 func (c *child) kill(why *Error) {
 	c.cause.CompareAndSwap(nil, why)
+	c.end()
+}
+
+// end ends the process. That of a unit ends itself when its connection does, whatever its library is doing.
+func (c *child) end() {
+	if c.cmd == nil {
+		c.conn.Close()
+		return
+	}
 	_ = c.cmd.Process.Kill() // it may be gone already
 }
 
@@ -501,14 +552,20 @@ func (c *child) close(gently bool) error {
 		case <-time.After(farewell):
 		}
 	}
-	_ = c.cmd.Process.Kill() // it may be gone already
+	c.end()
 	<-c.dead
 	return nil
 }
 
 func (c *child) load() (sessions, keys int) { return int(c.sessions.Load()), int(c.keys.Load()) }
 
-func (c *child) pid() int { return c.cmd.Process.Pid }
+// pid is 0 for the worker of a unit, which systemd knows.
+func (c *child) pid() int {
+	if c.cmd == nil {
+		return 0
+	}
+	return c.cmd.Process.Pid
+}
 
 // lastWords keeps the beginning of what a process writes, as it may say why it ends, and passes all of it on.
 type lastWords struct {

@@ -1,10 +1,12 @@
 package hsmpool
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -278,7 +280,12 @@ func (p *pinByWire) present(login func(pin []byte) error) error {
 	var outcome error
 	select {
 	case pin := <-p.s.pins:
-		outcome = login(pin)
+		if len(pin) == 0 { // it is ours
+			pin, outcome = ownPIN()
+		}
+		if outcome == nil {
+			outcome = login(pin)
+		}
 		clear(pin)
 	case e := <-p.s.verdicts: // there will be none
 		return orNil(e)
@@ -290,6 +297,19 @@ func (p *pinByWire) present(login func(pin []byte) error) error {
 		return putError(b, &Error{Kind: KindUnavailable, fate: fateDown, Err: outcome})
 	})
 	return orNil(<-p.s.verdicts)
+}
+
+// OwnPIN is the name of the systemd credential with the PIN of a worker that is a unit.
+const OwnPIN = "pin"
+
+// ownPIN reads the PIN that systemd has given to this process. The caller wipes it.
+func ownPIN() ([]byte, error) {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return nil, errors.New("the daemon leaves the PIN to this worker, and its unit has no credential: LoadCredentialEncrypted=" + OwnPIN + ":FILE")
+	}
+	pin, err := os.ReadFile(filepath.Join(dir, OwnPIN))
+	return bytes.TrimRight(pin, "\r\n"), err
 }
 
 func (p *pinByWire) refuse(why string) error {

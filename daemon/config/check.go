@@ -180,6 +180,9 @@ func (k *checker) members() {
 		case m.Workers > 1 && k.c.Pool.Isolation == None:
 			k.bad(key+".workers", "%s: workers = %d, but isolation = %q in [pool] means that there are no worker processes; drop one of the two", who, m.Workers, None)
 		}
+		if m.Unit && (m.Workers != 1 || m.PINCredential == "" || k.c.Pool.Isolation == None) {
+			k.bad(key+".unit", "%s: with unit = true there is one worker, with a pin_credential, and isolation = %q", who, Process)
+		}
 		if d := time.Duration(m.CallTimeout); d != 0 && (d < minCallTimeout || d > maxCallTimeout) {
 			k.bad(key+".call_timeout", "%s: call_timeout = %v; it must be 0 (by the kind of operation), or 100ms to 10m", who, d)
 		}

@@ -85,9 +85,13 @@ type Member struct {
 	PINCredential string            `toml:"pin_credential"` // name of a systemd credential
 	MaxSessions   int               `toml:"max_sessions"`   // of all its workers together; 0: what the token says
 	Workers       int               `toml:"workers"`        // processes that drive it
+	Unit          bool              `toml:"unit"`           // the process is systemd's unit keyward-hsm@NAME, which has the PIN
 	CallTimeout   Duration          `toml:"call_timeout"`   // of one call into the module; 0: by the kind of operation
 	Environment   map[string]string `toml:"environment"`    // for the module, set before it is loaded
 }
+
+// Socket is where the worker of a member with Unit serves.
+func (m *Member) Socket() string { return "/run/keyward/hsm/" + m.Name + ".sock" }
 
 // Share is what a principal gets of the HSMs while others want them too.
 type Share struct {

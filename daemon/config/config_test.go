@@ -181,6 +181,8 @@ func TestMistakes(t *testing.T) {
 		{"isolation", "", "\n[pool]\nisolation = \"vm\"\n", []string{"keyward.toml:13:", `"vm"`, "process", "none"}},
 		{"no workers", "pin_file", "workers = 0\npin_file", []string{"keyward.toml:6:", `member "a"`, "1 to 16"}},
 		{"too many workers", "pin_file", "workers = 17\npin_file", []string{"keyward.toml:6:", "1 to 16"}},
+		{"unit with a PIN file", "pin_file", "unit = true\npin_file", []string{"keyward.toml:6:", `member "a"`, "with a pin_credential"}},
+		{"unit of two", "", strings.Replace(member, "pin_file = \"%DIR%/pin\"", "pin_credential = \"b\"\nunit = true\nworkers = 2", 1), []string{"keyward.toml:17:", "there is one worker"}},
 		{"workers in one process", "\n[[member]]", "pool.isolation = \"none\"\n[[member]]\nworkers = 2", []string{"keyward.toml:3:", "workers = 2", `isolation = "none"`}},
 		{"short call", "pin_file", "call_timeout = \"99ms\"\npin_file", []string{"keyward.toml:6:", "call_timeout", "100ms to 10m"}},
 		{"long call", "pin_file", "call_timeout = \"601s\"\npin_file", []string{"call_timeout", "100ms to 10m"}},

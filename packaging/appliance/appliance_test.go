@@ -253,7 +253,7 @@ func TestAppliance(t *testing.T) {
 		t.Errorf("there are %d shares", n)
 	}
 	m.sh("rm /root/*.pin")
-	m.says(m.sh("grep -rl "+pin+" /etc /var /run /root /home 2>/dev/null | grep -v -e ^/run/credentials/keywardd.service/ -e ^/var/log/journal/ || echo nowhere"), "nowhere")
+	m.says(m.sh("grep -rl "+pin+" /etc /var /run /root /home 2>/dev/null | grep -v -e ^/run/credentials/keyward-hsm@hsm- -e ^/var/log/journal/ || echo nowhere"), "nowhere")
 	// Of the journal only what is not the command line by which this test made the tokens.
 	if said := m.sh("journalctl -o json | grep -v softhsm2-util | grep -c " + pin + " || true"); strings.TrimSpace(said) != "0" {
 		t.Errorf("the journal has the PIN, %s times", said)
@@ -263,11 +263,24 @@ func TestAppliance(t *testing.T) {
 	if said := m.run("systemd-analyze", "verify", "keywardd.service", "keywardd.socket", "keywardd-pkcs11.socket"); said != "" {
 		t.Errorf("systemd-analyze verify: %s", said)
 	}
-	review := m.run("systemd-analyze", "security", "--no-pager", "keywardd.service")
-	score := regexp.MustCompile(`exposure level for keywardd.service: ([0-9.]+)`).FindStringSubmatch(review)
-	t.Logf("systemd-analyze security:\n%s\n%s", strings.Join(regexp.MustCompile(`(?m)^✗.*`).FindAllString(review, -1), "\n"), score[0])
-	if value, err := strconv.ParseFloat(score[1], 64); err != nil || value > 1.5 {
-		t.Errorf("the exposure level is %v", score)
+	for _, unit := range []string{"keywardd.service", "keyward-hsm@hsm-a.service"} {
+		review := m.run("systemd-analyze", "security", "--no-pager", unit)
+		score := regexp.MustCompile(`exposure level for [^:]*: ([0-9.]+)`).FindStringSubmatch(review)
+		t.Logf("systemd-analyze security:\n%s\n%s", strings.Join(regexp.MustCompile(`(?m)^✗.*`).FindAllString(review, -1), "\n"), score[0])
+		if value, err := strconv.ParseFloat(score[1], 64); err != nil || value > 1.5 {
+			t.Errorf("the exposure level is %v", score)
+		}
+	}
+	// The daemon has no library of an HSM in it, no PIN, and no network.
+	pid := m.show("MainPID")
+	if said := m.sh("grep -c softhsm /proc/" + pid + "/maps || true"); strings.TrimSpace(said) != "0" {
+		t.Error("the daemon has SoftHSM2 in it")
+	}
+	if said := m.sh("nsenter --target " + pid + " --net ip -brief link 2>/dev/null || nsenter --target " + pid + " --net cat /proc/net/dev"); strings.Contains(said, "host0") || strings.Contains(said, "eth") {
+		t.Errorf("the daemon has a network: %s", said)
+	}
+	if said, code := m.try("ls", "/run/credentials/keywardd.service"); code == 0 {
+		t.Errorf("the daemon has credentials: %s", said)
 	}
 
 	// A user without any rights uses keys through OpenSSL and the ctl.
@@ -305,7 +318,7 @@ func TestAppliance(t *testing.T) {
 	// The processes of an HSM are killed.
 	was = m.show("MainPID")
 	all = m.loads(5)
-	m.sh("kill -9 $(pgrep -f 'hsm-worker' | head -1)")
+	m.run("systemctl", "kill", "--signal=KILL", "keyward-hsm@hsm-a.service")
 	m.unharmed("a worker killed", all)
 	if now := m.show("MainPID"); now != was {
 		t.Errorf("the daemon was %s and is %s", was, now)
