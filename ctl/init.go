@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,8 @@ var knownModules = []struct{ path, of string }{
 
 func (c *cli) initCmd() *cobra.Command {
 	var answers string
-	var modules []string
+	var modules, shares []string
+	var recovers bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Set keyward up on this machine, once: HSMs, master keys, recovery shares, service",
@@ -64,6 +66,9 @@ and for their PINs, writes the configuration, has the PINs kept by systemd, encr
 shows the recovery shares one by one, starts the service, and signs something to prove it.
 
 Nothing is made before all is asked. What was made is kept if a later step fails, and a second init goes on from there.
+
+--recover is for when no HSM of the group is left: new tokens get its master keys from recovery shares (--share, once for each), and the store of
+/var/lib/keyward, which must be there with its recovery file, goes on with them.
 
 --answers is a TOML file that answers instead of a person:
 
@@ -76,21 +81,99 @@ Nothing is made before all is asked. What was made is kept if a later step fails
   token_label = "keyward-a"
   pin_file = "/root/hsm-a.pin"         # with the PIN and nothing else
   environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }`,
-		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml",
+		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := thisMachine()
 			if err != nil {
 				return err
 			}
+			if recovers {
+				return c.recoverOn(cmd.Context(), m, answers, modules, shares)
+			}
+			if len(shares) > 0 {
+				return usagef("--share is for --recover")
+			}
 			return c.initialize(cmd.Context(), m, answers, modules)
 		},
 	}
 	cmd.Flags().StringVar(&answers, "answers", "", "file that answers what would be asked")
 	cmd.Flags().StringArrayVar(&modules, "module", nil, "a PKCS#11 library to look for tokens in, besides those that are known; may be repeated")
+	cmd.Flags().BoolVar(&recovers, "recover", false, "give the master keys of the store that is there to new tokens, from recovery shares")
+	cmd.Flags().StringArrayVar(&shares, "share", nil, "with --recover: a file with one recovery share; once for each")
+	must(cmd.MarkFlagFilename("share"))
 	must(cmd.MarkFlagFilename("answers"))
 	must(cmd.MarkFlagFilename("module"))
 	return cmd
+}
+
+// recoverOn has new tokens take the place of all that are lost.
+func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules, shares []string) error {
+	if len(shares) == 0 {
+		return usagef("--recover takes --share FILE, once for each recovery share")
+	}
+	if made, err := m.begun(); err != nil || made != madeStore {
+		return cmp.Or(err, error(&codedError{code: exitFailure, err: fmt.Errorf("there is no store in %s that could be recovered", m.state), next: "put back the last copy of that directory"}))
+	}
+	texts, err := readShares(shares)
+	defer func() {
+		for _, text := range texts {
+			clear(text)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	plan, err := c.makePlan(ctx, m, answers, modules)
+	if plan != nil {
+		defer plan.wipe()
+	}
+	if err != nil {
+		return err
+	}
+	if err := m.stopService(ctx); err != nil {
+		return err
+	}
+	secrets, err := m.secretDir()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(secrets) // in memory; what was in it is wiped by then
+	sealed, err := m.sealPINs(plan, secrets)
+	if err != nil {
+		return err
+	}
+	c.say("PINs:           %s", sealed)
+	if err := m.writeConfiguration(plan); err != nil {
+		return err
+	}
+	c.say("configuration:  %s", m.hsmConfig())
+	args := []string{"recover"}
+	for i, text := range texts {
+		path := filepath.Join(secrets, fmt.Sprint("share-", i))
+		if err := errors.Join(writeSecret(path, text), os.Chown(path, int(m.uid), int(m.gid))); err != nil {
+			return err
+		}
+		args = append(args, "--share", path)
+	}
+	if err := m.withPINs(ctx, plan, secrets, args); err != nil {
+		return err
+	}
+	c.say("master keys:    recovered, in %d tokens", len(plan.Members))
+	return c.start(ctx, m)
+}
+
+// makePlan takes the plan from the answers or a person, and checks it.
+func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules []string) (plan *initPlan, err error) {
+	if answers != "" {
+		plan, err = readAnswers(answers)
+	} else {
+		plan, err = c.askPlan(ctx, m, modules)
+	}
+	if err == nil {
+		err = plan.check()
+	}
+	return plan, err
 }
 
 func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) (err error) {
@@ -98,25 +181,17 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 	if err != nil {
 		return err
 	}
-	var plan *initPlan
-	switch {
-	case answers != "":
-		plan, err = readAnswers(answers)
-	case made == madeStore:
-		plan = &initPlan{} // only shares are left to be shown, if anything
-	default:
-		plan, err = c.askPlan(ctx, m, modules)
-	}
-	if plan != nil {
-		defer plan.wipe()
-	}
-	if err != nil {
-		return err
-	}
-	if made != madeStore {
-		if err := plan.check(); err != nil {
+	plan := &initPlan{}
+	if made != madeStore || answers != "" { // else only shares are left to be shown, if anything
+		plan, err = c.makePlan(ctx, m, answers, modules)
+		if plan != nil {
+			defer plan.wipe()
+		}
+		if err != nil {
 			return err
 		}
+	}
+	if made != madeStore {
 		if answers == "" {
 			if err := c.confirmPlan(ctx, plan); err != nil {
 				return err
@@ -129,6 +204,11 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 	if err := c.giveShares(ctx, m, plan); err != nil {
 		return hint(err, "the master keys are made; keywardctl init goes on with the shares, which are in memory (/run) until this machine restarts")
 	}
+	return c.start(ctx, m)
+}
+
+// start starts the service, and has it sign something.
+func (c *cli) start(ctx context.Context, m *machine) error {
 	started, err := m.startService(ctx)
 	if err != nil {
 		return err

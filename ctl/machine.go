@@ -289,6 +289,11 @@ func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, 
 	if resume {
 		args = []string{"init", "--continue"}
 	}
+	return m.withPINs(ctx, plan, secrets, args)
+}
+
+// withPINs runs a command of keywardd that gets the PINs, which are wiped then.
+func (m *machine) withPINs(ctx context.Context, plan *initPlan, secrets string, args []string) error {
 	cmd := m.command(ctx, args...)
 	cmd.Env = append(os.Environ(), "CREDENTIALS_DIRECTORY="+secrets)
 	var said bytes.Buffer
@@ -299,6 +304,18 @@ func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, 
 	}
 	if err != nil {
 		return fmt.Errorf("the master keys: %s", told(&said, err))
+	}
+	return nil
+}
+
+// stopService stops what runs, if there is systemd.
+func (m *machine) stopService(ctx context.Context) error {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "systemctl", "stop", "keywardd.service").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("systemctl stop keywardd.service: %s", told(bytes.NewBuffer(out), err))
 	}
 	return nil
 }

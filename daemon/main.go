@@ -30,6 +30,7 @@ func commands() []command {
 		{"run", "[--config FILE]", "run the daemon (the default)", cmdRun},
 		{"dev", "[--dir DIR] [--module FILE] [--xki ADDRESS]", "run a daemon for trying keyward out, with HSMs in software", cmdDev},
 		{"init", "[--config FILE] --shares-dir DIR", "make the master keys in the HSMs and an empty key store, once", cmdInit},
+		{"recover", "[--config FILE] --share FILE...", "give the master keys to new HSMs when none has them any more", cmdRecover},
 		{"check-config", "[--config FILE]", "say whether the configuration is right", cmdCheckConfig},
 		{"reference", "[--seconds N]", "measure SoftHSM2 and libcrypto without keyward, for comparison", cmdReference},
 		{admin.TokensCommand, "--module FILE", "list the tokens of a PKCS#11 library, as JSON", cmdTokens},

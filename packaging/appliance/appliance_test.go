@@ -344,6 +344,17 @@ func TestAppliance(t *testing.T) {
 		t.Errorf("the journal dropped messages: %s", said)
 	}
 
+	// All HSMs are lost. New tokens, two of the three shares, and the store goes on.
+	m.sh("cd; echo hello >letter; keywardctl sign --key alias/web letter; keywardctl key create --instance kst-hardware --alias files; echo secret | keywardctl encrypt --key alias/files >secret.age")
+	m.sh("systemctl stop keywardd.service; rm -rf /var/lib/hsm/*; export SOFTHSM2_CONF=/etc/keyward/softhsm2.conf; " +
+		"for n in east west; do setpriv --reuid keyward --regid keyward --clear-groups softhsm2-util --init-token --free --label $n --so-pin 12345678 --pin " + pin + " >/dev/null; (umask 077; echo " + pin + " >/root/$n.pin); done")
+	if said, code := m.try("keywardctl", "init", "--recover", "--answers", "/root/answers.toml", "--share", "/root/shares/share-1-of-3"); code == 0 || !strings.Contains(said, "too few") {
+		t.Errorf("one share: %d %s", code, said)
+	}
+	m.says(m.run("keywardctl", "init", "--recover", "--answers", "/root/answers.toml", "--share", "/root/shares/share-1-of-3", "--share", "/root/shares/share-3-of-3"), "recovered, in 2 tokens", "signed test:    good")
+	m.says(m.sh("cd; rm /root/*.pin; keywardctl verify --key alias/web --signature letter.sig letter; keywardctl sign --key alias/web --force letter 2>&1 || true; keywardctl decrypt <secret.age"), "secret")
+	m.run("keywardctl", "doctor")
+
 	// Removed, the keys are still there; purged they are only when it is said twice.
 	m.run("dpkg", "--remove", "keyward")
 	m.run("test", "-s", "/var/lib/keyward/store.db")
