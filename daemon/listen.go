@@ -3,12 +3,11 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"maps"
+	"io"
 	"net"
 	"os"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/daemon/config"
+	"github.com/keyward/keyward/pkcs11front"
 )
 
 // The FileDescriptorName= of the sockets in keywardd.socket and keywardd-pkcs11.socket.
@@ -29,6 +29,7 @@ const (
 type unixSockets struct {
 	admin  net.Listener
 	pkcs11 *net.UnixListener // nil: there is none
+	held   pkcs11front.Held  // connections that are to go on
 }
 
 // Close closes those that are open.
@@ -45,11 +46,11 @@ func (u *unixSockets) Close() (err error) {
 // listenSockets gives each socket: systemd's if it passed one, else a new one at the configured path. systemd may pass the admin socket only,
 // for a daemon without the other door, and the other door's only.
 func listenSockets(c *config.Config) (_ *unixSockets, err error) {
-	passed, err := passedSockets()
+	passed, held, err := passedSockets()
 	if err != nil {
 		return nil, fmt.Errorf("socket activation: %w", err)
 	}
-	s := &unixSockets{}
+	s := &unixSockets{held: held}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -106,24 +107,79 @@ func pkcs11Mode(c *config.Sockets) os.FileMode {
 	return 0o666
 }
 
-// passedSockets gives what systemd passed, by name.
-func passedSockets() (map[string]*net.UnixListener, error) {
-	all, err := activation.ListenersWithNames()
+// passedSockets gives what systemd passed: sockets to listen at, by name, and what an earlier daemon had it keep.
+func passedSockets() (passed map[string]*net.UnixListener, held pkcs11front.Held, err error) {
+	files := activation.Files(true)
+	passed = map[string]*net.UnixListener{}
+	var state []*os.File
+	defer func() {
+		for _, f := range state {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	for _, f := range files {
+		switch name := f.Name(); name {
+		case heldName:
+			held.Files = append(held.Files, f)
+		case heldStateName:
+			state = append(state, f)
+		case adminName, pkcs11Name:
+			l, err := net.FileListener(f)
+			err = errors.Join(err, f.Close()) // l has a copy
+			if err != nil {
+				return nil, held, fmt.Errorf("the socket %q: %w", name, err)
+			}
+			u, ok := l.(*net.UnixListener)
+			if !ok {
+				return nil, held, fmt.Errorf("the socket %q is at %v; it must be a Unix socket, because callers are known by it", name, l.Addr())
+			}
+			if passed[name] != nil {
+				return nil, held, oneOfEach(files)
+			}
+			passed[name] = u
+		default:
+			return nil, held, oneOfEach(files)
+		}
+	}
+	// The last is that of the last daemon.
+	if len(state) > 0 {
+		if held.State, err = readState(state[len(state)-1]); err != nil {
+			return nil, held, fmt.Errorf("the state of PKCS #11 connections: %w", err)
+		}
+	}
+	return passed, held, nil
+}
+
+func oneOfEach(files []*os.File) error {
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	return fmt.Errorf("systemd must pass one socket called %q and at most one called %q (FileDescriptorName=); it passed %v", adminName, pkcs11Name, names)
+}
+
+// maxState is far more than the state of as many connections as there may be has, in octets.
+const maxState = 256 << 20
+
+// readState reads what writeState wrote.
+func readState(f *os.File) ([]byte, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, maxState))
+}
+
+// writeState makes a file in memory.
+func writeState(state []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("keyward-pkcs11", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	passed := map[string]*net.UnixListener{}
-	for name, ls := range all {
-		if name != adminName && name != pkcs11Name || len(ls) != 1 {
-			return nil, fmt.Errorf("systemd must pass one socket called %q and at most one called %q (FileDescriptorName=); it passed %v", adminName, pkcs11Name, slices.Collect(maps.Keys(all)))
-		}
-		l, ok := ls[0].(*net.UnixListener)
-		if !ok {
-			return nil, fmt.Errorf("the socket %q is at %v; it must be a Unix socket, because callers are known by it", name, ls[0].Addr())
-		}
-		passed[name] = l
+	f := os.NewFile(uintptr(fd), heldStateName)
+	if _, err := f.Write(state); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return passed, nil
+	return f, nil
 }
 
 // listenUnix makes a socket, of which key is the path's key in the configuration. A socket that a dead daemon left is removed, one that somebody

@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/kms"
@@ -39,4 +41,55 @@ func (s *server) pkcs11Peer(c net.Conn) (pkcs11front.Peer, error) {
 func (s *server) servePKCS11(l *net.UnixListener) error {
 	s.log.Info().Stringer("socket", l.Addr()).Msg("PKCS #11 is served")
 	return s.front.Serve(context.Background(), l, s.pkcs11Peer) // Shutdown ends it
+}
+
+// takeOverPKCS11 goes on with the connections that an earlier daemon had systemd keep.
+func (s *server) takeOverPKCS11(held pkcs11front.Held) {
+	if held.State == nil && len(held.Files) == 0 {
+		return
+	}
+	n, err := s.front.Restore(held, s.pkcs11Peer)
+	if err != nil {
+		s.log.Error().Err(err).Msg("some PKCS #11 connections could not be taken over")
+	}
+	// From now on they are this daemon's alone: systemd's copies would keep them open.
+	notify(s.log, "FDSTOREREMOVE=1\nFDNAME="+heldName)
+	notify(s.log, "FDSTOREREMOVE=1\nFDNAME="+heldStateName)
+	s.log.Info().Int("connections", n).Msg("PKCS #11 connections were taken over")
+}
+
+// shutPKCS11 ends the door. Under systemd the connections of clients that can't come back by themselves are kept for the next daemon.
+func (s *server) shutPKCS11(ctx context.Context) error {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return s.front.Shutdown(ctx)
+	}
+	held, err := s.front.Hold(ctx)
+	if keepErr := keepHeld(held); keepErr != nil {
+		s.log.Warn().Err(keepErr).Int("connections", len(held.Files)).Msg("PKCS #11 connections could not be kept for the next daemon")
+	}
+	return err
+}
+
+// keepHeld has systemd keep connections, and closes this process's files of them.
+func keepHeld(held pkcs11front.Held) (err error) {
+	defer func() {
+		for _, f := range held.Files {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if len(held.Files) == 0 {
+		return nil
+	}
+	state, err := writeState(held.State)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	if err := keepFiles(heldStateName, []*os.File{state}); err != nil {
+		return err
+	}
+	if err := keepFiles(heldName, held.Files); err != nil {
+		return err
+	}
+	return notifyBarrier()
 }

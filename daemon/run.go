@@ -148,6 +148,7 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 		path := sockets.pkcs11.Addr().String()
 		s.pkcs11Socket.Store(&path)
 	}
+	s.takeOverPKCS11(sockets.held)
 	served := make(chan error, 2+len(s.doors))
 	go func() { served <- h.Serve(sockets.admin) }()
 	if sockets.pkcs11 != nil {
@@ -198,7 +199,7 @@ func (s *server) drain(h *http.Server) error {
 	for _, d := range s.doors {
 		go func() { shut <- d.server.Shutdown(ctx) }()
 	}
-	go func() { shut <- s.front.Shutdown(ctx) }()
+	go func() { shut <- s.shutPKCS11(ctx) }()
 	err := h.Shutdown(ctx)
 	for range len(s.doors) + 1 {
 		err = errors.Join(err, <-shut)

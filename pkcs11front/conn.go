@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyward/keyward/kms"
@@ -47,10 +49,13 @@ type conn struct {
 	net     net.Conn
 	peer    Peer
 	dialect p11rpc.Dialect
-	refused bool    // it is one too many
-	strange bool    // keyward did not know the peer when it connected: little is kept for it, and not for long
-	counted bool    // for its user. Guarded by Front.mu
-	memory  *memory // of its user
+	refused bool        // it is one too many
+	strange bool        // keyward did not know the peer when it connected: little is kept for it, and not for long
+	counted bool        // for its user. Guarded by Front.mu
+	started atomic.Bool // the dialect is known
+	frozen  atomic.Bool // no more is to be read: see Hold
+	held    bool        // it is kept for the next daemon; of the connection's goroutine
+	memory  *memory     // of its user
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -107,7 +112,13 @@ func (c *conn) run(who func(net.Conn) (Peer, error)) {
 		}
 		defer c.front.refusing.Add(-1)
 	}
-	if err := c.serve(); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+	c.log(c.serve())
+}
+
+// log tells why a connection has ended, and notes it if it is to be held.
+func (c *conn) log(err error) {
+	c.held = err == errHeld
+	if err != nil && !c.held && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		c.front.cfg.Log.Debug().Uint32("uid", c.peer.UID).Int32("pid", c.peer.PID).Err(err).Msg("a PKCS #11 connection was closed")
 	}
 }
@@ -119,6 +130,9 @@ func (c *conn) end() {
 		c.cancel()
 	}
 	c.running.Wait()
+	if c.held {
+		c.hold()
+	}
 	c.cancel()
 	c.net.Close()
 	if c.app != nil {
@@ -142,8 +156,20 @@ func (c *conn) serve() error {
 	if err := c.start(); err != nil {
 		return err
 	}
-	for first := true; ; first = false {
+	c.started.Store(true)
+	return c.loop(true)
+}
+
+// loop is serve when the dialect is known. first: the first frame is under the deadline of the start.
+func (c *conn) loop(first bool) error {
+	for ; ; first = false {
 		f, err := c.next(first)
+		if err == errHeld {
+			if err := c.flush(); err != nil {
+				return err
+			}
+			return errHeld
+		}
 		if err != nil {
 			return errors.Join(err, c.flush())
 		}
@@ -203,6 +229,9 @@ func (c *conn) next(first bool) (p11rpc.Frame, error) {
 			c.timed = false
 			return f, c.net.SetReadDeadline(time.Time{})
 		}
+		if c.frozen.Load() {
+			return f, errHeld
+		}
 		begun := c.in.Begun()
 		if wait := c.patience(begun); wait > 0 && !c.timed && !first {
 			if err := c.net.SetReadDeadline(time.Now().Add(wait)); err != nil {
@@ -211,6 +240,9 @@ func (c *conn) next(first bool) (p11rpc.Frame, error) {
 			c.timed = begun
 		}
 		if err := c.in.Fill(c.net); err != nil {
+			if c.frozen.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+				return f, errHeld
+			}
 			if begun && errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
@@ -256,7 +288,7 @@ func (c *conn) handle(f p11rpc.Frame) error {
 // begin makes a request of a frame.
 func (c *conn) begin(q *request, f p11rpc.Frame) {
 	c.calls++
-	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), call: c.calls, serial: f.Serial, body: q.body, reader: q.reader, writer: q.writer}
+	*q = request{front: c.front, conn: c, app: c.app, dialect: c.dialect, ctx: c.context(), call: c.calls, serial: f.Serial, raw: f.Body, body: q.body, reader: q.reader, writer: q.writer}
 	if f.TooLong {
 		q.in, q.out = &q.reader, &q.writer
 		q.early = ck.CKR_DATA_LEN_RANGE

@@ -61,7 +61,7 @@ func (q *request) digestInit() ck.RV {
 		return ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	pool := hashPools[row.hash]
-	ops.active[digesting] = &operation{app: q.app, kind: digesting, row: row, size: row.hash.Size(), hash: pool.get(), pool: pool}
+	ops.active[digesting] = &operation{app: q.app, kind: digesting, begun: q.begunOf(), row: row, size: row.hash.Size(), hash: pool.get(), pool: pool}
 	return q.initialized(row.hash.Size())
 }
 

@@ -83,6 +83,7 @@ const keyPage = 256
 // that a program that destroys what it finds destroys the key.
 type search struct {
 	template values // its own, while there are keys to look at: it may hold secrets, and is wiped
+	begun    []byte // see operation.begun
 	held     int    // octets of template and found, as the application counts them
 	found    []handle
 	fetched  int          // of found
@@ -118,8 +119,22 @@ func (q *request) findObjectsInit() ck.RV {
 	if s.keys {
 		s.template = v.clone()
 	}
+	if !v.hasSecret() {
+		s.begun = q.begunOf()
+	}
 	q.session.search = s
 	return q.weigh(s)
+}
+
+// hasSecret says whether a template names what may be a part of a key: such a search is not held for the next daemon.
+func (v values) hasSecret() bool {
+	return slices.ContainsFunc(v, func(a p11rpc.Attribute) bool {
+		switch ck.Attribute(a.Type) {
+		case ck.CKA_VALUE, ck.CKA_PRIVATE_EXPONENT, ck.CKA_PRIME_1, ck.CKA_PRIME_2, ck.CKA_EXPONENT_1, ck.CKA_EXPONENT_2, ck.CKA_COEFFICIENT:
+			return true
+		}
+		return false
+	})
 }
 
 // weigh counts what the session's search holds now. If that is too much the search ends.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,9 @@ type Front struct {
 
 	mu        sync.Mutex // guards what follows, and some of application and conn
 	draining  bool       // Shutdown has begun
+	holding   bool       // Hold has
+	held      []heldConn // by Hold, and their files
+	heldFiles []*os.File
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 	users     map[uint32]*user
@@ -169,18 +173,23 @@ func (f *Front) accept(nc net.Conn, who func(net.Conn) (Peer, error)) {
 	c.refused = len(f.conns) >= f.cfg.Connections
 	f.conns[c] = struct{}{}
 	f.work.Go(func() {
+		defer f.gone(c)
 		c.run(who)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.conns, c)
-		if u := f.users[c.peer.UID]; c.counted {
-			u.conns--
-			if c.strange {
-				f.strangers--
-			}
-			f.forget(c.peer.UID, u)
-		}
 	})
+}
+
+// gone forgets a connection that has ended.
+func (f *Front) gone(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.conns, c)
+	if u := f.users[c.peer.UID]; c.counted {
+		u.conns--
+		if c.strange {
+			f.strangers--
+		}
+		f.forget(c.peer.UID, u)
+	}
 }
 
 // identified counts a connection for its user.
@@ -406,9 +415,19 @@ func (f *Front) Shutdown(ctx context.Context) error {
 		l.Close()
 	}
 	for c := range f.conns {
-		c.drain()
+		if !f.mayHold(c) {
+			c.drain()
+		}
 	}
+	holding := f.holding
 	f.mu.Unlock()
+	poked, stopPoking := context.WithCancel(ctx)
+	var poking sync.WaitGroup
+	if holding {
+		poking.Go(func() { f.poke(poked) })
+	}
+	defer poking.Wait()
+	defer stopPoking()
 	stop := context.AfterFunc(ctx, func() {
 		f.cancel()
 		f.mu.Lock()

@@ -110,12 +110,13 @@ const (
 // operation is what a session does between an Init and the call that ends it. The key is named by its handle and found anew for each call: it may
 // be gone by then, or no longer be the caller's to use.
 type operation struct {
-	app  *application
-	kind operationKind
-	row  *mechanismRow
-	key  handle
-	use  *mechanism.Mechanism // nil: it is done here, with the key's octets
-	size int                  // octets of a signature, a MAC, a digest; of the modulus for RSA
+	app   *application
+	kind  operationKind
+	row   *mechanismRow
+	key   handle
+	begun []byte               // the body of the Init, which names no secret; nil for clients whose connections are not held
+	use   *mechanism.Mechanism // nil: it is done here, with the key's octets
+	size  int                  // octets of a signature, a MAC, a digest; of the modulus for RSA
 
 	parts bool      // there was an Update
 	hash  hash.Hash // a digest, HMAC or CMAC that is running
@@ -280,6 +281,7 @@ func (q *request) start(op *operation, k key) ck.RV {
 			return rv
 		}
 	}
+	op.begun = q.begunOf()
 	q.session.ops.active[op.kind] = op
 	return ck.CKR_OK
 }

@@ -30,6 +30,7 @@ type request struct {
 	sessionID uint64
 	early     ck.RV // what is wrong with the frame
 
+	raw    []byte // the body that came
 	reader p11rpc.Reader
 	writer p11rpc.Writer
 

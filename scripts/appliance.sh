@@ -9,14 +9,14 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 scripts/deps.sh debootstrap systemd-container procps util-linux
-if [ ! -e "$tree/.whole" ]; then
+packages=systemd,systemd-sysv,dbus,libssl3,openssl,softhsm2,opensc,libengine-pkcs11-openssl,p11-kit,p11-kit-modules,init-system-helpers,procps
+if [ "$(cat "$tree/.whole" 2>/dev/null)" != "$packages" ]; then
 	rm -rf "$tree"
 	mkdir -p "$(dirname "$tree")"
 	# From where this machine has its own packages.
-	mirror=$({ sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources; sed -nE 's/^deb (\[[^]]*\] )?([^ ]+).*/\2/p' /etc/apt/sources.list; } 2>/dev/null | head -1)
-	debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,libssl3,openssl,softhsm2,opensc,libengine-pkcs11-openssl,p11-kit,init-system-helpers,procps \
-		bookworm "$tree" "$mirror" >"$tree.log" 2>&1 || { tail -20 "$tree.log" >&2; exit 1; }
-	touch "$tree/.whole"
+	mirror=$({ sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources; sed -nE 's/^deb (\[[^]]*\] )?([^ ]+).*/\2/p' /etc/apt/sources.list; } 2>/dev/null | head -1 || true) # there is one of the two
+	debootstrap --variant=minbase --include="$packages" bookworm "$tree" "$mirror" >"$tree.log" 2>&1 || { tail -20 "$tree.log" >&2; exit 1; }
+	echo "$packages" >"$tree/.whole"
 fi
 dist=$(mktemp -d)
 trap 'rm -rf "$dist"' EXIT

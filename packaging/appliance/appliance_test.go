@@ -138,12 +138,17 @@ type load struct {
 	said bytes.Buffer
 }
 
-// loads starts some as the unprivileged user, for so many seconds.
-func (m *machine) loads(seconds int) (all []*load) {
+// loads starts some as the unprivileged user, for so many seconds. stock: through p11-kit's own module too, which can't connect again.
+func (m *machine) loads(seconds int, stock bool) (all []*load) {
 	m.t.Helper()
 	module := strings.TrimSpace(m.sh("ls /usr/lib/*/pkcs11/libkeyward-pkcs11.so"))
-	for _, args := range [][]string{{"-s", "1", "-k", "web", module, "p256"}, {"-s", "0", "-k", "soft", module, "p256"}, {module, "random"}} {
-		l := &load{m: m, cmd: m.command(append([]string{"KEYWARD_PKCS11_TIMEOUT=60", "setpriv", "--reuid", "app", "--regid", "app", "--clear-groups", "/programs/bench", "-v", "-n", "4", "-t",
+	programs := [][]string{{"-s", "1", "-k", "web", module, "p256"}, {"-s", "0", "-k", "soft", module, "p256"}, {module, "random"}}
+	if stock {
+		client := strings.TrimSpace(m.sh("ls /usr/lib/*/pkcs11/p11-kit-client.so"))
+		programs = append(programs, []string{"-s", "1", "-k", "web", client, "p256"}, []string{"-s", "0", "-k", "soft", client, "p256"})
+	}
+	for _, args := range programs {
+		l := &load{m: m, cmd: m.command(append([]string{"KEYWARD_PKCS11_TIMEOUT=60", "P11_KIT_SERVER_ADDRESS=unix:path=/run/keyward/pkcs11.sock", "setpriv", "--reuid", "app", "--regid", "app", "--clear-groups", "/programs/bench", "-v", "-n", "4", "-t",
 			strconv.Itoa(seconds)}, args...)...)}
 		l.cmd.Stdout, l.cmd.Stderr = &l.said, &l.said
 		if err := l.cmd.Start(); err != nil {
@@ -299,9 +304,21 @@ func TestAppliance(t *testing.T) {
 		keywardctl encrypt --key alias/web letter 2>&1 || echo refused`), "Certificate request self-signature verify OK", "refused")
 	m.says(m.run("p11-kit", "list-modules"), "libkeyward-pkcs11.so")
 
+	// It starts with the first client of either socket.
+	for _, client := range [][]string{{"keywardctl", "status"}, {"pkcs11-tool", "--module", module, "-L"}} {
+		m.sh("systemctl stop keywardd.service 2>/dev/null")
+		if state, _ := m.try("systemctl", "is-active", "keywardd.service"); strings.TrimSpace(state) != "inactive" {
+			t.Errorf("stopped it is %s", state)
+		}
+		m.run(client...)
+		if state, _ := m.try("systemctl", "is-active", "keywardd.service"); strings.TrimSpace(state) != "active" {
+			t.Errorf("after %v it is %s", client, state)
+		}
+	}
+
 	// An upgrade under load.
 	was := m.show("MainPID")
-	all := m.loads(12)
+	all := m.loads(12, true)
 	m.run("dpkg", "--install", "/dist/keyward_1.0.1-1_amd64.deb")
 	t.Logf("upgrade: served again %v after dpkg ended", m.back(was, waiting))
 	m.unharmed("upgrade", all)
@@ -310,14 +327,14 @@ func TestAppliance(t *testing.T) {
 
 	// The daemon is killed.
 	was = m.show("MainPID")
-	all = m.loads(8)
+	all = m.loads(8, false)
 	m.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "keywardd")
 	t.Logf("kill -9: served again after %v", m.back(was, waiting))
 	m.unharmed("kill -9", all)
 
 	// The processes of an HSM are killed.
 	was = m.show("MainPID")
-	all = m.loads(5)
+	all = m.loads(5, true)
 	m.run("systemctl", "kill", "--signal=KILL", "keyward-hsm@hsm-a.service")
 	m.unharmed("a worker killed", all)
 	if now := m.show("MainPID"); now != was {

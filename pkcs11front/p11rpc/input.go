@@ -142,6 +142,15 @@ func (in *Input) Buffered() bool {
 	return err != nil || h.Body <= in.limit() && len(have) >= HeaderSize+h.Options+h.Body
 }
 
+// Rest gives a copy of what has come of a frame that is not whole, for Restore.
+func (in *Input) Rest() []byte { return append([]byte(nil), in.buf[in.done+in.size:]...) }
+
+// Discarding says whether a frame that is too long is still coming: Rest can't tell that.
+func (in *Input) Discarding() bool { return in.discard > 0 }
+
+// Restore begins with what Rest gave.
+func (in *Input) Restore(rest []byte) { in.buf, in.done = append([]byte(nil), rest...), 0 }
+
 // Wipe ends the use of the Input.
 func (in *Input) Wipe() {
 	clear(in.buf[:cap(in.buf)])
