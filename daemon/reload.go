@@ -17,7 +17,7 @@ func (s *server) reloadNow() (waiting []string, err error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	notify(s.log, sdnotify.SdNotifyReloading)
-	defer func() { notify(s.log, sdnotify.SdNotifyReady+"\nSTATUS="+s.summary()) }()
+	defer func() { notify(s.log, sdnotify.SdNotifyReady) }()
 	defer s.reloads.Add(1)
 	waiting, err = s.reload()
 	if err != nil {

@@ -164,13 +164,13 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 	watchCtx, stopWatch := context.WithCancel(context.Background())
 	defer stopWatch()
 	background.Go(func() { watchdog(watchCtx, s.log, s.check) })
-	background.Go(func() { s.watchMembers(watchCtx) })
 	if slices.ContainsFunc(s.doors, func(d *tlsDoor) bool { return d.serves == config.XKI }) {
 		background.Go(func() { s.external.health.watch(watchCtx) })
 	}
 
 	s.log.Info().Str("version", Version()).Stringer("socket", sockets.admin.Addr()).Msg("ready")
-	notify(s.log, sdnotify.SdNotifyReady+"\nSTATUS="+s.summary())
+	notify(s.log, sdnotify.SdNotifyReady)
+	background.Go(func() { s.watchMembers(watchCtx) }) // which tells systemd how it is
 	if ready != nil {
 		ready()
 	}
