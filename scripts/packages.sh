@@ -21,6 +21,10 @@ arm64) triplet=aarch64-linux-gnu ;;
 esac
 cc=${CC:-gcc} strip=strip objdump=objdump
 if [ "$arch" != "$(go env GOHOSTARCH)" ]; then
+	if ! command -v "$triplet-gcc" >/dev/null || [ ! -e "/usr/lib/$triplet/libcrypto.so" ]; then
+		echo "for $arch this machine needs a compiler and OpenSSL: dpkg --add-architecture $arch && apt-get update && apt-get install gcc-$triplet libssl-dev:$arch" >&2
+		exit 1
+	fi
 	cc=$triplet-gcc strip=$triplet-strip objdump=$triplet-objdump
 	export PKG_CONFIG_LIBDIR=/usr/lib/$triplet/pkgconfig:/usr/share/pkgconfig
 fi
