@@ -8,7 +8,8 @@ if ! command -v dpkg-query >/dev/null; then
 fi
 missing=()
 for package in "$@"; do
-	if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" != installed ]; then
+	# A line for each architecture that it is there of.
+	if ! dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed; then
 		missing+=("$package")
 	fi
 done
