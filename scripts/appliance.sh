@@ -8,7 +8,7 @@ if [ "$(id -u)" != 0 ]; then
 	echo "make appliance boots a container, which takes root: sudo make appliance" >&2
 	exit 1
 fi
-scripts/deps.sh debootstrap systemd-container procps util-linux
+scripts/deps.sh debootstrap systemd-container procps util-linux lintian
 packages=systemd,systemd-sysv,dbus,libssl3,openssl,softhsm2,opensc,libengine-pkcs11-openssl,p11-kit,p11-kit-modules,init-system-helpers,procps
 if [ "$(cat "$tree/.whole" 2>/dev/null)" != "$packages" ]; then
 	rm -rf "$tree"
@@ -21,6 +21,7 @@ fi
 dist=$(mktemp -d)
 trap 'rm -rf "$dist"' EXIT
 for version in 1.0.0 1.0.1; do DIST=$dist FORMATS=deb scripts/packages.sh amd64 $version >/dev/null; done
+lintian --allow-root --fail-on error,warning,info "$dist"/keyward_1.0.0-1_amd64.deb
 ${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -pthread -o "$dist/bench" pkcs11front/module/test/bench.c -ldl
 chmod 755 "$dist"
 KEYWARD_TREE=$tree KEYWARD_DIST=$dist KEYWARD_PROGRAMS=$dist go test -tags appliance -count 1 -v -timeout 10m ./packaging/appliance
