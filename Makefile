@@ -27,7 +27,7 @@ build: module ## build bin/keywardd, bin/keywardctl and bin/libkeyward-pkcs11.so
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X github.com/keyward/keyward/ctl.Version=$(VERSION)' -o bin/keywardctl ./ctl/keywardctl
 
 # The PKCS #11 module, which other people's programs load: C11, libc, and every warning that there is.
-MODULE_FLAGS := -std=c11 -D_GNU_SOURCE -O2 -g -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2 -pthread \
+MODULE_FLAGS := -ffile-prefix-map=$(CURDIR)=. -std=c11 -D_GNU_SOURCE -O2 -g -fPIC -fvisibility=hidden -fstack-protector-strong -D_FORTIFY_SOURCE=2 -pthread \
 	-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
 	-Wvla -Wcast-qual -Wcast-align -Wwrite-strings -Wundef -Wformat=2 -Wnull-dereference -Wimplicit-fallthrough -Wpointer-arith -Werror
 # major.minor of the release, for C_GetInfo; 0.0 for what is none.
