@@ -79,7 +79,7 @@ Nothing is made before all is asked. What was made is kept if a later step fails
   name = "hsm-a"
   module = "/usr/lib/softhsm/libsofthsm2.so"
   token_label = "keyward-a"
-  pin_file = "/root/hsm-a.pin"         # with the PIN and nothing else
+  pin_file = "/media/usb/hsm-a.pin"    # with the PIN and nothing else
   environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }`,
 		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
 		Args:    args(),

@@ -172,18 +172,18 @@ func (m *machine) unharmed(what string, all []*load) {
 }
 
 const answers = `
-shares_dir = "/root/shares"
+shares_dir = "/setup/shares"
 [[member]]
 name = "hsm-a"
 module = "/usr/lib/softhsm/libsofthsm2.so"
 token_label = "east"
-pin_file = "/root/east.pin"
+pin_file = "/setup/east.pin"
 environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }
 [[member]]
 name = "hsm-b"
 module = "/usr/lib/softhsm/libsofthsm2.so"
 token_label = "west"
-pin_file = "/root/west.pin"
+pin_file = "/setup/west.pin"
 environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }
 `
 
@@ -212,6 +212,7 @@ func TestAppliance(t *testing.T) {
 		t.Fatal("make appliance sets KEYWARD_TREE, KEYWARD_DIST and KEYWARD_PROGRAMS")
 	}
 	m := boot(t, tree, dist+":/dist", programs+":/programs")
+	m.run("mkdir", "-m", "700", "/setup")
 	write := func(name, text string) {
 		t.Helper()
 		cmd := m.command("tee", name)
@@ -235,30 +236,30 @@ func TestAppliance(t *testing.T) {
 	// Set up, with two tokens of SoftHSM2.
 	m.sh("install -d -m 700 -o keyward -g keyward /var/lib/hsm; echo directories.tokendir = /var/lib/hsm >/etc/keyward/softhsm2.conf; export SOFTHSM2_CONF=/etc/keyward/softhsm2.conf; " +
 		"for n in east west; do setpriv --reuid keyward --regid keyward --clear-groups softhsm2-util --init-token --free --label $n --so-pin 12345678 --pin " + pin +
-		" >/dev/null; (umask 077; echo " + pin + " >/root/$n.pin); done")
-	write("/root/answers.toml", answers+"oops = 1\n")
-	if said, code := m.try("keywardctl", "init", "--answers", "/root/answers.toml"); code != 1 || !strings.Contains(said, "nothing called member.oops") {
+		" >/dev/null; (umask 077; echo " + pin + " >/setup/$n.pin); done")
+	write("/setup/answers.toml", answers+"oops = 1\n")
+	if said, code := m.try("keywardctl", "init", "--answers", "/setup/answers.toml"); code != 1 || !strings.Contains(said, "nothing called member.oops") {
 		t.Errorf("a word that is not known: %d %s", code, said)
 	}
 	// The medium for the shares is not there; when it is, init goes on.
-	write("/root/answers.toml", answers)
-	said, code = m.try("keywardctl", "init", "--answers", "/root/answers.toml")
+	write("/setup/answers.toml", answers)
+	said, code = m.try("keywardctl", "init", "--answers", "/setup/answers.toml")
 	m.says(said, "encrypted by systemd", "master keys:    made, in 2 tokens", "keywardctl init goes on with the shares")
 	if code != 1 {
 		t.Errorf("an init without a place for the shares: %d", code)
 	}
-	m.run("mkdir", "-m", "700", "/root/shares")
-	m.says(m.run("keywardctl", "init", "--answers", "/root/answers.toml"), "shares:         3 files in /root/shares", "signed test:    good")
+	m.run("mkdir", "-m", "700", "/setup/shares")
+	m.says(m.run("keywardctl", "init", "--answers", "/setup/answers.toml"), "shares:         3 files in /setup/shares", "signed test:    good")
 	m.says(m.sh("ls -d /run/keyward-init-* 2>&1 || true"), "No such file")
-	if said, code := m.try("keywardctl", "init", "--answers", "/root/answers.toml"); code != 1 || !strings.Contains(said, "is set up here already") {
+	if said, code := m.try("keywardctl", "init", "--answers", "/setup/answers.toml"); code != 1 || !strings.Contains(said, "is set up here already") {
 		t.Errorf("a second init: %d %s", code, said)
 	}
 	m.run("keywardctl", "doctor")
-	if n := strings.Count(m.run("find", "/root/shares", "-name", "share-*-of-3", "-perm", "600"), "\n"); n != 3 {
+	if n := strings.Count(m.run("find", "/setup/shares", "-name", "share-*-of-3", "-perm", "600"), "\n"); n != 3 {
 		t.Errorf("there are %d shares", n)
 	}
-	m.sh("rm /root/*.pin")
-	m.says(m.sh("grep -rl "+pin+" /etc /var /run /root /home 2>/dev/null | grep -v -e ^/run/credentials/keyward-hsm@hsm- -e ^/var/log/journal/ || echo nowhere"), "nowhere")
+	m.sh("rm /setup/*.pin")
+	m.says(m.sh("grep -rl "+pin+" /etc /var /run /setup /home 2>/dev/null | grep -v -e ^/run/credentials/keyward-hsm@hsm- -e ^/var/log/journal/ || echo nowhere"), "nowhere")
 	// Of the journal only what is not the command line by which this test made the tokens.
 	if said := m.sh("journalctl -o json | grep -v softhsm2-util | grep -c " + pin + " || true"); strings.TrimSpace(said) != "0" {
 		t.Errorf("the journal has the PIN, %s times", said)
@@ -366,14 +367,14 @@ func TestAppliance(t *testing.T) {
 	}
 
 	// All HSMs are lost. New tokens, two of the three shares, and the store goes on.
-	m.sh("cd; echo hello >letter; keywardctl sign --key alias/web letter; keywardctl key create --instance kst-hardware --alias files; echo secret | keywardctl encrypt --key alias/files >secret.age")
+	m.sh("cd /setup; echo hello >letter; keywardctl sign --key alias/web letter; keywardctl key create --instance kst-hardware --alias files; echo secret | keywardctl encrypt --key alias/files >secret.age")
 	m.sh("systemctl stop keywardd.service; rm -rf /var/lib/hsm/*; export SOFTHSM2_CONF=/etc/keyward/softhsm2.conf; " +
-		"for n in east west; do setpriv --reuid keyward --regid keyward --clear-groups softhsm2-util --init-token --free --label $n --so-pin 12345678 --pin " + pin + " >/dev/null; (umask 077; echo " + pin + " >/root/$n.pin); done")
-	if said, code := m.try("keywardctl", "init", "--recover", "--answers", "/root/answers.toml", "--share", "/root/shares/share-1-of-3"); code == 0 || !strings.Contains(said, "too few") {
+		"for n in east west; do setpriv --reuid keyward --regid keyward --clear-groups softhsm2-util --init-token --free --label $n --so-pin 12345678 --pin " + pin + " >/dev/null; (umask 077; echo " + pin + " >/setup/$n.pin); done")
+	if said, code := m.try("keywardctl", "init", "--recover", "--answers", "/setup/answers.toml", "--share", "/setup/shares/share-1-of-3"); code == 0 || !strings.Contains(said, "too few") {
 		t.Errorf("one share: %d %s", code, said)
 	}
-	m.says(m.run("keywardctl", "init", "--recover", "--answers", "/root/answers.toml", "--share", "/root/shares/share-1-of-3", "--share", "/root/shares/share-3-of-3"), "recovered, in 2 tokens", "signed test:    good")
-	m.says(m.sh("cd; rm /root/*.pin; keywardctl verify --key alias/web --signature letter.sig letter; keywardctl sign --key alias/web --force letter 2>&1 || true; keywardctl decrypt <secret.age"), "secret")
+	m.says(m.run("keywardctl", "init", "--recover", "--answers", "/setup/answers.toml", "--share", "/setup/shares/share-1-of-3", "--share", "/setup/shares/share-3-of-3"), "recovered, in 2 tokens", "signed test:    good")
+	m.says(m.sh("cd /setup; rm /setup/*.pin; keywardctl verify --key alias/web --signature letter.sig letter; keywardctl sign --key alias/web --force letter 2>&1 || true; keywardctl decrypt <secret.age"), "secret")
 	m.run("keywardctl", "doctor")
 
 	// Removed, the keys are still there; purged they are only when it is said twice.
