@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -65,7 +64,7 @@ if neither is given.
 				if f.name == "" {
 					continue
 				}
-				text, err := os.ReadFile(f.name)
+				text, err := c.readPEM(ctx, f.name)
 				if err != nil {
 					return err
 				}
@@ -104,6 +103,16 @@ if neither is given.
 		must(cmd.MarkFlagFilename(flag))
 	}
 	return cmd
+}
+
+// readPEM reads certificates or a key, of which the daemon takes no more than MaxXKIBody octets.
+func (c *cli) readPEM(ctx context.Context, name string) ([]byte, error) {
+	in, err := c.openInput(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	return readSmall(in, admin.MaxXKIBody)
 }
 
 // readXKI reads a configuration file.

@@ -28,8 +28,8 @@ func cmdRecover(args []string) error {
 	err := parse("recover", args, func(fs *flag.FlagSet) {
 		configFlag(fs, &path)
 		fs.Func("share", "a `file` with one recovery share; once for each", func(name string) error {
-			text, err := os.ReadFile(name)
-			shares = append(shares, bytes.TrimSpace(text))
+			share, err := readShare(name)
+			shares = append(shares, share)
 			return err
 		})
 	})
@@ -47,6 +47,27 @@ func cmdRecover(args []string) error {
 		return err
 	}
 	return recoverGroup(c, shares, os.Stdout)
+}
+
+// maxShareFile is how many octets of a share's file are read: more than any share has, and than an editor puts around it.
+const maxShareFile = 1024
+
+// readShare reads the file of one share. The caller wipes what it gives.
+func readShare(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text := make([]byte, maxShareFile+1)
+	n, err := io.ReadFull(f, text)
+	switch {
+	case err == nil:
+		return text, fmt.Errorf("%s is longer than a recovery share", name)
+	case err != io.EOF && err != io.ErrUnexpectedEOF:
+		return text, err
+	}
+	return bytes.TrimSpace(text[:n]), nil
 }
 
 // recoverGroup recovers all members, and then sees that the store opens.
