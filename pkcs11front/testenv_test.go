@@ -31,7 +31,7 @@ import (
 func TestMain(m *testing.M) {
 	hsmtest.WorkerMain()
 	code := m.Run()
-	shared.close()
+	shared.Close()
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -51,36 +51,19 @@ var (
 	alice = &kms.Actor{Principal: "acs:ram::" + testAccount + ":user/alice", Account: testAccount, Door: kms.DoorPKCS11}
 )
 
-// wholeRun is a testing.TB that lasts as long as all tests.
-type wholeRun struct {
-	testing.TB // nil: only what is here may be called
-	once       sync.Once
-	pool       *hsmpool.Pool
-	cleanups   []func()
-}
-
-var shared wholeRun
-
-func (*wholeRun) Helper()                           {}
-func (*wholeRun) Error(args ...any)                 { panic(fmt.Sprint(args...)) }
-func (*wholeRun) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
-func (*wholeRun) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-func (r *wholeRun) Cleanup(f func())                { r.cleanups = append(r.cleanups, f) }
-
-func (r *wholeRun) close() {
-	for len(r.cleanups) > 0 {
-		last := r.cleanups[len(r.cleanups)-1]
-		r.cleanups = r.cleanups[:len(r.cleanups)-1]
-		last()
-	}
+// shared is what all tests share.
+var shared struct {
+	hsmtest.WholeRun
+	once sync.Once
+	pool *hsmpool.Pool
 }
 
 // testPool gives the pool that all tests share.
 func testPool() *hsmpool.Pool {
 	shared.once.Do(func() {
-		hsm := hsmtest.New(&shared, "north", "south")
-		hsm.Ceremony(&shared)
-		shared.pool = hsm.Open(&shared)
+		hsm := hsmtest.New(&shared.WholeRun, "north", "south")
+		hsm.Ceremony(&shared.WholeRun)
+		shared.pool = hsm.Open(&shared.WholeRun)
 	})
 	return shared.pool
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -28,41 +27,26 @@ import (
 func TestMain(m *testing.M) {
 	hsmtest.WorkerMain()
 	code := m.Run()
-	shared.close()
+	shared.Close()
 	os.Exit(code)
 }
 
-// wholeRun is a testing.TB that lasts as long as all tests, for the pool of two SoftHSM2 tokens that they share, and another token that no pool has open: a
-// library that is in use may not see tokens that are made later.
-type wholeRun struct {
-	testing.TB
-	once     sync.Once
-	pool     *hsmpool.Pool
-	spare    *hsmtest.HSM
-	cleanups []func()
-}
-
-var shared wholeRun
-
-func (*wholeRun) Helper()                           {}
-func (*wholeRun) Error(args ...any)                 { panic(fmt.Sprint(args...)) }
-func (*wholeRun) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
-func (*wholeRun) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-func (r *wholeRun) Cleanup(f func())                { r.cleanups = append(r.cleanups, f) }
-
-func (r *wholeRun) close() {
-	for i := len(r.cleanups) - 1; i >= 0; i-- {
-		r.cleanups[i]()
-	}
+// shared is what all tests share: the pool of two SoftHSM2 tokens, and another token that no pool has open, because a library that is in use may not see tokens
+// that are made later.
+var shared struct {
+	hsmtest.WholeRun
+	once  sync.Once
+	pool  *hsmpool.Pool
+	spare *hsmtest.HSM
 }
 
 func testPool() *hsmpool.Pool {
 	shared.once.Do(func() {
-		hsm := hsmtest.New(&shared, "north", "south")
-		shared.spare = hsmtest.New(&shared, "only")
-		hsm.Ceremony(&shared)
-		shared.spare.Ceremony(&shared)
-		shared.pool = hsm.Open(&shared)
+		hsm := hsmtest.New(&shared.WholeRun, "north", "south")
+		shared.spare = hsmtest.New(&shared.WholeRun, "only")
+		hsm.Ceremony(&shared.WholeRun)
+		shared.spare.Ceremony(&shared.WholeRun)
+		shared.pool = hsm.Open(&shared.WholeRun)
 	})
 	return shared.pool
 }
