@@ -13,7 +13,8 @@ func TestTurns(t *testing.T) {
 	turns := New[string](2)
 	var many sync.WaitGroup
 	var done atomic.Int32
-	hold, release := make(chan struct{}, 1), make(chan struct{})
+	var entered atomic.Bool
+	first, release := make(chan struct{}), make(chan struct{})
 	for range 10 {
 		many.Go(func() {
 			leave, err := turns.Enter(t.Context(), "alice")
@@ -21,16 +22,15 @@ func TestTurns(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			select {
-			case hold <- struct{}{}:
-				<-release // the first
-			default:
+			if !entered.Swap(true) {
+				close(first)
+				<-release
 			}
 			done.Add(1)
 			leave()
 		})
 	}
-	hold <- struct{}{}
+	<-first
 	for range 3 {
 		leave, err := turns.Enter(t.Context(), "bob")
 		if err != nil {
