@@ -26,7 +26,7 @@ func (q *request) copyObject() ck.RV {
 		return rv
 	}
 	if class, ok := changes.get(ck.CKA_CLASS); ok && ck.Class(class.Number) != table.class {
-		return ck.CKR_TEMPLATE_INCONSISTENT
+		return ck.CKR_ATTRIBUTE_READ_ONLY
 	}
 	if rv := oneWay(o, changes); rv != ck.CKR_OK {
 		return ck.CKR_TEMPLATE_INCONSISTENT // what C_SetAttributeValue calls read-only (2.40 §5.7)

@@ -331,6 +331,8 @@ func TestCertificates(t *testing.T) {
 			if got := u.get(other, ck.CKA_VALUE); !bytes.Equal(got.Octets, der) || u.is(other, ck.CKA_TOKEN) != token || string(u.get(other, ck.CKA_ID).Octets) != "other" {
 				t.Error("the copy is another")
 			}
+			_, rv = u.tryCopy(h, class(ck.CKO_PUBLIC_KEY))
+			u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
 			u.wantRV(ck.CKR_OK, u.destroy(other))
 			u.wantRV(ck.CKR_OK, u.destroy(h))
 			u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(h))

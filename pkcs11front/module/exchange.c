@@ -257,8 +257,11 @@ static bool known(struct session *s, enum call call, struct args args, CK_RV *rv
 CK_RV session_call(struct session *s, enum call call, struct args args) {
 	const struct call_facts *facts = &call_facts[call];
 	CK_RV rv = args_check(args);
-	if (rv != CKR_OK)
+	if (rv != CKR_OK) {
+		if (facts->operations < MESSAGE_ENCRYPT) // as any error of the daemon's would end it
+			account(s, call, rv, true);
 		return rv;
+	}
 	if (facts->operations == 0) {
 		struct plain p = { .call = call, .args = args };
 		return with_link(s, facts->repeat ? REPEAT : 0, attempt_plain, &p);
@@ -344,8 +347,10 @@ static enum sent attempt_init(struct link *link, struct session *s, void *what, 
 CK_RV session_init(struct session *s, enum call call, const CK_MECHANISM *m, const CK_OBJECT_HANDLE *key) {
 	struct operation *op = session_operation(s, call_facts[call].operations);
 	struct init i = { .call = call, .op = op, .cancel = m == NULL };
-	if (m == NULL) { // PKCS #11 3.0: ends the operation
-		bool there = op->active && (op->live || op->suspect);
+	if (m == NULL) { // PKCS #11 3.0: ends the operation; where there is none it is a mistake, as in 2.40
+		if (!op->active)
+			return CKR_ARGUMENTS_BAD;
+		bool there = op->live || op->suspect;
 		op->init_call = call;
 		CK_RV rv = there ? with_link(s, REPEAT, attempt_init, &i) : CKR_OK;
 		operation_end(op, rv == CKR_OK);

@@ -74,11 +74,8 @@ static CK_RV in_parts(struct session *s, enum call call, CK_BYTE *data, CK_ULONG
 
 CK_RV whole(struct session *s, enum call call, CK_BYTE *data, CK_ULONG len, struct arg result) {
 	struct operation *op = session_operation(s, call_facts[call].operations);
-	if (len <= PART_SIZE || data == NULL || !op->active)
+	if (len <= PART_SIZE || data == NULL || !op->active || args_check(ARGS(result)) != CKR_OK)
 		return session_call(s, call, ARGS(arg_in(data, len), result));
-	CK_RV rv = args_check(ARGS(result));
-	if (rv != CKR_OK)
-		return rv;
 	bool gives = call == CALL_Encrypt || call == CALL_Decrypt;
 	// What comes out is not much more than what goes in. The standard lets the answer to a question for the size be a little too large (5.2).
 	CK_ULONG most = len < CK_UNAVAILABLE_INFORMATION - most_added ? len + most_added : len;
@@ -94,7 +91,7 @@ CK_RV whole(struct session *s, enum call call, CK_BYTE *data, CK_ULONG len, stru
 	const CK_ULONG room = gives ? *result.count : 0;
 	for (unsigned tries = 1;; tries++) {
 		// The daemon may have been asked to begin already, and an operation that can't be done again must not be ended by its parts.
-		rv = in_parts(s, call, data, len, result, room);
+		CK_RV rv = in_parts(s, call, data, len, result, room);
 		if (rv == CKR_DEVICE_ERROR && op->lost && tries < most_tries) {
 			again(op);
 			continue;
@@ -111,7 +108,7 @@ CK_RV whole(struct session *s, enum call call, CK_BYTE *data, CK_ULONG len, stru
 CK_RV update(struct session *s, enum call call, CK_BYTE *data, CK_ULONG len, const struct arg *result) {
 	struct operation *op = session_operation(s, call_facts[call].operations);
 	CK_RV rv;
-	if (len <= PART_SIZE || data == NULL || !op->active) {
+	if (len <= PART_SIZE || data == NULL || !op->active || (result != NULL && args_check(ARGS(*result)) != CKR_OK)) {
 		rv = result == NULL ? session_call(s, call, ARGS(arg_in(data, len))) : session_call(s, call, ARGS(arg_in(data, len), *result));
 		if (rv == CKR_OK && (result == NULL || result->out != NULL))
 			op->held = (op->held + len % op->block) % op->block;
@@ -120,9 +117,6 @@ CK_RV update(struct session *s, enum call call, CK_BYTE *data, CK_ULONG len, con
 	CK_ULONG done;
 	if (result == NULL)
 		return steps(s, call, data, len, NULL, 0, &done);
-	rv = args_check(ARGS(*result));
-	if (rv != CKR_OK)
-		return rv;
 	// What was done can't be undone: so there must be room for all before the first part goes.
 	CK_ULONG most = len - len % op->block + (op->held + len % op->block) / op->block * op->block;
 	if (result->out == NULL || *result->count < most) {

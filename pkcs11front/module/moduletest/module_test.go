@@ -228,7 +228,7 @@ func TestArguments(t *testing.T) {
 		"C_FindObjectsFinal S":                              "0x91",
 		"C_DigestEncryptUpdate S x61 @9":                    "0x91 9",
 		"C_EncryptMessage S - x x @9":                       "0x91 9",
-		"C_SignInit S - 1":                                  "0", // there is nothing to cancel
+		"C_SignInit S - 1":                                  "0x7", // there is nothing to cancel
 		"C_SessionCancel S 0xffff":                          "0",
 		"C_CloseSession 77":                                 "0xb3",
 		"C_Sign 0 x61 @9":                                   "0xb3 9",
@@ -236,18 +236,22 @@ func TestArguments(t *testing.T) {
 		v.want(result, "%s", strings.Replace(line, " S", " "+s, 1))
 	}
 	v.sent("")
-	// In an operation.
-	v.want("0", "C_SignInit %s m0x251 1", s)
-	v.d.took()
-	for _, line := range []string{"C_Sign S -4 @32", "C_Sign S x61 @!", "C_SignUpdate S -4"} {
+	// In an operation, which such an error ends like any other (2.40 §5.8), wherever it is: known to the daemon or only remembered.
+	for _, line := range []string{"C_Sign S -4 @32", "C_Sign S x61 @!", "C_SignUpdate S -4", "C_SignFinal S @!", "C_Sign S z2000000 @!"} {
+		v.want("0", "C_SignInit %s m0x251 0", s)
 		if got := v.do("%s", strings.Replace(line, " S", " "+s, 1)); !strings.HasPrefix(got, "0x7") {
 			t.Errorf("%s: %s", line, got)
 		}
+		v.want("0x91 32", "C_Sign %s x61 @32", s)
 	}
-	v.want("0x90", "C_SignInit %s m0x251 1", s)
-	v.sent("")
+	v.want("0", "C_SignInit %s m0x251 0", s)
+	v.want("0", "C_SignUpdate %s x61", s)
+	v.want("0x7", "C_SignUpdate %s -4", s)
+	v.want("0", "C_SignInit %s m0x251 0", s)
+	v.want("0 "+digest("b"), "C_Sign %s x62 @32", s)
 	v.want("0", "C_MessageEncryptInit %s m0x1087 1", s)
-	v.want("0x71 9", "C_EncryptMessage %s x0102 x x @9", s)
+	v.want("0x7 9", "C_EncryptMessage %s x x -4 @9", s)
+	v.want("0x71 9", "C_EncryptMessage %s x0102 x x @9", s) // an operation on messages goes on
 }
 
 // The module and the daemon must agree on what attributes are: the daemon refuses a kind that is not the attribute's.
