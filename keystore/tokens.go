@@ -26,6 +26,7 @@ type ClassNames struct {
 	Class uint8
 	ID    *[]byte `json:",omitempty"`
 	Label *string `json:",omitempty"`
+	Gone  bool    `json:",omitempty"` // a client has destroyed the object of this class; the version is there all the same
 }
 
 // TokenObject is an object that is no key. Values handed out by DB are shared and immutable.

@@ -254,9 +254,32 @@ const nameTries = 5
 
 // NameTokenKey sets CKA_ID, CKA_LABEL or both (nil: as it is) of one class of a version. It needs kms:SetTokenNames.
 func (s *Service) NameTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace, class ObjectClass, id []byte, label *string) error {
+	return s.changeTokenNames(ctx, actor, instance, place, class, func(names *keystore.ClassNames) error {
+		text := ""
+		if label != nil {
+			text = *label
+			names.Label = label
+		}
+		if id != nil {
+			names.ID = &id
+		}
+		return checkObjectNames(id, text)
+	})
+}
+
+// DestroyTokenPublicKey takes the public half of a version out of its token, as C_DestroyObject does. The key stays as it is, with its private half in the
+// token, and GetPublicKey still gives the public one. It needs kms:SetTokenNames.
+func (s *Service) DestroyTokenPublicKey(ctx context.Context, actor *Actor, instance string, place KeyPlace) error {
+	return s.changeTokenNames(ctx, actor, instance, place, ClassPublicKey, func(names *keystore.ClassNames) error {
+		names.Gone = true
+		return nil
+	})
+}
+
+func (s *Service) changeTokenNames(ctx context.Context, actor *Actor, instance string, place KeyPlace, class ObjectClass, change func(*keystore.ClassNames) error) error {
 	_, err := audited(s, ctx, actor, actSetTokenNames, false, func(c *call) (*struct{}, error) {
 		for try := 0; ; try++ {
-			err := c.nameTokenKey(instance, place, class, id, label, try == 0)
+			err := c.changeTokenNames(instance, place, class, change, try == 0)
 			if errors.Is(err, keystore.ErrConflict) && try < nameTries {
 				continue
 			}
@@ -266,8 +289,8 @@ func (s *Service) NameTokenKey(ctx context.Context, actor *Actor, instance strin
 	return err
 }
 
-// nameTokenKey is one try of NameTokenKey. keystore.ErrConflict means that somebody else changed the names or the key meanwhile.
-func (c *call) nameTokenKey(instance string, place KeyPlace, class ObjectClass, id []byte, label *string, first bool) error {
+// changeTokenNames is one try. keystore.ErrConflict means that somebody else changed the names or the key meanwhile.
+func (c *call) changeTokenNames(instance string, place KeyPlace, class ObjectClass, change func(*keystore.ClassNames) error, first bool) error {
 	t, err := c.tokenKey(instance, place)
 	if err != nil {
 		return err
@@ -279,13 +302,6 @@ func (c *call) nameTokenKey(instance string, place KeyPlace, class ObjectClass, 
 	}
 	if !g.spec.has(class) {
 		return Invalid("Class", "a %s key is no object of class %d", g.spec.name, class)
-	}
-	text := ""
-	if label != nil {
-		text = *label
-	}
-	if err := checkObjectNames(id, text); err != nil {
-		return err
 	}
 	old, err := c.store.TokenNames(c.ctx, g.key.Account, instance, t.VersionID)
 	if err != nil {
@@ -302,13 +318,10 @@ func (c *call) nameTokenKey(instance string, place KeyPlace, class ObjectClass, 
 			}
 		}
 	}
-	if id != nil {
-		set.ID = &id
+	if err := change(&set); err != nil {
+		return err
 	}
-	if label != nil {
-		set.Label = label
-	}
-	if set.ID != nil || set.Label != nil {
+	if set.ID != nil || set.Label != nil || set.Gone {
 		next.Names = append(next.Names, set)
 	}
 	if first {

@@ -203,6 +203,10 @@ func (s *Service) newTokenKey(k *keystore.Key, v *keystore.Version, alias *keyst
 		if !ok {
 			continue
 		}
+		if set.Gone {
+			delete(t.Names, ObjectClass(set.Class))
+			continue
+		}
 		if set.ID != nil {
 			n.ID = *set.ID
 		}

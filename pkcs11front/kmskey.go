@@ -96,10 +96,9 @@ func (k *kmsKey) attribute(a ck.Attribute) (p11rpc.Value, ck.RV) {
 	switch a {
 	case ck.CKA_CLASS:
 		return ulongValue(uint64(k.table.class)), ck.CKR_OK
-	case ck.CKA_TOKEN, ck.CKA_MODIFIABLE: // its names can be changed
+	case ck.CKA_TOKEN, ck.CKA_DESTROYABLE, ck.CKA_MODIFIABLE: // its names can be changed
 		return boolValue(true), ck.CKR_OK
-	case ck.CKA_PRIVATE, ck.CKA_SENSITIVE, ck.CKA_WRAP_WITH_TRUSTED, // it is never wrapped for a client
-		ck.CKA_DESTROYABLE: // a public key goes with its private one
+	case ck.CKA_PRIVATE, ck.CKA_SENSITIVE, ck.CKA_WRAP_WITH_TRUSTED: // it is never wrapped for a client
 		return boolValue(k.private()), ck.CKR_OK
 	case ck.CKA_COPYABLE, ck.CKA_EXTRACTABLE, ck.CKA_TRUSTED, ck.CKA_ALWAYS_AUTHENTICATE, ck.CKA_SIGN_RECOVER, ck.CKA_VERIFY_RECOVER:
 		return boolValue(false), ck.CKR_OK

@@ -193,7 +193,7 @@ func mechanismInfo(m ck.Mechanism, hardware, rawRSA bool) (least, most uint64, f
 	}
 	switch row.keyType {
 	case ck.CKK_RSA:
-		least, most = minRSA, maxRSA
+		least, most = minRSA, maxRSA // keys of the KMS have 2048 bits and more
 	case ck.CKK_EC:
 		least, most = minEC, maxEC // keys of the KMS have 256 bits; session keys may be larger
 		flags |= ck.CKF_EC_F_P | ck.CKF_EC_OID | ck.CKF_EC_UNCOMPRESS
@@ -208,15 +208,16 @@ func mechanismInfo(m ck.Mechanism, hardware, rawRSA bool) (least, most uint64, f
 	return least, most, flags, ck.CKR_OK
 }
 
-// Sizes of keys that the door takes: bits for RSA and EC, octets for generic secrets. Short RSA keys are attack P6; a short secret is only good for HMAC,
-// wraps nothing, and comes from the client.
+// Sizes of keys that the door takes: bits for RSA and EC, octets for generic secrets. A client may have short RSA keys of its own, for old signatures
+// and old programs, but none that wraps: that is attack P6. A short secret is only good for HMAC, wraps nothing, and comes from the client.
 const (
-	minRSA    = sessionkey.MinRSA
-	maxRSA    = sessionkey.MaxRSA
-	minEC     = 256
-	maxEC     = 521
-	minSecret = 1
-	maxSecret = sessionkey.MaxSecret
+	minRSA         = sessionkey.MinRSA
+	minRSAWrapping = 2048
+	maxRSA         = sessionkey.MaxRSA
+	minEC          = 256
+	maxEC          = 521
+	minSecret      = 1
+	maxSecret      = sessionkey.MaxSecret
 )
 
 type usageFlag struct {

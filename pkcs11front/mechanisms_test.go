@@ -377,8 +377,8 @@ func TestMechanismInfo(t *testing.T) {
 		least, most uint64
 		has, hasNot ck.Flags
 	}{
-		{ck.CKM_RSA_PKCS, false, 2048, 4096, ck.CKF_SIGN | ck.CKF_DECRYPT | ck.CKF_UNWRAP, ck.CKF_HW | ck.CKF_WRAP | ck.CKF_SIGN_RECOVER},
-		{ck.CKM_RSA_PKCS, true, 2048, 4096, ck.CKF_HW, ck.CKF_DERIVE},
+		{ck.CKM_RSA_PKCS, false, 1024, 4096, ck.CKF_SIGN | ck.CKF_DECRYPT | ck.CKF_UNWRAP, ck.CKF_HW | ck.CKF_WRAP | ck.CKF_SIGN_RECOVER},
+		{ck.CKM_RSA_PKCS, true, 1024, 4096, ck.CKF_HW, ck.CKF_DERIVE},
 		{ck.CKM_ECDSA_SHA256, true, 256, 521, ck.CKF_HW | ck.CKF_EC_F_P | ck.CKF_EC_OID | ck.CKF_EC_UNCOMPRESS | ck.CKF_SIGN | ck.CKF_VERIFY, ck.CKF_EC_COMPRESS},
 		{ck.CKM_ECDH1_DERIVE, true, 256, 521, ck.CKF_DERIVE, ck.CKF_HW | ck.CKF_SIGN},
 		{ck.CKM_AES_GCM, true, 16, 32, ck.CKF_HW | ck.CKF_ENCRYPT | ck.CKF_MESSAGE_DECRYPT, ck.CKF_WRAP},

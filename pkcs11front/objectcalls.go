@@ -25,7 +25,7 @@ func attributeOf(o object, a ck.Attribute) p11rpc.Value {
 	return v
 }
 
-// destroyObject is C_DestroyObject. Of a key of the KMS it schedules the deletion, by its private or secret key.
+// destroyObject is C_DestroyObject. Of a key of the KMS it schedules the deletion, by its private or secret key; a public key is only an object less.
 func (q *request) destroyObject() ck.RV {
 	h := handle(q.in.Ulong())
 	if rv := q.arguments(); rv != ck.CKR_OK {
@@ -45,7 +45,9 @@ func (q *request) destroyObject() ck.RV {
 	service, instance := q.front.cfg.Service, q.session.instance
 	switch o := o.(type) {
 	case *kmsKey:
-		if rv = rvOf(service.DestroyTokenKey(q.ctx, q.actor(), instance, o.KeyPlace), aboutObject); rv == ck.CKR_OK {
+		if o.class() == ck.CKO_PUBLIC_KEY {
+			rv = rvOf(service.DestroyTokenPublicKey(q.ctx, q.actor(), instance, o.KeyPlace), aboutObject)
+		} else if rv = rvOf(service.DestroyTokenKey(q.ctx, q.actor(), instance, o.KeyPlace), aboutObject); rv == ck.CKR_OK {
 			q.app.noteDestroyed(o.KeyPlace)
 		}
 	case sessionObject:

@@ -2,11 +2,13 @@ package pkcs11front
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -555,7 +557,7 @@ func checkKMSKey(t *testing.T, u *tokenUser, h handle, key *kms.TokenKey) {
 		}
 	}
 	private := cls != ck.CKO_PUBLIC_KEY
-	flags := map[ck.Attribute]bool{ck.CKA_TOKEN: true, ck.CKA_PRIVATE: private, ck.CKA_MODIFIABLE: true, ck.CKA_LOCAL: !key.Imported, ck.CKA_COPYABLE: false, ck.CKA_DESTROYABLE: private,
+	flags := map[ck.Attribute]bool{ck.CKA_TOKEN: true, ck.CKA_PRIVATE: private, ck.CKA_MODIFIABLE: true, ck.CKA_LOCAL: !key.Imported, ck.CKA_COPYABLE: false, ck.CKA_DESTROYABLE: true,
 		ck.CKA_DERIVE: false}
 	if private {
 		for a, want := range map[ck.Attribute]bool{ck.CKA_SENSITIVE: true, ck.CKA_ALWAYS_SENSITIVE: !key.Imported, ck.CKA_EXTRACTABLE: false, ck.CKA_NEVER_EXTRACTABLE: !key.Imported} {
@@ -748,7 +750,8 @@ func TestSessionKeyAttributes(t *testing.T) {
 		public []p11rpc.Attribute
 		m      ck.Mechanism
 	}{
-		{ck.CKR_KEY_SIZE_RANGE, all(number(ck.CKA_MODULUS_BITS, 1024)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
+		{ck.CKR_KEY_SIZE_RANGE, all(number(ck.CKA_MODULUS_BITS, 512)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
+		{ck.CKR_KEY_SIZE_RANGE, all(number(ck.CKA_MODULUS_BITS, 1024), onToken), ck.CKM_RSA_PKCS_KEY_PAIR_GEN}, // a key of the KMS is longer
 		{ck.CKR_KEY_SIZE_RANGE, all(number(ck.CKA_MODULUS_BITS, 1<<40)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 		{ck.CKR_KEY_SIZE_RANGE, all(number(ck.CKA_MODULUS_BITS, 2049)), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
 		{ck.CKR_ATTRIBUTE_VALUE_INVALID, all(number(ck.CKA_MODULUS_BITS, 2048), text(ck.CKA_PUBLIC_EXPONENT, "\x03")), ck.CKM_RSA_PKCS_KEY_PAIR_GEN},
@@ -832,8 +835,8 @@ func TestPublicKeys(t *testing.T) {
 	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)
 }
 
-// Programs that destroy a pair destroy both halves, one after the other: the public one went with the private one, and that is no error. Of keys that
-// somebody else destroyed, or that are there, nothing else is said than before.
+// Programs that destroy a pair destroy both halves, one after the other: if the private one is the first the public one went with it, and that is no
+// error. Of keys that somebody else destroyed nothing else is said than before.
 func TestDestroyPair(t *testing.T) {
 	e := newEnv(t)
 	u, other := e.user(t, p11rpc.Offer2, softwareID), e.user(t, p11rpc.Offer1, softwareID)
@@ -841,7 +844,6 @@ func TestDestroyPair(t *testing.T) {
 		return u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken), onToken)
 	}
 	public, private := pair()
-	u.wantRV(ck.CKR_ACTION_PROHIBITED, u.destroy(public))
 	u.wantRV(ck.CKR_OK, u.destroy(private))
 	u.wantRV(ck.CKR_OK, u.destroy(public))
 	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(private))
@@ -851,6 +853,40 @@ func TestDestroyPair(t *testing.T) {
 		u.wantRV(ck.CKR_OK, u.destroy(private))
 	}
 	u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(public)) // forgotten
+}
+
+// A public key can be destroyed before its private one, or alone: it is an object less, for everybody and for good, and no key less.
+func TestDestroyPublic(t *testing.T) {
+	e := newEnv(t)
+	for _, instance := range []string{softwareID, hardwareID} {
+		u, other := e.user(t, p11rpc.Keyward, instance), e.user(t, p11rpc.Offer1, instance)
+		public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_ID, "id"), onToken), all(text(ck.CKA_ID, "id"), text(ck.CKA_LABEL, "mine"), onToken))
+		info := u.get(public, ck.CKA_PUBLIC_KEY_INFO).Octets
+		point := u.get(public, ck.CKA_EC_POINT).Octets
+		writing := u.open(instance, false)
+		u.wantRV(ck.CKR_SESSION_READ_ONLY, u.destroy(public))
+		u.s = writing
+		u.wantFound([]handle{private, public}, text(ck.CKA_ID, "id"))
+		u.wantRV(ck.CKR_OK, u.destroy(public))
+		for _, u := range []*tokenUser{u, other} {
+			u.wantRV(ck.CKR_OBJECT_HANDLE_INVALID, u.destroy(public))
+			u.wantFound([]handle{private}, text(ck.CKA_ID, "id"))
+			u.wantFound(nil, class(ck.CKO_PUBLIC_KEY))
+		}
+		u.must(42, u.in(func(w *p11rpc.Writer) { w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_ECDSA}); w.Ulong(uint64(private)) }))
+		u.must(43, u.in(func(w *p11rpc.Writer) { w.Octets(make([]byte, 32)); w.Room(p11rpc.Room{Size: 64}) }))
+		if got := u.get(private, ck.CKA_PUBLIC_KEY_INFO).Octets; !bytes.Equal(got, info) {
+			t.Error("the private key does not know the public one any more")
+		}
+		u.wantRV(ck.CKR_OK, u.set(private, text(ck.CKA_LABEL, "new"))) // and does not bring it back
+		u.wantFound(nil, class(ck.CKO_PUBLIC_KEY))
+		// It can be brought along again.
+		again := u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_EC), text(ck.CKA_EC_PARAMS, p256Params), text(ck.CKA_EC_POINT, string(point)), text(ck.CKA_ID, "id"), onToken)
+		other.wantFound([]handle{again}, class(ck.CKO_PUBLIC_KEY))
+		u.wantRV(ck.CKR_OK, u.destroy(again))
+		u.wantRV(ck.CKR_OK, u.destroy(private))
+		u.wantFound(nil, text(ck.CKA_ID, "id"))
+	}
 }
 
 // Every call that leaves an event in the audit has a request ID of its own there.
@@ -873,4 +909,37 @@ func TestRequestIDs(t *testing.T) {
 	if len(ids) != 3 {
 		t.Errorf("three signatures have %d events", len(ids))
 	}
+}
+
+// A client may have short RSA keys of its own: to check old signatures, or because its program knows no others. The KMS has none.
+func TestShortRSA(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, hardwareID)
+	public, private := u.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, all(number(ck.CKA_MODULUS_BITS, 1024)), nil)
+	sign := func(m p11rpc.Mechanism, data string) ([]byte, ck.RV) {
+		if _, rv := u.call(42, u.in(func(w *p11rpc.Writer) { w.Mechanism(m); w.Ulong(uint64(private)) })); rv != ck.CKR_OK {
+			return nil, rv
+		}
+		r := u.must(43, u.in(func(w *p11rpc.Writer) { w.Octets([]byte(data)); w.Room(p11rpc.Room{Size: 128}) }))
+		signature, _ := r.Octets()
+		return bytes.Clone(signature), ck.CKR_OK
+	}
+	signature, rv := sign(p11rpc.Mechanism{Type: ck.CKM_SHA256_RSA_PKCS}, "data")
+	u.wantRV(ck.CKR_OK, rv)
+	key := &rsa.PublicKey{N: new(big.Int).SetBytes(u.get(public, ck.CKA_MODULUS).Octets), E: 65537}
+	digest := sha256.Sum256([]byte("data"))
+	if err := rsa.VerifyPKCS1v15(key, crypto.SHA256, digest[:], signature); err != nil || key.N.BitLen() != 1024 {
+		t.Errorf("%d bits: %v", key.N.BitLen(), err)
+	}
+	_, rv = sign(p11rpc.Mechanism{Type: ck.CKM_SHA512_RSA_PKCS_PSS, Param: &p11rpc.PSS{Hash: ck.CKM_SHA512, MGF: ck.CKG_MGF1_SHA512, Salt: 64}}, "data") // no room
+	u.wantRV(ck.CKR_MECHANISM_PARAM_INVALID, rv)
+	// Elsewhere the public half is brought along.
+	brought := u.create(class(ck.CKO_PUBLIC_KEY), keyType(ck.CKK_RSA), text(ck.CKA_MODULUS, string(key.N.Bytes())), text(ck.CKA_PUBLIC_EXPONENT, "\x01\x00\x01"))
+	u.must(48, u.in(func(w *p11rpc.Writer) {
+		w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_SHA256_RSA_PKCS})
+		w.Ulong(uint64(brought))
+	}))
+	u.must(49, u.in(func(w *p11rpc.Writer) { w.Octets([]byte("data")); w.Octets(signature) }))
+	_, rv = u.tryCopy(private, onToken)
+	u.wantRV(ck.CKR_KEY_SIZE_RANGE, rv)
 }

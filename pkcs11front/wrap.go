@@ -48,6 +48,9 @@ func (q *request) wrapKey() ck.RV {
 	if rv = row.allows(by.facts(), ck.CKF_WRAP); rv != ck.CKR_OK {
 		return inRole(rv, ck.CKR_WRAPPING_KEY_HANDLE_INVALID, ck.CKR_WRAPPING_KEY_TYPE_INCONSISTENT)
 	}
+	if tooShort(by) {
+		return ck.CKR_WRAPPING_KEY_SIZE_RANGE
+	}
 	// A key that wraps does nothing else (P1). Its object was made so; this is where it matters.
 	if by.facts().usage&^(mayWrap|mayUnwrap) != 0 || by.facts().token {
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
@@ -66,6 +69,9 @@ func (q *request) wrapKey() ck.RV {
 	}
 	return q.wrapped(row, m.Param, by, k, octets, room)
 }
+
+// tooShort says of a key that it must not wrap, nor unwrap (P6).
+func tooShort(k key) bool { return k.facts().keyType == ck.CKK_RSA && k.facts().bits < minRSAWrapping }
 
 // wrappable gives the octets of a key that may leave. The caller wipes them.
 func wrappable(k key) (octets []byte, rv ck.RV) {
@@ -190,6 +196,9 @@ func (q *request) unwrapKey() ck.RV {
 	}
 	if rv != ck.CKR_OK {
 		return inRole(rv, ck.CKR_UNWRAPPING_KEY_HANDLE_INVALID, ck.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT)
+	}
+	if tooShort(by) {
+		return ck.CKR_UNWRAPPING_KEY_SIZE_RANGE
 	}
 	if by.facts().usage&^(mayWrap|mayUnwrap) != 0 || by.facts().token {
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED

@@ -313,6 +313,16 @@ func TestAttackP6(t *testing.T) {
 		ck.CKM_EXTRACT_KEY_FROM_KEY, ck.CKM_AES_ECB_ENCRYPT_DATA, ck.CKM_AES_CBC_ENCRYPT_DATA, ck.CKM_SHA256_KEY_DERIVATION, ck.CKM_MD5_KEY_DERIVATION} {
 		w.refused(ck.CKR_MECHANISM_INVALID, "C_DeriveKey", mech{m: m}, w.target, keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES))
 	}
+	// Nor does a short RSA key wrap.
+	short := keyFacts{keyType: ck.CKK_RSA, bits: 1024, usage: mayWrap}
+	pub := w.add(&goKey{cls: ck.CKO_PUBLIC_KEY, rsa: testRSA(), f: short})
+	short.usage = mayUnwrap
+	prv := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, rsa: testRSA(), f: short})
+	oaep := mech{m: ck.CKM_RSA_PKCS_OAEP, param: join(numbers(uint64(ck.CKM_SHA256), ck.CKG_MGF1_SHA256, 1), sized(nil))}
+	w.refused(ck.CKR_WRAPPING_KEY_SIZE_RANGE, "C_WrapKey", oaep, pub, w.target, room(4000))
+	for _, m := range []mech{oaep, {m: ck.CKM_RSA_PKCS}} {
+		w.refused(ck.CKR_UNWRAPPING_KEY_SIZE_RANGE, "C_UnwrapKey", m, prv, octets(message(128)), keyTemplate(ck.CKO_SECRET_KEY, ck.CKK_AES))
+	}
 	// A derived key of a few octets could be found by trying, and then the next few.
 	base := w.add(&goKey{cls: ck.CKO_PRIVATE_KEY, ec: mustEC(t), f: keyFacts{keyType: ck.CKK_EC, bits: 256, curve: "P-256", usage: mayDerive}})
 	for _, kdf := range []uint64{ck.CKD_NULL, ck.CKD_SHA256_KDF} {

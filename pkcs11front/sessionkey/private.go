@@ -21,7 +21,7 @@ type Private struct {
 }
 
 // GenerateRSA makes a key pair with the exponent 65537. It takes a second at 4096 bits, now and then several. ErrSize for sizes that are
-// not 2048 to 4096 bits in steps of 64.
+// not 1024 to 4096 bits in steps of 64.
 func GenerateRSA(bits int) (*Private, error) {
 	key, err := libcrypto.GenerateRSA(bits)
 	if err != nil {

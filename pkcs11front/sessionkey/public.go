@@ -19,7 +19,7 @@ type Public struct {
 	point             []byte // of EC, uncompressed
 }
 
-// ParsePublic reads DER SubjectPublicKeyInfo. ErrMalformed for RSA keys of other sizes than 2048 to 4096 bits in steps of 64 or with an
+// ParsePublic reads DER SubjectPublicKeyInfo. ErrMalformed for RSA keys of other sizes than 1024 to 4096 bits in steps of 64 or with an
 // even exponent or one under 3 or over 64 bits, other curves, points that are compressed or not on the curve, and what is not DER.
 func ParsePublic(spki []byte) (*Public, error) {
 	key, err := libcrypto.ParseSPKI(spki)

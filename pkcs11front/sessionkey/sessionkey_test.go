@@ -286,10 +286,10 @@ func TestRSAKeys(t *testing.T) {
 			t.Errorf("%s is not wiped", name)
 		}
 	}
-	if _, err := NewRSAPublic(bytes.Repeat([]byte{0xff}, 128), []byte{1, 0, 1}); err != ErrMalformed {
-		t.Errorf("1024 bits: %v", err)
+	if _, err := NewRSAPublic(bytes.Repeat([]byte{0xff}, 120), []byte{1, 0, 1}); err != ErrMalformed {
+		t.Errorf("960 bits: %v", err)
 	}
-	for _, bits := range []int{0, 512, 1024, 2047, 2049, 4160, 1 << 30, -1} {
+	for _, bits := range []int{0, 512, 960, 1023, 1025, 2047, 2049, 4160, 1 << 30, -1} {
 		if _, err := GenerateRSA(bits); err != ErrSize {
 			t.Errorf("%d bits: %v", bits, err)
 		}

@@ -49,7 +49,7 @@ const (
 )
 
 // ParseSPKI reads a public key as DER SubjectPublicKeyInfo (RFC 5280 section 4.1). It refuses RSA keys that are not of
-// 2048 to 4096 bits in steps of 64 or have an even exponent or one under 3 or over 64 bits, other curves, points that are
+// 1024 to 4096 bits in steps of 64 or have an even exponent or one under 3 or over 64 bits, other curves, points that are
 // compressed or not on the curve, and anything that is not DER, with ErrKey. So what it takes, MarshalSPKI gives again.
 func ParseSPKI(der []byte) (*Key, error) {
 	if err := start(); err != nil {

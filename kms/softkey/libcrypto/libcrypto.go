@@ -74,7 +74,7 @@ var start = sync.OnceValue(func() error {
 	return nil
 })
 
-// GenerateRSA makes a key pair of 2048 to 4096 bits in steps of 64, with the exponent 65537.
+// GenerateRSA makes a key pair of 1024 to 4096 bits in steps of 64, with the exponent 65537.
 func GenerateRSA(bits int) (*Key, error) {
 	if !sizeOK(bits) {
 		return nil, ErrSize
@@ -103,9 +103,10 @@ func generate(kind Kind, bits int) (*Key, error) {
 
 func sizeOK(bits int) bool { return bits >= MinRSA && bits <= MaxRSA && bits%64 == 0 }
 
-// Bounds of RSA moduli, in bits.
+// Bounds of RSA moduli, in bits. Fewer than 2048 protect little today (NIST SP 800-131A): a package that takes keys for more than a session's
+// work asks for more itself.
 const (
-	MinRSA = 2048
+	MinRSA = 1024
 	MaxRSA = 4096
 )
 

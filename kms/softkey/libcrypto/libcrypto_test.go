@@ -205,7 +205,9 @@ func TestPublicBounds(t *testing.T) {
 		{"n of 2047 bits", shifted(2047), big.NewInt(65537), false},
 		{"n of 2048 bits", shifted(2048), big.NewInt(65537), true},
 		{"n of 2049 bits", shifted(2049), big.NewInt(65537), false},
-		{"n of 1024 bits", shifted(1024), big.NewInt(65537), false},
+		{"n of 1024 bits", shifted(1024), big.NewInt(65537), true},
+		{"n of 1023 bits", shifted(1023), big.NewInt(65537), false},
+		{"n of 960 bits", shifted(960), big.NewInt(65537), false},
 		{"n of 3072 bits", shifted(3072), big.NewInt(65537), true},
 		{"n of 4096 bits", shifted(4096), big.NewInt(65537), true},
 		{"n of 8192 bits", shifted(8192), big.NewInt(65537), false},
@@ -256,7 +258,7 @@ func TestParseGarbage(t *testing.T) {
 	if _, err := ParsePKCS8(public); err != ErrKey {
 		t.Errorf("public as private: %v", err)
 	}
-	for _, bits := range []int{0, -1, 1024, 2047, 2056, 8192} {
+	for _, bits := range []int{0, -1, 960, 1023, 2047, 2056, 8192} {
 		if _, err := GenerateRSA(bits); err != ErrSize {
 			t.Errorf("generate %d bits: %v", bits, err)
 		}
