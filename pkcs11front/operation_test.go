@@ -75,6 +75,7 @@ func TestInitRefusals(t *testing.T) {
 		{ck.CKR_MECHANISM_PARAM_INVALID, "C_EncryptInit", mech{m: ck.CKM_AES_GCM, param: gcmParam(iv[:12], make([]byte, maxAAD+1), 128)}, aes},
 		{ck.CKR_MECHANISM_PARAM_INVALID, "C_EncryptInit", mech{m: ck.CKM_AES_GCM, param: gcmParam(iv, nil, 128)}, hw},
 		{ck.CKR_OK, "C_EncryptInit", mech{m: ck.CKM_AES_GCM, param: gcmParam(iv[:12], nil, 128)}, hw},
+		{ck.CKR_OK, "C_EncryptInit", mech{m: ck.CKM_AES_GCM, param: join(sized(iv), numbers(64), sized(nil), numbers(128))}, aes}, // ulIvBits means nothing
 		{ck.CKR_MECHANISM_PARAM_INVALID, "C_SignInit", mech{m: ck.CKM_RSA_PKCS_PSS}, prv},
 		{ck.CKR_MECHANISM_PARAM_INVALID, "C_SignInit", mech{m: ck.CKM_SHA512_RSA_PKCS_PSS, param: numbers(sha256, ck.CKG_MGF1_SHA256, 32)}, prv},
 		{ck.CKR_MECHANISM_PARAM_INVALID, "C_SignInit", mech{m: ck.CKM_SHA256_RSA_PKCS_PSS, param: numbers(sha256, 99, 32)}, prv},

@@ -109,9 +109,9 @@ func (row *mechanismRow) oaep(p *p11rpc.OAEP) (*mechanism.Mechanism, ck.RV) {
 	return &mechanism.Mechanism{Kind: row.kind, Hash: hash, MGF: mask, Label: cloned(p.Label)}, ck.CKR_OK
 }
 
-// gcm looks at ulIvBits only if it is set: it is a number of a later version of the structure, and older clients leave it 0.
+// gcm does not look at ulIvBits: CK_GCM_PARAMS of 3.0 says not to use it, and clients leave in it what was there.
 func (row *mechanismRow) gcm(p *p11rpc.GCM, facts *keyFacts) (*mechanism.Mechanism, ck.RV) {
-	if p.IVBits != 0 && p.IVBits != 8*uint64(len(p.IV)) || !gcmSizes(len(p.IV), len(p.AAD), p.TagBits, facts) {
+	if !gcmSizes(len(p.IV), len(p.AAD), p.TagBits, facts) {
 		return nil, ck.CKR_MECHANISM_PARAM_INVALID
 	}
 	return &mechanism.Mechanism{Kind: row.kind, IV: cloned(p.IV), AAD: cloned(p.AAD), TagBits: int(p.TagBits)}, ck.CKR_OK
