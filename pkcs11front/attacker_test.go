@@ -250,7 +250,7 @@ func (a *attacker) check() {
 				sets++
 			}
 		}
-		if sets > 1 {
+		if sets > 1 && k.f.usage&^pairOf(k.f.keyType, inSession) != 0 {
 			a.t.Fatalf("a key with the usages %b (P1)", k.f.usage)
 		}
 		octets := octetsOf(k)
@@ -270,8 +270,8 @@ func (a *attacker) check() {
 		}
 	}
 	for _, u := range uses {
-		if u&(useWrap|useDerive) != 0 && u&dataUsage != 0 {
-			a.t.Fatalf("copies of a key both wrap and encrypt or sign: %b (P1, P3)", u)
+		if u&useWrap != 0 && u&dataUsage != 0 || u&useDerive != 0 && u&useEncrypt != 0 {
+			a.t.Fatalf("copies of a key both wrap and encrypt or sign, or derive and encrypt: %b (P1, P3)", u)
 		}
 	}
 }

@@ -111,8 +111,8 @@ func (k *sessionKey) clone() (m material, rv ck.RV) {
 		if octets, err = k.secret.Marshal(); err == nil {
 			m.secret, err = sessionkey.NewSecret(k.secret.Kind(), octets)
 		}
-	} else if octets, err = k.priv.Marshal(); err == nil {
-		m.priv, err = sessionkey.ParsePrivate(octets)
+	} else {
+		m.priv, err = k.priv.Copy()
 	}
 	clear(octets)
 	return m, localError(err)

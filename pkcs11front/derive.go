@@ -69,10 +69,15 @@ func (q *request) derived() (handle, ck.RV) {
 	if !ok {
 		return 0, ck.CKR_MECHANISM_PARAM_INVALID
 	}
-	// What comes from a key is as secret as the key: a second derivation must not read out what the first one made (P4).
-	incoming, rv := readIncoming(template, k)
+	incoming, rv := readIncoming(template, true)
 	if rv != ck.CKR_OK {
 		return 0, rv
+	}
+	// A second derivation must not read out what the first one made (P4).
+	if !incoming.open() {
+		private.GiveSecret()
+	} else if private.GaveSecret() && !readable(k) {
+		return 0, ck.CKR_TEMPLATE_INCONSISTENT
 	}
 	if incoming.class != ck.CKO_SECRET_KEY {
 		return 0, ck.CKR_TEMPLATE_INCONSISTENT

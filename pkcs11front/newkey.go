@@ -11,7 +11,7 @@ import (
 type keyOrigin struct {
 	generated bool
 	by        ck.Mechanism
-	// asSensitive: it has the history of a key that it is a copy of.
+	// history is the key that it is a copy of.
 	history *sessionKey
 }
 

@@ -6,13 +6,12 @@ import (
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
 )
 
-// What a key may do is one of four sets, never two of them, or the key could be made to give another away: wrap it with one, decrypt it with the
-// other (attack P1, reliability.md section 2.2). RSA keys of the KMS in hardware instances may both sign and decrypt if the template asks for both:
-// it is their secondary usage.
+// What a key may do is one of four sets, or the key could be made to give another away: wrap it with one, decrypt it with the other (attack P1,
+// reliability.md section 2.2). Two sets that neither wrap nor unwrap can go together where a template asks for both: an RSA key may sign and decrypt, as a
+// session key, and as a key of the KMS in a hardware instance, where that is its secondary usage; an EC session key may sign and derive.
 //
-// Programs ask for more: pkcs11-tool makes EC keys that sign and derive and RSA keys that sign and decrypt, NSS wants RSA keys that do everything.
-// They would not work at all if that were refused, and they take less: so a template is narrowed to the first set of those it asks for that the
-// key can have, and the object says what it may do. A template of which nothing is left is refused.
+// Programs ask for more: NSS wants RSA keys that do everything. They would not work at all if that were refused, and they take less: so a template is
+// narrowed to what comes first of what it asks for and the key can have, and the object says what it may do. A template of which nothing is left is refused.
 
 // The sets.
 const (
@@ -84,6 +83,17 @@ func setsOf(t ck.KeyType, in place) []usage {
 	return nil
 }
 
+// pairOf are two sets that a key has together if the template asks for both; 0 if there are none.
+func pairOf(t ck.KeyType, in place) usage {
+	switch {
+	case t == ck.CKK_RSA && in != inSoftware:
+		return useSign | useEncrypt
+	case t == ck.CKK_EC && in == inSession:
+		return useSign | useDerive
+	}
+	return 0
+}
+
 // wish is what a template says of usage.
 type wish struct{ asked, denied usage }
 
@@ -110,8 +120,8 @@ func ofPair(private, public wish) wish {
 // choose decides what a new key may do. have is what its objects together can do; halves cuts out what one of them can.
 func (w wish) choose(t ck.KeyType, in place, have usage) (usage, ck.RV) {
 	sets, token := setsOf(t, in), in != inSession
-	if t == ck.CKK_RSA && in == inHardware && w.asked&useSign != 0 && w.asked&useEncrypt != 0 {
-		return w.granted(useSign|useEncrypt, token, have)
+	if pair := pairOf(t, in); w.asked&pair&useSign != 0 && w.asked&pair&^useSign != 0 {
+		return w.granted(pair, token, have)
 	}
 	for _, set := range sets {
 		if w.asked&set != 0 {

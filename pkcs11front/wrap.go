@@ -24,7 +24,8 @@ import (
 // A standard wrapping has no place for a key's attributes, so it can't bind them (P3). The last two rules do in their place: a copy of a key that comes back with
 // other attributes is never one that wraps, so the two halves of a wrap/decrypt or an encrypt/unwrap can't be put together with a Trojan copy, not even in
 // several steps. And what comes in is sensitive and not extractable, so no copy is weaker than its original (P4); the client may ask for something else only if it
-// can read the key by which it came in, and so could do the same without us.
+// can read the key by which it came in, and so could do the same without us, or if it derives it: programs agree on secrets with others to use them themselves. But
+// a key from which a secret one was derived gives none that can be read any more, nor does a copy of it, or the second derivation would read out the first.
 
 // dataUsage is what a data key may do.
 const dataUsage = mayEncrypt | mayDecrypt | maySign | mayVerify
@@ -203,7 +204,7 @@ func (q *request) unwrapKey() ck.RV {
 	if by.facts().usage&^(mayWrap|mayUnwrap) != 0 || by.facts().token {
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
 	}
-	incoming, rv := readIncoming(template, by)
+	incoming, rv := readIncoming(template, readable(by))
 	if rv != ck.CKR_OK {
 		return rv
 	}
@@ -299,7 +300,9 @@ type incomingKey struct {
 
 // readIncoming reads a template and refuses what a key that comes in by another may never be. The caller's template only narrows what we give (P2): programs that
 // ask for every usage get a data key, and those that want nothing else than to wrap or derive get none.
-func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
+//
+// mayRead: the key may be one that can be read or taken out.
+func readIncoming(template []p11rpc.Attribute, mayRead bool) (*incomingKey, ck.RV) {
 	in := &incomingKey{class: ck.CKO_SECRET_KEY, keyType: ck.KeyType(ck.Unavailable), sensitive: true}
 	for i := range template {
 		a := &template[i]
@@ -332,7 +335,7 @@ func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 		}
 	}
 	switch {
-	case (!in.sensitive || in.extractable) && !readable(by), in.asks == mayWrap:
+	case in.open() && !mayRead, in.asks == mayWrap:
 		return nil, ck.CKR_TEMPLATE_INCONSISTENT
 	case in.keyType == ck.KeyType(ck.Unavailable):
 		return nil, ck.CKR_TEMPLATE_INCOMPLETE
@@ -342,6 +345,9 @@ func readIncoming(template []p11rpc.Attribute, by key) (*incomingKey, ck.RV) {
 	}
 	return nil, ck.CKR_TEMPLATE_INCONSISTENT
 }
+
+// open: it can be read or taken out.
+func (in *incomingKey) open() bool { return !in.sensitive || in.extractable }
 
 // narrowed is the template that the key gets: the caller's, but for what was decided here.
 func (in *incomingKey) narrowed(template []p11rpc.Attribute) []p11rpc.Attribute {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/keyward/keyward/pkcs11front/ck"
+	"github.com/keyward/keyward/pkcs11front/p11rpc"
 	"github.com/keyward/keyward/pkcs11front/sessionkey"
 )
 
@@ -441,4 +442,61 @@ func testCMACRow(b *bench, row *mechanismRow) {
 		b.ok("C_VerifyInit", m, k)
 		b.refused(ck.CKR_SIGNATURE_INVALID, "C_Verify", octets(in[:n]), octets(mac))
 	}
+}
+
+// TestDerivedSecrets: a program may read the secret that it agrees on, as most of them want to, but not one that was derived to be kept secret, by another
+// derivation from the same key or a copy of it (P4).
+func TestDerivedSecrets(t *testing.T) {
+	e := newEnv(t)
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	pair := func() (public []byte, private handle) {
+		pub, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params)), all(is(ck.CKA_SIGN, ck.CKA_DERIVE)))
+		return u.get(pub, ck.CKA_EC_POINT).Octets, private
+	}
+	derive := func(base handle, point []byte, template ...any) (handle, ck.RV) {
+		r, rv := u.call(62, u.in(func(w *p11rpc.Writer) {
+			w.Mechanism(p11rpc.Mechanism{Type: ck.CKM_ECDH1_DERIVE, Param: &p11rpc.ECDH1{KDF: ck.CKD_NULL, Public: point}})
+			w.Ulong(uint64(base))
+			w.Template(all(append(template, class(ck.CKO_SECRET_KEY), keyType(ck.CKK_GENERIC_SECRET), number(ck.CKA_VALUE_LEN, 32))...))
+		}))
+		if rv != ck.CKR_OK {
+			return 0, rv
+		}
+		return handle(r.Ulong()), rv
+	}
+	mine, a := pair()
+	theirs, b := pair()
+	open := all(isNot(ck.CKA_SENSITIVE), is(ck.CKA_EXTRACTABLE))
+	var secrets [2][]byte
+	for i, side := range []struct {
+		base  handle
+		point []byte
+	}{{a, theirs}, {b, mine}} {
+		h, rv := derive(side.base, side.point, open)
+		u.wantRV(ck.CKR_OK, rv)
+		secrets[i] = bytes.Clone(u.get(h, ck.CKA_VALUE).Octets)
+		if u.is(h, ck.CKA_ALWAYS_SENSITIVE) || u.is(h, ck.CKA_NEVER_EXTRACTABLE) {
+			t.Error("it says that it always was secret")
+		}
+	}
+	if len(secrets[0]) != 32 || !bytes.Equal(secrets[0], secrets[1]) {
+		t.Errorf("%x and %x", secrets[0], secrets[1])
+	}
+	copied, rv := u.tryCopy(a)
+	u.wantRV(ck.CKR_OK, rv)
+	h, rv := derive(a, theirs)
+	u.wantRV(ck.CKR_OK, rv)
+	if !u.is(h, ck.CKA_SENSITIVE) || u.is(h, ck.CKA_EXTRACTABLE) || u.is(h, ck.CKA_ALWAYS_SENSITIVE) {
+		t.Error("it is less secret than it should be")
+	}
+	later, rv := u.tryCopy(a)
+	u.wantRV(ck.CKR_OK, rv)
+	for _, base := range []handle{a, copied, later} {
+		for _, template := range [][]p11rpc.Attribute{open, isNot(ck.CKA_SENSITIVE), is(ck.CKA_EXTRACTABLE)} {
+			_, rv = derive(base, theirs, template)
+			u.wantRV(ck.CKR_TEMPLATE_INCONSISTENT, rv)
+		}
+	}
+	_, rv = derive(b, mine, open) // the other side is another key
+	u.wantRV(ck.CKR_OK, rv)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 
 	"github.com/keyward/keyward/kms/mechanism"
 	"github.com/keyward/keyward/kms/rsapad"
@@ -15,6 +16,8 @@ import (
 type Private struct {
 	key    *libcrypto.Key
 	public *Public
+
+	gave *atomic.Bool // a copy has the same; see GiveSecret
 
 	mu        sync.Mutex // guards rejection
 	rejection []byte     // secret of implicit rejection; by RejectBy, or made by the first RSAPKCS1 decryption
@@ -88,12 +91,33 @@ func newPrivate(key *libcrypto.Key) (*Private, error) {
 	if err == nil {
 		var public *Public
 		if public, err = ParsePublic(spki); err == nil {
-			return &Private{key: key, public: public}, nil
+			return &Private{key: key, public: public, gave: new(atomic.Bool)}, nil
 		}
 	}
 	key.Close()
 	return nil, softkey.Translate(err)
 }
+
+// Copy makes another key of the same numbers.
+func (k *Private) Copy() (*Private, error) {
+	der, err := k.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(der)
+	next, err := ParsePrivate(der)
+	if err != nil {
+		return nil, err
+	}
+	next.gave = k.gave
+	return next, nil
+}
+
+// GiveSecret notes that a secret was derived from the key which nobody is to read; GaveSecret says so of the key and of its copies.
+func (k *Private) GiveSecret() { k.gave.Store(true) }
+
+// GaveSecret is GiveSecret's answer.
+func (k *Private) GaveSecret() bool { return k.gave.Load() }
 
 // Kind is RSA or EC.
 func (k *Private) Kind() Kind { return kindOf(k.key) }
