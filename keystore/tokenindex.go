@@ -36,8 +36,8 @@ type tokenIndex struct {
 
 	mu    sync.RWMutex // guards what follows; nothing is read from the store under it
 	names struct {
-		byVersion     map[string]*TokenNames
-		byID, byLabel map[string][]*TokenNames
+		byVersion                map[string]*TokenNames
+		byID, byLabel, bySubject map[string][]*TokenNames
 	}
 	objects struct { // each slice by number
 		all           []*TokenObject
@@ -49,7 +49,7 @@ type tokenIndex struct {
 func newTokenIndex(name tokenName) *tokenIndex {
 	x := &tokenIndex{name: name, reading: make(chan struct{}, 1), changed: map[string]uint64{}}
 	x.reading <- struct{}{}
-	x.names.byVersion, x.names.byID, x.names.byLabel = map[string]*TokenNames{}, map[string][]*TokenNames{}, map[string][]*TokenNames{}
+	x.names.byVersion, x.names.byID, x.names.byLabel, x.names.bySubject = map[string]*TokenNames{}, map[string][]*TokenNames{}, map[string][]*TokenNames{}, map[string][]*TokenNames{}
 	x.objects.byNumber, x.objects.byID, x.objects.byLabel = map[uint64]*TokenObject{}, map[string][]*TokenObject{}, map[string][]*TokenObject{}
 	return x
 }
@@ -232,6 +232,9 @@ func (x *tokenIndex) putNames(version string, n *TokenNames) {
 			if c.Label != nil {
 				drop(x.names.byLabel, *c.Label, was, compareNames)
 			}
+			if c.Subject != nil {
+				drop(x.names.bySubject, string(*c.Subject), was, compareNames)
+			}
 		}
 	}
 	if n == nil {
@@ -244,6 +247,9 @@ func (x *tokenIndex) putNames(version string, n *TokenNames) {
 		}
 		if c.Label != nil {
 			keep(x.names.byLabel, *c.Label, n, compareNames)
+		}
+		if c.Subject != nil {
+			keep(x.names.bySubject, string(*c.Subject), n, compareNames)
 		}
 	}
 }
@@ -325,6 +331,17 @@ func (db *DB) TokenNamesByLabel(ctx context.Context, account, instance, label st
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return slices.Clone(x.names.byLabel[label]), nil
+}
+
+// TokenNamesBySubject gives the names of versions for which clients have set this subject in any class.
+func (db *DB) TokenNamesBySubject(ctx context.Context, account, instance string, subject []byte) ([]*TokenNames, error) {
+	x, err := db.token(ctx, account, instance)
+	if err != nil {
+		return nil, err
+	}
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Clone(x.names.bySubject[string(subject)]), nil
 }
 
 // TokenObject gives an object by its number, or ErrNotFound.

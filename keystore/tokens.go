@@ -21,12 +21,14 @@ type TokenNames struct {
 	record   recordState
 }
 
-// ClassNames are the names of a version in one class of objects. What is nil nobody has set.
+// ClassNames are what clients have set of a version in one class of objects. What is nil nobody has set.
 type ClassNames struct {
-	Class uint8
-	ID    *[]byte `json:",omitempty"`
-	Label *string `json:",omitempty"`
-	Gone  bool    `json:",omitempty"` // a client has destroyed the object of this class; the version is there all the same
+	Class      uint8
+	ID         *[]byte  `json:",omitempty"`
+	Label      *string  `json:",omitempty"`
+	Subject    *[]byte  `json:",omitempty"`
+	Mechanisms []uint64 `json:",omitempty"` // that the object is restricted to; nil: it is not
+	Gone       bool     `json:",omitempty"` // a client has destroyed the object of this class; the version is there all the same
 }
 
 // TokenObject is an object that is no key. Values handed out by DB are shared and immutable.

@@ -43,15 +43,25 @@ type TokenKey struct {
 	Hardware         bool   // the material is in an HSM
 	PublicKey        []byte // of asymmetric keys: DER SubjectPublicKeyInfo. Read-only
 
-	// ID is CKA_ID and Label is CKA_LABEL, by class: what a client has set, else 16 octets that encode the place, and the oldest alias
-	// without its prefix (else the key ID; of a version that is not the newest, with "#" and the version's ordinal).
+	// Names has what clients have set, by class. Of what nobody has set, the ID is 16 octets that encode the place, and the label the oldest alias without its
+	// prefix (else the key ID; of a version that is not the newest, with "#" and the version's ordinal). A class that is not there has no object.
 	Names map[ObjectClass]ObjectNames
 }
 
-// ObjectNames are the two attributes by which clients find an object.
+// ObjectNames are the attributes by which clients find an object, and what else of a key is theirs to say.
 type ObjectNames struct {
-	ID    []byte
-	Label string
+	ID      []byte // CKA_ID
+	Label   string // CKA_LABEL
+	Subject []byte // CKA_SUBJECT, of keys: DER of the subject of the key's certificate
+	// Mechanisms is CKA_ALLOWED_MECHANISMS as the maker of a key gave it; nil: whatever the key can do. The door of PKCS #11 holds its clients to it.
+	Mechanisms []uint64
+}
+
+// SomeNames are names of an object, some of which may be left out: nil.
+type SomeNames struct {
+	ID      []byte
+	Label   *string
+	Subject []byte
 }
 
 // Token is an instance as a token.

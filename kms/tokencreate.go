@@ -25,7 +25,7 @@ type NewTokenKey struct {
 	// Secondary is a second usage, of RSA keys; empty: none.
 	Secondary kmswire.KeyUsage
 	Pinned    bool // hardware instances: HsmInternal rather than HsmEncryptedDatabase
-	// Names are CKA_ID and CKA_LABEL, as far as the client gave them. A label that can be an alias and is free becomes one too.
+	// Names are what the client gave of them. A label that can be an alias and is free becomes one too.
 	Names map[ObjectClass]ObjectNames
 	// Material is that of a key that is brought along: PKCS#8 DER, or the octets of an AES key. The caller wipes it. nil: it is made.
 	Material []byte
@@ -101,17 +101,23 @@ func (c *call) draftTokenKey(req *NewTokenKey) (*draft, error) {
 	}
 	for _, class := range keyClasses(d.spec.name) {
 		n := req.Names[class]
-		if err := checkObjectNames(n.ID, n.Label); err != nil {
+		if err := checkObjectNames(n.ID, n.Label, n.Subject); err != nil {
 			return nil, err
 		}
-		set := keystore.ClassNames{Class: uint8(class)}
+		if len(n.Mechanisms) > MaxObjectMechanisms {
+			return nil, Invalid("Mechanisms", "there are %d, at most %d are allowed", len(n.Mechanisms), MaxObjectMechanisms)
+		}
+		set := keystore.ClassNames{Class: uint8(class), Mechanisms: n.Mechanisms}
 		if n.ID != nil {
 			set.ID = &n.ID
 		}
 		if n.Label != "" {
 			set.Label = &n.Label
 		}
-		if set.ID != nil || set.Label != nil {
+		if n.Subject != nil {
+			set.Subject = &n.Subject
+		}
+		if set.ID != nil || set.Label != nil || set.Subject != nil || set.Mechanisms != nil {
 			d.names = append(d.names, set)
 		}
 	}
@@ -252,18 +258,21 @@ func (s *Service) DestroyTokenKey(ctx context.Context, actor *Actor, instance st
 // nameTries is how often a change of names is decided anew because somebody else changed the same names first.
 const nameTries = 5
 
-// NameTokenKey sets CKA_ID, CKA_LABEL or both (nil: as it is) of one class of a version. It needs kms:SetTokenNames.
-func (s *Service) NameTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace, class ObjectClass, id []byte, label *string) error {
-	return s.changeTokenNames(ctx, actor, instance, place, class, func(names *keystore.ClassNames) error {
+// NameTokenKey sets names of one class of a version; those that are nil stay as they are. It needs kms:SetTokenNames.
+func (s *Service) NameTokenKey(ctx context.Context, actor *Actor, instance string, place KeyPlace, class ObjectClass, names SomeNames) error {
+	return s.changeTokenNames(ctx, actor, instance, place, class, func(set *keystore.ClassNames) error {
 		text := ""
-		if label != nil {
-			text = *label
-			names.Label = label
+		if names.Label != nil {
+			text = *names.Label
+			set.Label = names.Label
 		}
-		if id != nil {
-			names.ID = &id
+		if names.ID != nil {
+			set.ID = &names.ID
 		}
-		return checkObjectNames(id, text)
+		if names.Subject != nil {
+			set.Subject = &names.Subject
+		}
+		return checkObjectNames(names.ID, text, names.Subject)
 	})
 }
 
@@ -321,7 +330,7 @@ func (c *call) changeTokenNames(instance string, place KeyPlace, class ObjectCla
 	if err := change(&set); err != nil {
 		return err
 	}
-	if set.ID != nil || set.Label != nil || set.Gone {
+	if set.ID != nil || set.Label != nil || set.Subject != nil || set.Mechanisms != nil || set.Gone {
 		next.Names = append(next.Names, set)
 	}
 	if first {

@@ -81,14 +81,14 @@ func TestCreateTokenKey(t *testing.T) {
 		}
 	}
 	label := "tls"
-	found, err := w.TokenKeysNamed(ctx, root, "kst-software", nil, &label)
+	found, err := w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{Label: &label})
 	if err != nil || len(found) != 2 {
 		t.Errorf("%d objects called tls, %v", len(found), err)
 	}
-	if found, err = w.TokenKeysNamed(ctx, root, "kst-software", []byte{1}, &label); err != nil || len(found) != 1 || found[0].KeyID != made.KeyID {
+	if found, err = w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{ID: []byte{1}, Label: &label}); err != nil || len(found) != 1 || found[0].KeyID != made.KeyID {
 		t.Errorf("by both: %v %v", found, err)
 	}
-	if found, err = w.TokenKeysNamed(ctx, root, "kst-software", byDefault, &label); err != nil || len(found) != 0 {
+	if found, err = w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{ID: byDefault, Label: &label}); err != nil || len(found) != 0 {
 		t.Errorf("ID and label of different objects: %v %v", found, err)
 	}
 	for what, c := range map[string]struct {
@@ -242,7 +242,7 @@ func TestNameTokenKey(t *testing.T) {
 	place := KeyPlace{1, 1}
 	label, empty := "called so", ""
 	name := func(actor *Actor, class ObjectClass, id []byte, label *string) error {
-		return w.NameTokenKey(ctx, actor, "kst-software", place, class, id, label)
+		return w.NameTokenKey(ctx, actor, "kst-software", place, class, SomeNames{ID: id, Label: label})
 	}
 	if err := name(user, ClassPrivateKey, nil, &label); err != nil {
 		t.Fatal(err)
@@ -253,7 +253,7 @@ func TestNameTokenKey(t *testing.T) {
 	if err := name(user, ClassPublicKey, []byte{}, &empty); err != nil {
 		t.Fatal(err)
 	}
-	want := map[ObjectClass]ObjectNames{ClassPrivateKey: {[]byte("id"), label}, ClassPublicKey: {[]byte{}, ""}}
+	want := map[ObjectClass]ObjectNames{ClassPrivateKey: {ID: []byte("id"), Label: label}, ClassPublicKey: {ID: []byte{}}}
 	for range 2 {
 		k, err := w.TokenKey(ctx, user, "kst-software", place)
 		if err != nil || !reflect.DeepEqual(k.Names, want) {
@@ -265,7 +265,7 @@ func TestNameTokenKey(t *testing.T) {
 			found bool
 		}{{nil, &label, true}, {[]byte("id"), nil, true}, {[]byte{}, nil, true}, {nil, &empty, true}, {[]byte("id"), &label, true}, {[]byte{}, &label, false},
 			{w.tokens.ids.of(testAccount, place), nil, false}} {
-			found, err := w.TokenKeysNamed(ctx, user, "kst-software", c.id, c.label)
+			found, err := w.TokenKeysNamed(ctx, user, "kst-software", SomeNames{ID: c.id, Label: c.label})
 			if err != nil || (len(found) == 1) != c.found {
 				t.Errorf("%q %v: %d, %v", c.id, c.label, len(found), err)
 			}
@@ -276,8 +276,8 @@ func TestNameTokenKey(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	wantCode(t, "no such class", name(user, ClassSecretKey, nil, &label), InvalidParameter)
-	wantCode(t, "no such version", w.NameTokenKey(ctx, root, "kst-software", KeyPlace{1, 2}, ClassPrivateKey, nil, &label), KeyNotFound)
-	wantCode(t, "another account", w.NameTokenKey(ctx, other, "kst-software", place, ClassPrivateKey, nil, &label), KeyNotFound)
+	wantCode(t, "no such version", w.NameTokenKey(ctx, root, "kst-software", KeyPlace{1, 2}, ClassPrivateKey, SomeNames{Label: &label}), KeyNotFound)
+	wantCode(t, "another account", w.NameTokenKey(ctx, other, "kst-software", place, ClassPrivateKey, SomeNames{Label: &label}), KeyNotFound)
 	policyText := fmt.Sprintf(`{"Version":"1","Statement":[{"Effect":"Allow","Principal":{"RAM":["%s"]},"Action":["kms:*"],"Resource":["*"]},
 		{"Effect":"Allow","Principal":{"RAM":["%s"]},"Action":["kms:DescribeKey"],"Resource":["*"]}]}`, root.Principal, user.Principal)
 	if _, err := w.SetKeyPolicy(ctx, root, &kmswire.SetKeyPolicyRequest{KeyID: id, Policy: []byte(policyText)}); err != nil {
@@ -309,19 +309,19 @@ func TestNameTokenKeyAtOnce(t *testing.T) {
 	var done sync.WaitGroup
 	for _, class := range []ObjectClass{ClassPrivateKey, ClassPublicKey} {
 		done.Go(func() {
-			if err := w.NameTokenKey(ctx, root, "kst-software", place, class, []byte{byte(class)}, nil); err != nil {
+			if err := w.NameTokenKey(ctx, root, "kst-software", place, class, SomeNames{ID: []byte{byte(class)}}); err != nil {
 				t.Error(err)
 			}
 		})
 		done.Go(func() {
-			if err := w.NameTokenKey(ctx, root, "kst-software", place, class, nil, &label); err != nil {
+			if err := w.NameTokenKey(ctx, root, "kst-software", place, class, SomeNames{Label: &label}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	done.Wait()
 	k, err := w.TokenKey(ctx, root, "kst-software", place)
-	if err != nil || !reflect.DeepEqual(k.Names, map[ObjectClass]ObjectNames{ClassPrivateKey: {[]byte{3}, label}, ClassPublicKey: {[]byte{2}, label}}) {
+	if err != nil || !reflect.DeepEqual(k.Names, map[ObjectClass]ObjectNames{ClassPrivateKey: {ID: []byte{3}, Label: label}, ClassPublicKey: {ID: []byte{2}, Label: label}}) {
 		t.Errorf("%+v %v", k.Names, err)
 	}
 }
@@ -463,7 +463,7 @@ func dieBringing(t *testing.T, f *fixture, secret []byte) {
 			if left, err := w.db.Intents(ctx); err != nil || len(left) > 0 {
 				t.Errorf("torn %t, budget %d: intents %v, %v", torn, budget, left, err)
 			}
-			found, err := w.TokenKeysNamed(ctx, root, "kst-hardware", nil, &label)
+			found, err := w.TokenKeysNamed(ctx, root, "kst-hardware", SomeNames{Label: &label})
 			if want := budget == 3 || budget == 2 && torn; err != nil || (len(found) == 1) != want || len(found) > 1 {
 				t.Errorf("torn %t, budget %d: %d keys, %v", torn, budget, len(found), err)
 			}

@@ -214,6 +214,10 @@ func (s *Service) newTokenKey(k *keystore.Key, v *keystore.Version, alias *keyst
 		if set.Label != nil && (t.Newest || *set.Label != newest) {
 			n.Label = *set.Label
 		}
+		if set.Subject != nil {
+			n.Subject = *set.Subject
+		}
+		n.Mechanisms = set.Mechanisms
 		t.Names[ObjectClass(set.Class)] = n
 	}
 	return t

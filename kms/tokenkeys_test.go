@@ -40,7 +40,7 @@ func tokenLabels(keys []*TokenKey) (labels []string) {
 // findLabel wants exactly one object to be found by a label.
 func findLabel(t testing.TB, s *Service, actor *Actor, label string) *TokenKey {
 	t.Helper()
-	found, err := s.TokenKeysNamed(context.Background(), actor, "kst-software", nil, &label)
+	found, err := s.TokenKeysNamed(context.Background(), actor, "kst-software", SomeNames{Label: &label})
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%q: %d objects, %v", label, len(found), err)
 	}
@@ -91,11 +91,11 @@ func TestTokenKeys(t *testing.T) {
 				t.Errorf("%v: %+v %v", k.KeyPlace, at, err)
 			}
 			for class, names := range k.Names {
-				found, err := w.TokenKeysNamed(ctx, root, "kst-software", names.ID, nil)
+				found, err := w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{ID: names.ID})
 				if err != nil || len(found) != 1 || !reflect.DeepEqual(found[0], k) {
 					t.Errorf("%v %d by ID: %v %v", k.KeyPlace, class, found, err)
 				}
-				found, err = w.TokenKeysNamed(ctx, root, "kst-software", names.ID, &names.Label)
+				found, err = w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{ID: names.ID, Label: &names.Label})
 				if err != nil || len(found) != 1 {
 					t.Errorf("%v %d by both: %v %v", k.KeyPlace, class, found, err)
 				}
@@ -114,11 +114,11 @@ func TestTokenKeys(t *testing.T) {
 		t.Errorf("after %v: %q %t %v", before[2].KeyPlace, tokenLabels(keys), more, err)
 	}
 	for _, label := range []string{"a-younger-one", "data#3", "data#0", "data#01", "data#", "#1", "", plain + "#1", "alias/data", named, "nothing"} {
-		if found, err := w.TokenKeysNamed(ctx, root, "kst-software", nil, &label); err != nil || len(found) != 0 {
+		if found, err := w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{Label: &label}); err != nil || len(found) != 0 {
 			t.Errorf("%q: %d objects, %v", label, len(found), err)
 		}
 	}
-	if _, err := w.TokenKeysNamed(ctx, root, "kst-software", nil, nil); err == nil {
+	if _, err := w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{}); err == nil {
 		t.Error("a search for nothing")
 	}
 	// An alias that moves takes the label along, at once.
@@ -138,7 +138,7 @@ func TestTokenKeys(t *testing.T) {
 	for range 10 {
 		id := make([]byte, 16)
 		binaryRandom(id)
-		if found, err := w.TokenKeysNamed(ctx, root, "kst-software", id, nil); err != nil || len(found) > 0 {
+		if found, err := w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{ID: id}); err != nil || len(found) > 0 {
 			t.Errorf("%x: %v %v", id, found, err)
 		}
 	}
@@ -188,8 +188,8 @@ func TestTokenKeysSeen(t *testing.T) {
 				}
 			}
 			names := k.Names[ClassPrivateKey]
-			byID, err := w.TokenKeysNamed(ctx, actor, instance, names.ID, nil)
-			byLabel, err2 := w.TokenKeysNamed(ctx, actor, instance, nil, &names.Label)
+			byID, err := w.TokenKeysNamed(ctx, actor, instance, SomeNames{ID: names.ID})
+			byLabel, err2 := w.TokenKeysNamed(ctx, actor, instance, SomeNames{Label: &names.Label})
 			if err != nil || err2 != nil || there != (len(byID) == 1) || there != (len(byLabel) == 1) {
 				t.Errorf("%s: %s by ID %d, by label %d, %v %v", what, k.KeyID, len(byID), len(byLabel), err, err2)
 			}
@@ -312,12 +312,12 @@ func TestTokenLabelsAfterRotation(t *testing.T) {
 	id := w.createNamed("kst-software", kmswire.AES256, "alias/data")
 	keys := allTokenKeys(t, w.Service, root, "kst-software", 10)
 	label, own := "data", "of the client"
-	if err := w.NameTokenKey(ctx, root, "kst-software", keys[0].KeyPlace, ClassSecretKey, nil, &label); err != nil {
+	if err := w.NameTokenKey(ctx, root, "kst-software", keys[0].KeyPlace, ClassSecretKey, SomeNames{Label: &label}); err != nil {
 		t.Fatal(err)
 	}
 	found := func(label string, want ...uint32) {
 		t.Helper()
-		keys, err := w.TokenKeysNamed(ctx, root, "kst-software", nil, &label)
+		keys, err := w.TokenKeysNamed(ctx, root, "kst-software", SomeNames{Label: &label})
 		var got []uint32
 		for _, k := range keys {
 			got = append(got, k.Ordinal)
@@ -332,7 +332,7 @@ func TestTokenLabelsAfterRotation(t *testing.T) {
 	}
 	found("data", 2)
 	found("data#1", 1)
-	if err := w.NameTokenKey(ctx, root, "kst-software", keys[0].KeyPlace, ClassSecretKey, nil, &own); err != nil {
+	if err := w.NameTokenKey(ctx, root, "kst-software", keys[0].KeyPlace, ClassSecretKey, SomeNames{Label: &own}); err != nil {
 		t.Fatal(err)
 	}
 	found(own, 1)

@@ -10,11 +10,11 @@ import (
 	"github.com/keyward/keyward/keystore"
 )
 
-// Keys of a token by the names that clients know them by: CKA_ID and CKA_LABEL.
+// Keys of a token by the names that clients know them by.
 
-// TokenKeysNamed finds versions by CKA_ID, CKA_LABEL or both (nil: any), in any class. It reads indexes, and costs the same however
-// many keys there are. One of the two must be given. The values are shared and immutable.
-func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance string, id []byte, label *string) ([]*TokenKey, error) {
+// TokenKeysNamed finds versions by those names that are not nil, of which there must be one, in any class. It reads indexes, and costs the same however
+// many keys there are. The values are shared and immutable.
+func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance string, names SomeNames) ([]*TokenKey, error) {
 	c, err := s.looking(ctx, actor)
 	if err != nil {
 		return nil, err
@@ -24,10 +24,12 @@ func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance str
 	}
 	var places []KeyPlace
 	switch {
-	case id != nil:
-		places, err = c.placesByID(instance, id)
-	case label != nil:
-		places, err = c.placesByLabel(instance, *label)
+	case names.ID != nil:
+		places, err = c.placesByID(instance, names.ID)
+	case names.Label != nil:
+		places, err = c.placesByLabel(instance, *names.Label)
+	case names.Subject != nil:
+		places, err = c.placesBySubject(instance, names.Subject)
 	default:
 		return nil, Missing("Label")
 	}
@@ -43,7 +45,7 @@ func (s *Service) TokenKeysNamed(ctx context.Context, actor *Actor, instance str
 		} else if err != nil {
 			return nil, err
 		}
-		if t.named(id, label) {
+		if t.named(names) {
 			keys = append(keys, t)
 		}
 	}
@@ -76,6 +78,15 @@ func (c *call) placesNamed(named []*keystore.TokenNames) ([]KeyPlace, error) {
 		places = append(places, KeyPlace{k.Sequence, uint32(min(n.Ordinal, maxOrdinal))})
 	}
 	return places, nil
+}
+
+// placesBySubject gives the places that have a CKA_SUBJECT, which nothing but a client gives.
+func (c *call) placesBySubject(instance string, subject []byte) ([]KeyPlace, error) {
+	named, err := c.store.TokenNamesBySubject(c.ctx, c.actor.Account, instance, subject)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return c.placesNamed(named)
 }
 
 // placesByLabel gives the places that may have a CKA_LABEL: by default it is an alias without its prefix or a key ID, of the newest
@@ -138,9 +149,10 @@ func (c *call) placesOf(places *[]KeyPlace, name string, ordinal uint32) error {
 }
 
 // named says whether the object has, in one of its classes, the names that are given.
-func (t *TokenKey) named(id []byte, label *string) bool {
+func (t *TokenKey) named(names SomeNames) bool {
 	for _, n := range t.Names {
-		if (id == nil || string(id) == string(n.ID)) && (label == nil || *label == n.Label) {
+		if (names.ID == nil || string(names.ID) == string(n.ID)) && (names.Label == nil || *names.Label == n.Label) &&
+			(names.Subject == nil || string(names.Subject) == string(n.Subject)) {
 			return true
 		}
 	}

@@ -34,11 +34,17 @@ const (
 	MaxTokenOctets  = 32 << 20 // of all of these together, as they are kept in memory
 	MaxObjectID     = 256      // octets of CKA_ID
 	MaxObjectLabel  = 256      // octets of CKA_LABEL
+	// Of keys, for each half:
+	MaxObjectSubject    = 1024 // octets of CKA_SUBJECT
+	MaxObjectMechanisms = 256  // in CKA_ALLOWED_MECHANISMS
 )
 
 var tokenQuota = keystore.ObjectQuota{Objects: MaxTokenObjects, Octets: MaxTokenOctets}
 
-func checkObjectNames(id []byte, label string) error {
+func checkObjectNames(id []byte, label string, subject []byte) error {
+	if len(subject) > MaxObjectSubject {
+		return Invalid("Subject", "it has %d octets, at most %d are allowed", len(subject), MaxObjectSubject)
+	}
 	if len(id) > MaxObjectID {
 		return Invalid("ID", "it has %d octets, at most %d are allowed", len(id), MaxObjectID)
 	}
@@ -175,7 +181,7 @@ func checkObject(o *TokenObject) error {
 	if len(o.Value) > MaxTokenObject {
 		return Invalid("Value", "it has %d octets, at most %d are allowed", len(o.Value), MaxTokenObject)
 	}
-	return checkObjectNames(o.ID, o.Label)
+	return checkObjectNames(o.ID, o.Label, nil)
 }
 
 // noteObject says in the audit which object it is about.

@@ -131,7 +131,7 @@ func fillToken(t testing.TB, size int) (*fixture, *counting) {
 func tokenSearches(t testing.TB, f *fixture, size int) map[string]func(i int) {
 	ctx := counted
 	keys := func(id []byte, label *string) {
-		if found, err := f.TokenKeysNamed(ctx, user, "kst-software", id, label); err != nil || len(found) != 1 {
+		if found, err := f.TokenKeysNamed(ctx, user, "kst-software", SomeNames{ID: id, Label: label}); err != nil || len(found) != 1 {
 			t.Fatalf("%q %v: %d keys, %v", id, label, len(found), err)
 		}
 	}

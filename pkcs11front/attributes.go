@@ -104,7 +104,7 @@ var keyRows = []attributeRow{
 	{attribute: ck.CKA_DERIVE, kind: asBool, given: byAnyTime, otherwise: made},
 	{attribute: ck.CKA_LOCAL, kind: asBool, otherwise: made},
 	{attribute: ck.CKA_KEY_GEN_MECHANISM, kind: asUlong, otherwise: made},
-	{attribute: ck.CKA_ALLOWED_MECHANISMS, kind: asList, otherwise: made}, // it follows from what the key may do
+	{attribute: ck.CKA_ALLOWED_MECHANISMS, kind: asList, given: byMaker, otherwise: made}, // those of them by which the key can be used for anything
 }
 
 // publicRows are those of public keys (§4.8).

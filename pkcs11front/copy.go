@@ -50,6 +50,9 @@ func copied(o object, changes values) (values, ck.RV) {
 	switch o := o.(type) {
 	case sessionObject:
 		v = o.attributes().clone()
+		if k, ok := o.(*sessionKey); ok && k.f.only == nil {
+			v = v.without(ck.CKA_ALLOWED_MECHANISMS)
+		}
 	default:
 		for _, row := range tableOfObject(o).rows {
 			if value, rv := o.attribute(row.attribute); rv == ck.CKR_OK && !row.secret && row.kind != asList {

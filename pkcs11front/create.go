@@ -161,8 +161,8 @@ func (q *request) checkNames(class ck.Class, names kms.ObjectNames, publicKey []
 	if class != ck.CKO_CERTIFICATE && class != ck.CKO_PUBLIC_KEY {
 		return ck.CKR_OK
 	}
-	check := func(id []byte, label *string) ck.RV {
-		keys, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
+	check := func(names kms.SomeNames) ck.RV {
+		keys, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, names)
 		if err != nil {
 			return q.failed(err, aboutToken)
 		}
@@ -172,12 +172,12 @@ func (q *request) checkNames(class ck.Class, names kms.ObjectNames, publicKey []
 		return ck.CKR_OK
 	}
 	if len(names.ID) > 0 {
-		if rv := check(names.ID, nil); rv != ck.CKR_OK {
+		if rv := check(kms.SomeNames{ID: names.ID}); rv != ck.CKR_OK {
 			return rv
 		}
 	}
 	if class == ck.CKO_PUBLIC_KEY && names.Label != "" {
-		return check(nil, &names.Label)
+		return check(kms.SomeNames{Label: &names.Label})
 	}
 	return ck.CKR_OK
 }
@@ -186,6 +186,10 @@ func (q *request) checkNames(class ck.Class, names kms.ObjectNames, publicKey []
 func samePublicKey(a, b []byte) bool {
 	if bytes.Equal(a, b) {
 		return true
+	}
+	if p, err := readPublic(a); err != nil || p.modulus != nil { // x509 knows no keys that are for RSASSA-PSS only
+		q, errOther := readPublic(b)
+		return err == nil && errOther == nil && bytes.Equal(p.modulus, q.modulus) && bytes.Equal(p.exponent, q.exponent)
 	}
 	x, err := x509.ParsePKIXPublicKey(a)
 	if err != nil {

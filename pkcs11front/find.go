@@ -1,6 +1,7 @@
 package pkcs11front
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/keyward/keyward/kms"
@@ -177,21 +178,22 @@ func (q *request) beginSearch(s *search) error {
 	if id, ok := s.template.get(ck.CKA_UNIQUE_ID); ok { // the handle is in it
 		return q.findUnique(s, byUniqueID(id.Octets))
 	}
-	var id []byte
-	var label *string
+	var names kms.SomeNames
 	if v, ok := s.template.get(ck.CKA_ID); ok {
-		id = append([]byte{}, v.Octets...)
+		names.ID = append([]byte{}, v.Octets...)
 	}
 	if v, ok := s.template.get(ck.CKA_LABEL); ok {
 		text := string(v.Octets)
-		label = &text
+		names.Label = &text
 	}
-	// Keys of the KMS have no CKA_SUBJECT: nobody need look at all of them for the key of a certificate.
-	keys := (anyClass || class == ck.CKO_PUBLIC_KEY || class == ck.CKO_PRIVATE_KEY || class == ck.CKO_SECRET_KEY) && len(s.template.octets(ck.CKA_SUBJECT)) == 0
-	s.keys = keys && id == nil && label == nil
+	if v, ok := s.template.get(ck.CKA_SUBJECT); ok && len(v.Octets) > 0 { // an empty one almost all keys have
+		names.Subject = bytes.Clone(v.Octets)
+	}
+	keys := anyClass || class == ck.CKO_PUBLIC_KEY || class == ck.CKO_PRIVATE_KEY || class == ck.CKO_SECRET_KEY
+	s.keys = keys && names.ID == nil && names.Label == nil && names.Subject == nil
 	if keys && !s.keys {
 		// Before what clients keep, who may have kept a public key under the name of one of these.
-		named, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, id, label)
+		named, err := q.front.cfg.Service.TokenKeysNamed(q.ctx, q.actor(), q.session.instance, names)
 		if err != nil {
 			return err
 		}
@@ -200,7 +202,7 @@ func (q *request) beginSearch(s *search) error {
 		}
 	}
 	if anyClass || class == ck.CKO_DATA || class == ck.CKO_CERTIFICATE || class == ck.CKO_PUBLIC_KEY {
-		return q.findStored(s, id, label, class, anyClass)
+		return q.findStored(s, names.ID, names.Label, class, anyClass)
 	}
 	return nil
 }

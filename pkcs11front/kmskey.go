@@ -68,7 +68,7 @@ func (f *Front) newKMSKey(actor *kms.Actor, t *kms.TokenKey, class ck.Class) (*k
 	}
 	k := &kmsKey{TokenKey: t, service: f.cfg.Service, actor: actor, table: tableOf(class, spec.keyType)}
 	k.f = keyFacts{keyType: spec.keyType, bits: spec.bits, curve: string(spec.curve), usage: ofKMS(t.Usage, t.Secondary) & halves[class],
-		token: true, hardware: t.Hardware, rawRSA: f.cfg.RawRSA, sealsOnly: f.cfg.NoRawAES && t.Hardware}
+		only: t.Names[kms.ObjectClass(class)].Mechanisms, token: true, hardware: t.Hardware, rawRSA: f.cfg.RawRSA, sealsOnly: f.cfg.NoRawAES && t.Hardware}
 	if class != ck.CKO_SECRET_KEY {
 		var err error
 		if k.public, err = f.publicParts(t); err != nil {
@@ -120,7 +120,7 @@ func (k *kmsKey) attribute(a ck.Attribute) (p11rpc.Value, ck.RV) {
 	case ck.CKA_START_DATE, ck.CKA_END_DATE:
 		return p11rpc.Value{Kind: p11rpc.Date}, ck.CKR_OK
 	case ck.CKA_SUBJECT:
-		return octetsValue(nil), ck.CKR_OK
+		return octetsValue(names.Subject), ck.CKR_OK
 	case ck.CKA_ALLOWED_MECHANISMS:
 		return p11rpc.Value{Kind: p11rpc.Ulongs, Numbers: mechanismsFor(&k.f)}, ck.CKR_OK
 	case ck.CKA_VALUE_LEN:
@@ -239,7 +239,7 @@ func readPublic(info []byte) (*publicParts, error) {
 		return nil, errPublicKey
 	}
 	switch string(oid) {
-	case oidRSA:
+	case oidRSA, oidPSS:
 		in = key
 		if !in.ReadASN1(&numbers, asn1.SEQUENCE) || !numbers.ReadASN1Integer(&p.modulus) || !numbers.ReadASN1Integer(&p.exponent) {
 			return nil, errPublicKey
@@ -253,8 +253,9 @@ func readPublic(info []byte) (*publicParts, error) {
 	return nil, errPublicKey
 }
 
-// The algorithms of SubjectPublicKeyInfo: the contents of their object identifiers (RFC 3279 §2.3).
+// The algorithms of SubjectPublicKeyInfo: the contents of their object identifiers (RFC 3279 §2.3, and RFC 4055 §1.2 for a key that signs by RSASSA-PSS only).
 const (
+	oidPSS = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a"
 	oidRSA = "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"
 	oidEC  = "\x2a\x86\x48\xce\x3d\x02\x01"
 )

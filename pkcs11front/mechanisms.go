@@ -67,7 +67,7 @@ type mechanismRow struct {
 
 // What mechanisms are for.
 const (
-	forSigning    = ck.CKF_SIGN | ck.CKF_VERIFY
+	forSigning    = ck.CKF_SIGN | ck.CKF_VERIFY | ck.CKF_MESSAGE_SIGN | ck.CKF_MESSAGE_VERIFY
 	forEncrypting = ck.CKF_ENCRYPT | ck.CKF_DECRYPT
 	forWrapping   = ck.CKF_WRAP | ck.CKF_UNWRAP
 	forMessages   = ck.CKF_MESSAGE_ENCRYPT | ck.CKF_MESSAGE_DECRYPT
@@ -263,6 +263,8 @@ func (row *mechanismRow) allows(facts *keyFacts, flag ck.Flags) ck.RV {
 	switch {
 	case row.local() && facts.token:
 		return ck.CKR_KEY_FUNCTION_NOT_PERMITTED
+	case facts.only != nil && !slices.Contains(facts.only, uint64(row.mechanism)):
+		return ck.CKR_MECHANISM_INVALID
 	case !row.inside && facts.token && facts.hardware && flag == ck.CKF_SIGN,
 		facts.sealsOnly && row.rawAES(flag):
 		return ck.CKR_MECHANISM_INVALID

@@ -1,6 +1,9 @@
 package pkcs11front
 
 import (
+	"bytes"
+	"slices"
+
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/pkcs11front/ck"
 	"github.com/keyward/keyward/pkcs11front/p11rpc"
@@ -40,6 +43,7 @@ func (q *request) addPublic(table *classTable, given values, public *sessionkey.
 		value, _ := v.get(a)
 		return value, ck.CKR_OK
 	}, false, q.front.cfg.RawRSA)}
+	k.f.only = restriction(given)
 	return q.keep(table, v, k)
 }
 
@@ -55,7 +59,11 @@ func (q *request) publicValues(table *classTable, given values, public *sessionk
 	}
 	v := withKey(table, given.clone(), u, from)
 	v = withPublicParts(table, v, parts)
-	facts := keyFacts{keyType: table.keyType, bits: public.Bits(), curve: string(public.Curve()), usage: u, token: v.is(ck.CKA_TOKEN, false), rawRSA: q.front.cfg.RawRSA}
+	facts := keyFacts{keyType: table.keyType, bits: public.Bits(), curve: string(public.Curve()), usage: u, only: restriction(given), token: v.is(ck.CKA_TOKEN, false), rawRSA: q.front.cfg.RawRSA}
+	if facts.token && facts.only != nil {
+		return nil, ck.CKR_TEMPLATE_INCONSISTENT // what clients keep has no place for it
+	}
+	v = v.without(ck.CKA_ALLOWED_MECHANISMS)
 	if !facts.token {
 		v = v.set(ck.CKA_ALLOWED_MECHANISMS, mechanismsValue(&facts))
 	}
@@ -105,7 +113,7 @@ func withKey(table *classTable, v values, u usage, from keyOrigin) values {
 // addSessionKey makes a session object of a secret or private key, which it takes over.
 func (q *request) addSessionKey(table *classTable, given values, m material, u usage, from keyOrigin) (handle, ck.RV) {
 	v := withKey(table, given.without(secretParts...).clone(), u, from)
-	k := &sessionKey{secret: m.secret, priv: m.priv, f: keyFacts{keyType: table.keyType, usage: u, extractable: v.is(ck.CKA_EXTRACTABLE, false), rawRSA: q.front.cfg.RawRSA}}
+	k := &sessionKey{secret: m.secret, priv: m.priv, f: keyFacts{keyType: table.keyType, usage: u, only: restriction(given), extractable: v.is(ck.CKA_EXTRACTABLE, false), rawRSA: q.front.cfg.RawRSA}}
 	if m.secret != nil {
 		k.f.bits = 8 * m.secret.Size()
 		v = v.without(ck.CKA_CHECK_VALUE).set(ck.CKA_VALUE_LEN, ulongValue(uint64(m.secret.Size())))
@@ -215,6 +223,17 @@ func mechanismsFor(f *keyFacts) []uint64 {
 	return numbers
 }
 
+// restriction is the list of mechanisms in a template, nil if there is none. An empty list restricts nothing, as with other tokens.
+func restriction(v values) []uint64 {
+	list, _ := v.get(ck.CKA_ALLOWED_MECHANISMS)
+	only := slices.Clone(list.Numbers)
+	slices.Sort(only)
+	if only = slices.Compact(only); len(only) == 0 {
+		return nil
+	}
+	return only
+}
+
 func mechanismsValue(f *keyFacts) p11rpc.Value {
 	return p11rpc.Value{Kind: p11rpc.Ulongs, Numbers: mechanismsFor(f)}
 }
@@ -254,7 +273,11 @@ func namesIn(templates map[kms.ObjectClass]values) map[kms.ObjectClass]kms.Objec
 		if id := v.octets(ck.CKA_ID); len(id) > 0 {
 			n.ID = append([]byte(nil), id...)
 		}
-		if n.ID != nil || n.Label != "" {
+		if subject := v.octets(ck.CKA_SUBJECT); len(subject) > 0 {
+			n.Subject = bytes.Clone(subject)
+		}
+		n.Mechanisms = restriction(v)
+		if n.ID != nil || n.Label != "" || n.Subject != nil || n.Mechanisms != nil {
 			names[class] = n
 		}
 	}

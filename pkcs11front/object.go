@@ -47,6 +47,7 @@ type keyFacts struct {
 	bits    int    // of the modulus, of the order of the curve, of a secret key
 	curve   string // of an EC key: P-256, secp256k1, P-384, P-521
 	usage   usage
+	only    []uint64 // the mechanisms that it is restricted to, as its maker wanted; nil: it is not
 	token   bool
 	// extractable: it may be wrapped, by a key that wraps. Never true for a key of the KMS.
 	extractable bool

@@ -200,28 +200,28 @@ func oneWay(o object, v values) ck.RV {
 	return ck.CKR_OK
 }
 
-// nameKey changes the names of a key of the KMS. Nothing else of it can be changed here: CKA_SUBJECT, which some programs set on keys, stays empty, and
-// what would stay as it is may be said.
+// nameKey changes the names of a key of the KMS. Nothing else of it can be changed here, but what would stay as it is may be said.
 func (q *request) nameKey(k *kmsKey, v values) ck.RV {
-	var id []byte
-	var label *string
+	var names kms.SomeNames
 	for i := range v {
 		switch v[i].Type {
 		case ck.CKA_ID:
-			id = append([]byte{}, v[i].Octets...)
+			names.ID = append([]byte{}, v[i].Octets...)
 		case ck.CKA_LABEL:
 			text := string(v[i].Octets)
-			label = &text
+			names.Label = &text
+		case ck.CKA_SUBJECT:
+			names.Subject = append([]byte{}, v[i].Octets...)
 		default:
 			if now, rv := k.attribute(v[i].Type); rv != ck.CKR_OK || !sameValue(now, v[i].Value) {
 				return ck.CKR_ATTRIBUTE_READ_ONLY
 			}
 		}
 	}
-	if id == nil && label == nil {
+	if names.ID == nil && names.Label == nil && names.Subject == nil {
 		return ck.CKR_OK
 	}
-	return rvOf(k.service.NameTokenKey(q.ctx, q.actor(), q.session.instance, k.KeyPlace, kms.ObjectClass(k.class()), id, label), aboutObject)
+	return rvOf(k.service.NameTokenKey(q.ctx, q.actor(), q.session.instance, k.KeyPlace, kms.ObjectClass(k.class()), names), aboutObject)
 }
 
 func (q *request) changeSessionObject(o sessionObject, changes values) ck.RV {

@@ -943,3 +943,77 @@ func TestShortRSA(t *testing.T) {
 	_, rv = u.tryCopy(private, onToken)
 	u.wantRV(ck.CKR_KEY_SIZE_RANGE, rv)
 }
+
+// NSS sets CKA_SUBJECT on keys that it brings along, to find them by their certificates.
+func TestSubject(t *testing.T) {
+	e := newEnv(t)
+	u, other := e.user(t, p11rpc.Offer2, softwareID), e.user(t, p11rpc.Keyward, softwareID)
+	name := text(ck.CKA_SUBJECT, "\x30\x0d1")
+	public, private := u.pair(ck.CKM_EC_KEY_PAIR_GEN, all(text(ck.CKA_EC_PARAMS, p256Params), onToken, name), onToken)
+	other.wantFound([]handle{public}, name)
+	u.wantRV(ck.CKR_OK, u.set(private, name, text(ck.CKA_LABEL, "mine")))
+	other.wantFound([]handle{private, public}, name)
+	other.wantFound([]handle{private}, name, text(ck.CKA_LABEL, "mine"))
+	other.wantFound(nil, name, text(ck.CKA_LABEL, "another"))
+	u.wantRV(ck.CKR_OK, u.set(public, text(ck.CKA_SUBJECT, "")))
+	other.wantFound([]handle{private}, name, class(ck.CKO_PRIVATE_KEY))
+	other.wantFound(nil, name, class(ck.CKO_PUBLIC_KEY))
+	other.wantFound([]handle{public}, text(ck.CKA_SUBJECT, ""), class(ck.CKO_PUBLIC_KEY))
+	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, u.set(private, text(ck.CKA_SUBJECT, string(make([]byte, kms.MaxObjectSubject+1)))))
+	other.wantFound([]handle{private}, name)
+}
+
+// Whoever makes a key can restrict it to some of the mechanisms that it could be used with; for good, and for everybody.
+func TestRestrictedMechanisms(t *testing.T) {
+	e := newEnv(t)
+	only := func(m ...uint64) p11rpc.Attribute {
+		return p11rpc.Attribute{Type: ck.CKA_ALLOWED_MECHANISMS, Value: p11rpc.Value{Kind: p11rpc.Ulongs, Numbers: m}}
+	}
+	pss := only(uint64(ck.CKM_SHA256_RSA_PKCS_PSS), uint64(ck.CKM_AES_ECB), uint64(ck.CKM_RSA_PKCS_PSS), uint64(ck.CKM_RSA_PKCS_PSS))
+	param := &p11rpc.PSS{Hash: ck.CKM_SHA256, MGF: ck.CKG_MGF1_SHA256, Salt: 32}
+	for _, in := range [][]p11rpc.Attribute{onToken, nil} {
+		u := e.user(t, p11rpc.Keyward, softwareID)
+		public, private := u.pair(ck.CKM_RSA_PKCS_KEY_PAIR_GEN, all(number(ck.CKA_MODULUS_BITS, 2048), in), all(pss, in))
+		other := e.user(t, p11rpc.Keyward, softwareID)
+		if got := other.get(private, ck.CKA_ALLOWED_MECHANISMS).Numbers; !slices.Equal(got, []uint64{uint64(ck.CKM_RSA_PKCS_PSS), uint64(ck.CKM_SHA256_RSA_PKCS_PSS)}) {
+			t.Errorf("it is restricted to %x", got)
+		}
+		if got := other.get(public, ck.CKA_ALLOWED_MECHANISMS).Numbers; len(got) < 10 {
+			t.Errorf("the public half is restricted to %x", got)
+		}
+		begin := func(h handle, m p11rpc.Mechanism) ck.RV {
+			_, rv := other.call(42, other.in(func(w *p11rpc.Writer) { w.Mechanism(m); w.Ulong(uint64(h)) }))
+			return rv
+		}
+		other.wantRV(ck.CKR_MECHANISM_INVALID, begin(private, p11rpc.Mechanism{Type: ck.CKM_SHA256_RSA_PKCS}))
+		other.wantRV(ck.CKR_OK, begin(private, p11rpc.Mechanism{Type: ck.CKM_SHA256_RSA_PKCS_PSS, Param: param}))
+		other.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, other.set(private, only(uint64(ck.CKM_RSA_PKCS))))
+		if in == nil { // a copy is no way out, and neither is one in the token
+			for _, to := range [][]p11rpc.Attribute{nil, onToken} {
+				copied, rv := u.tryCopy(private, to)
+				u.wantRV(ck.CKR_OK, rv)
+				if got := u.get(copied, ck.CKA_ALLOWED_MECHANISMS).Numbers; len(got) != 2 {
+					t.Errorf("the copy is restricted to %x", got)
+				}
+			}
+			_, rv := u.tryCopy(private, only(uint64(ck.CKM_RSA_PKCS)))
+			u.wantRV(ck.CKR_ATTRIBUTE_READ_ONLY, rv)
+		}
+	}
+	u := e.user(t, p11rpc.Keyward, softwareID)
+	h, rv := u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), only(), onToken) // restricts nothing
+	u.wantRV(ck.CKR_OK, rv)
+	if got := u.get(h, ck.CKA_ALLOWED_MECHANISMS).Numbers; len(got) < 4 {
+		t.Errorf("it is restricted to %x", got)
+	}
+	_, rv = u.tryGenerate(ck.CKM_AES_KEY_GEN, number(ck.CKA_VALUE_LEN, 32), only(many(kms.MaxObjectMechanisms+1)...), onToken)
+	u.wantRV(ck.CKR_ATTRIBUTE_VALUE_INVALID, rv)
+}
+
+func many(n int) []uint64 {
+	all := make([]uint64, n)
+	for i := range all {
+		all[i] = uint64(i)
+	}
+	return all
+}

@@ -132,7 +132,7 @@ func (q *request) getTokenInfo() ck.RV {
 	if rv != ck.CKR_OK {
 		return rv
 	}
-	flags := ck.CKF_RNG | ck.CKF_TOKEN_INITIALIZED | ck.CKF_USER_PIN_INITIALIZED | ck.CKF_CLOCK_ON_TOKEN
+	flags := ck.CKF_RNG | ck.CKF_TOKEN_INITIALIZED | ck.CKF_USER_PIN_INITIALIZED | ck.CKF_CLOCK_ON_TOKEN | ck.CKF_DUAL_CRYPTO_OPERATIONS
 	shortest := uint64(0) // without a PIN any will do
 	if s.PIN != "" {
 		flags |= ck.CKF_LOGIN_REQUIRED | pinFlags(s.PINFailures)

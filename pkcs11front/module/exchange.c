@@ -286,6 +286,10 @@ CK_RV session_call(struct session *s, enum call call, struct args args) {
 
 // describe writes down an Init: as it is sent, and its shape.
 static CK_RV describe(struct session *s, struct operation *op, enum call call, const CK_MECHANISM *m, const CK_OBJECT_HANDLE *key) {
+	// The parameters of messages come with them (3.0 §5.9). What some callers give here is one of those, of which an operation knows nothing.
+	CK_MECHANISM bare = { .mechanism = m->mechanism };
+	if (call == CALL_MessageEncryptInit || call == CALL_MessageDecryptInit)
+		m = &bare;
 	op->init_call = call;
 	op->block = mechanism_block(m->mechanism);
 	op->held = 0;

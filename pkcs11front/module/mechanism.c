@@ -165,7 +165,10 @@ static void ctr(struct out *o, const CK_MECHANISM *m, enum extent extent) {
 
 static void gcm(struct out *o, const CK_MECHANISM *m, enum extent extent) {
 	CK_GCM_PARAMS p;
-	if (!structure(o, m, &p, sizeof p))
+	CK_GCM_PARAMS_2_40 old;
+	if (m->ulParameterLen == sizeof old && structure(o, m, &old, sizeof old))
+		p = (CK_GCM_PARAMS){ .pIv = old.pIv, .ulIvLen = old.ulIvLen, .pAAD = old.pAAD, .ulAADLen = old.ulAADLen, .ulTagBits = old.ulTagBits };
+	else if (!structure(o, m, &p, sizeof p))
 		return;
 	if (extent == SHAPE)
 		out_u64(o, p.ulIvLen);

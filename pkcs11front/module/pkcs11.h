@@ -107,6 +107,14 @@ typedef struct CK_GCM_PARAMS {
 	CK_ULONG ulAADLen, ulTagBits;
 } CK_GCM_PARAMS;
 
+// As 2.40 printed it, before its errata.
+typedef struct CK_GCM_PARAMS_2_40 {
+	CK_BYTE *pIv;
+	CK_ULONG ulIvLen;
+	CK_BYTE *pAAD;
+	CK_ULONG ulAADLen, ulTagBits;
+} CK_GCM_PARAMS_2_40;
+
 typedef struct CK_GCM_MESSAGE_PARAMS {
 	CK_BYTE *pIv;
 	CK_ULONG ulIvLen, ulIvFixedBits;

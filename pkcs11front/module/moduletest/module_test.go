@@ -67,6 +67,8 @@ var everyCall = []struct{ line, result string }{
 	{"C_EncryptFinal S @16", "0 x54570000000000000000000000000000"},
 	{"C_DecryptInit S m0x1087:gcm,x000102030405060708090a0b,96,x,128 1", "0"},
 	{"C_Decrypt S x5457 @9", "0 x0102"},
+	{"C_DecryptInit S m0x1087:gcm240,x000102030405060708090a0b,x,128 1", "0"},
+	{"C_Decrypt S x5457 @9", "0 x0102"},
 	{"C_DecryptInit S m9:oaep,0x250,2,1,x4c 1", "0"},
 	{"C_DecryptUpdate S x5457 @9", "0 x0102"},
 	{"C_DecryptFinal S @9", "0 x"},
@@ -249,7 +251,7 @@ func TestArguments(t *testing.T) {
 	v.want("0x7", "C_SignUpdate %s -4", s)
 	v.want("0", "C_SignInit %s m0x251 0", s)
 	v.want("0 "+digest("b"), "C_Sign %s x62 @32", s)
-	v.want("0", "C_MessageEncryptInit %s m0x1087 1", s)
+	v.want("0", "C_MessageEncryptInit %s m0x1087:z48 1", s) // CK_GCM_MESSAGE_PARAMS, which has the size of CK_GCM_PARAMS
 	v.want("0x7 9", "C_EncryptMessage %s x x -4 @9", s)
 	v.want("0x71 9", "C_EncryptMessage %s x0102 x x @9", s) // an operation on messages goes on
 }

@@ -12,7 +12,7 @@
 //	[a,b,...]       a template. An element is TYPE:NUMBER (a CK_ULONG), TYPE:b1 (a CK_BBOOL), TYPE:xHEX, TYPE:@16 (room), TYPE:- (NULL),
 //	                TYPE:m1;2 (mechanisms), TYPE:(...) with elements separated by ; (a template)
 //	m13             a mechanism; m13:xHEX with octets for a parameter, or one of m13:pss,1,2,3 oaep,1,2,3,xHEX ctr,128,xHEX
-//	                gcm,xIV,BITS,xAAD,TAG ecdh,KDF,xSHARED,xPUBLIC mac,8
+//	                gcm,xIV,BITS,xAAD,TAG gcm240,xIV,xAAD,TAG ecdh,KDF,xSHARED,xPUBLIC mac,8
 // Lines that are no calls: exit; fork, after which a child reads on until it exits; sockets, which counts open sockets; executed, which
 // has a program that is executed count them.
 //
@@ -267,6 +267,10 @@ static CK_MECHANISM *mechanism(void) {
 		struct octets aad = octets_of(NEXT);
 		CK_ULONG tag = number(NEXT);
 		SET(CK_GCM_PARAMS, iv.p, iv.len, bits, aad.p, aad.len, tag);
+	} else if (strcmp(kind, "gcm240") == 0) {
+		struct octets iv = octets_of(NEXT), aad = octets_of(NEXT);
+		CK_ULONG tag = number(NEXT);
+		SET(CK_GCM_PARAMS_2_40, iv.p, iv.len, aad.p, aad.len, tag);
 	} else if (strcmp(kind, "ecdh") == 0) {
 		CK_ULONG kdf = number(NEXT);
 		struct octets shared = octets_of(NEXT), public = octets_of(NEXT);
