@@ -363,6 +363,7 @@ func TestJava(t *testing.T) {
 	for _, instance := range []string{"kst-software", "kst-hardware"} {
 		slot := map[string]int{"kst-software": 0, "kst-hardware": 1}[instance]
 		s.write("java.cfg", fmt.Sprintf("name = keyward\nlibrary = %s\nslotListIndex = %d\n", s.module, slot))
+		s.write("compatible.cfg", fmt.Sprintf("name = compatible\nlibrary = %s\nslotListIndex = %d\nattributes = compatibility\n", s.module, slot))
 		s.sh(fmt.Sprintf(`keywardctl key create --alias aes-%[1]s --instance %[1]s
 			tool() { keytool "$@" -keystore NONE -storetype PKCS11 -addprovider SunPKCS11 -providerarg $PWD/java.cfg -storepass none; }
 			tool -genkeypair -alias rsa -keyalg RSA -keysize 2048 -dname CN=rsa
@@ -370,7 +371,7 @@ func TestJava(t *testing.T) {
 			tool -list
 			tool -certreq -alias ec -file ec.csr
 			openssl req -in ec.csr -noout -verify`, instance))
-		out := s.sh(fmt.Sprintf(`java %s $PWD/java.cfg rsa ec aes-%s`, source, instance))
+		out := s.sh(fmt.Sprintf(`java %s $PWD/java.cfg rsa ec aes-%s $PWD/compatible.cfg`, source, instance))
 		if !strings.Contains(out, "good: ") {
 			t.Errorf("%s: %s", instance, out)
 		}

@@ -5,7 +5,7 @@ import java.util.concurrent.*;
 import javax.crypto.*;
 import javax.crypto.spec.*;
 
-/** Uses keys of a PKCS #11 token through SunPKCS11, from several threads, and checks all with other providers. Arguments: the configuration, and aliases of an RSA, an EC and an AES key. */
+/** Uses keys of a PKCS #11 token through SunPKCS11, from several threads, and checks all with other providers. Arguments: the configuration, aliases of an RSA, an EC and an AES key, and a configuration with "attributes = compatibility". */
 public class Keys {
 	static Provider p11;
 	static int checks;
@@ -71,6 +71,12 @@ public class Keys {
 		return new IvParameterSpec(iv);
 	}
 
+	static byte[] agree(KeyAgreement k, PrivateKey mine, PublicKey theirs) throws Exception {
+		k.init(mine);
+		k.doPhase(theirs, true);
+		return k.generateSecret();
+	}
+
 	public static void main(String[] args) throws Exception {
 		p11 = Security.getProvider("SunPKCS11").configure(args[0]);
 		KeyStore store = KeyStore.getInstance("PKCS11", p11);
@@ -120,6 +126,26 @@ public class Keys {
 		check(Arrays.equals(d.digest("x".getBytes()), MessageDigest.getInstance("SHA-256").digest("x".getBytes())), "digest");
 		SecureRandom random = SecureRandom.getInstance("PKCS11", p11);
 		check(random.generateSeed(32).length == 32, "random");
+
+		// What programs agree on and decrypt with such keys they want to have themselves.
+		p11 = Security.getProvider("SunPKCS11").configure(args[4]);
+		g = KeyPairGenerator.getInstance("EC", p11);
+		g.initialize(new ECGenParameterSpec("secp256r1"));
+		a = g.generateKeyPair();
+		KeyPairGenerator elsewhere = KeyPairGenerator.getInstance("EC", "SunEC");
+		elsewhere.initialize(new ECGenParameterSpec("secp256r1"));
+		b = elsewhere.generateKeyPair();
+		check(Arrays.equals(agree(KeyAgreement.getInstance("ECDH", p11), a.getPrivate(), b.getPublic()), agree(KeyAgreement.getInstance("ECDH", "SunEC"), b.getPrivate(), a.getPublic())), "ECDH");
+		g = KeyPairGenerator.getInstance("RSA", p11);
+		g.initialize(2048);
+		r = g.generateKeyPair();
+		sign(r.getPrivate(), r.getPublic(), "SHA256withRSA", null);
+		Cipher c = Cipher.getInstance("RSA/ECB/PKCS1Padding", "SunJCE");
+		c.init(Cipher.ENCRYPT_MODE, KeyFactory.getInstance("RSA", "SunRsaSign").translateKey(r.getPublic()));
+		byte[] sent = c.doFinal("a secret".getBytes());
+		c = Cipher.getInstance("RSA/ECB/PKCS1Padding", p11);
+		c.init(Cipher.DECRYPT_MODE, r.getPrivate());
+		check(new String(c.doFinal(sent)).equals("a secret"), "RSA decryption");
 		System.out.println("good: " + checks);
 	}
 }
