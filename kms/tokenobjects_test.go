@@ -246,7 +246,9 @@ func TestTokenObjectsDie(t *testing.T) {
 			var err error
 			steps := []func(){
 				func() { last, err = w.CreateTokenObject(ctx, root, certificate("a")) },
-				func() { err = w.NameTokenKey(ctx, root, "kst-software", KeyPlace{1, 1}, ClassPrivateKey, SomeNames{Label: &label}) },
+				func() {
+					err = w.NameTokenKey(ctx, root, "kst-software", KeyPlace{1, 1}, ClassPrivateKey, SomeNames{Label: &label})
+				},
 				func() { _, err = w.UpdateTokenObject(ctx, root, last, certificate("b")) },
 				func() { err = w.DeleteTokenObject(ctx, root, "kst-software", last.Number) },
 			}
