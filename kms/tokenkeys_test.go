@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/keystore"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -291,11 +292,15 @@ func TestDefaultIDs(t *testing.T) {
 }
 
 func TestTokenKeyAllocatesNothing(t *testing.T) {
-	w := newWorld(t, nil)
-	w.createNamed("kst-software", kmswire.ECP256, "alias/x")
+	store := newCounting(keystore.NewMem())
+	f := newSoftFixture(t, store)
 	ctx := context.Background()
+	if _, err := f.CreateKey(ctx, root, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software", KeySpec: kmswire.ECP256, AliasName: "alias/x"}); err != nil {
+		t.Fatal(err)
+	}
+	store.settled() // else what the watch tells late is read anew
 	look := func() {
-		if _, err := w.TokenKey(ctx, user, "kst-software", KeyPlace{1, 1}); err != nil {
+		if _, err := f.TokenKey(ctx, user, "kst-software", KeyPlace{1, 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

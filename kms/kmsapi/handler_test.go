@@ -264,7 +264,8 @@ func TestBodiesThatNeverEnd(t *testing.T) {
 
 // A caller that is slow between two requests is not cut off by the deadline of the first one's body.
 func TestDeadlinesEndWithTheRequest(t *testing.T) {
-	s := newTestServer(t, Options{BodyTimeout: 50 * time.Millisecond, StreamIdle: 50 * time.Millisecond})
+	const limit = 300 * time.Millisecond // also for the server to come to the end of a request
+	s := newTestServer(t, Options{BodyTimeout: limit, StreamIdle: limit})
 	conn := s.dial(t)
 	in := bufio.NewReader(conn)
 	for i := range 4 {
@@ -283,6 +284,6 @@ func TestDeadlinesEndWithTheRequest(t *testing.T) {
 		if resp.StatusCode != 200 || err != nil || len(body) == 0 {
 			t.Fatalf("request %d: %d %s %v", i, resp.StatusCode, body, err)
 		}
-		time.Sleep(80 * time.Millisecond) // longer than either deadline
+		time.Sleep(limit * 4 / 3) // longer than either deadline
 	}
 }
