@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,12 +21,12 @@ import (
 // Each event has a logger of its own into a buffer, and the line then is one write whose error the caller gets: a
 // logger's level could hide an event, and a logger swallows errors.
 type auditLog struct {
-	w       io.Writer
-	close   func() error
-	buffers sync.Pool // of *bytes.Buffer
+	path    string
+	file    atomic.Pointer[os.File] // at path; nil when there is none configured
+	other   io.Writer               // what is written to instead
+	buffers sync.Pool               // of *bytes.Buffer
 
 	recorded atomic.Uint64 // events
-	file     *os.File      // nil when w is not a file of ours
 	reserved atomic.Int64  // octets after the end of file that the disk has set aside, about
 }
 
@@ -35,29 +36,63 @@ const auditReserve = 16 << 20
 
 // openAudit opens the audit file for appending, or uses other when there is none configured.
 func openAudit(file string, other io.Writer) (*auditLog, error) {
-	a := &auditLog{w: other, close: func() error { return nil }, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
-	if file == "" {
-		return a, nil
+	a := &auditLog{path: file, other: other, buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
+	return a, a.reopen()
+}
+
+// reopen opens the file at the path, makes it if it is not there, and writes to that from then on: whoever rotates the file renames it, and has the
+// daemon reload. Events that are being written go to the old file, which is closed after them. On an error the old one stays.
+// One reopen runs at a time.
+func (a *auditLog) reopen() error {
+	if a.path == "" {
+		return nil
 	}
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	f, err := os.OpenFile(a.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("the audit file: %w", err)
+		return fmt.Errorf("the audit file: %w", err)
 	}
-	a.w, a.close, a.file = f, f.Close, f
+	old := a.file.Swap(f)
 	a.reserve()
-	return a, nil
+	if old == nil {
+		return nil
+	}
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("the audit file that was: %w", err)
+	}
+	return nil
+}
+
+// write appends a line. A file that was closed by reopen meanwhile has its successor already.
+func (a *auditLog) write(line []byte) error {
+	for {
+		f := a.file.Load()
+		if f == nil {
+			_, err := a.other.Write(line)
+			return err
+		}
+		if _, err := f.Write(line); !errors.Is(err, os.ErrClosed) || a.file.Load() == f {
+			return err
+		}
+	}
 }
 
 // reserve sets disk space aside. That it can't, on a full disk or a file system that knows no such thing, is no error: then
 // the write will say so.
 func (a *auditLog) reserve() {
-	info, err := a.file.Stat()
+	f := a.file.Load()
+	info, err := f.Stat()
 	if err != nil {
 		return
 	}
-	if unix.Fallocate(int(a.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, info.Size(), auditReserve) == nil {
-		a.reserved.Store(auditReserve)
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return
 	}
+	_ = conn.Control(func(fd uintptr) { // fails for a file that reopen has closed
+		if unix.Fallocate(int(fd), unix.FALLOC_FL_KEEP_SIZE, info.Size(), auditReserve) == nil {
+			a.reserved.Store(auditReserve)
+		}
+	})
 }
 
 // Record writes e as one line. It returns when the kernel has it.
@@ -94,17 +129,22 @@ func (a *auditLog) Record(_ context.Context, e *kms.AuditEvent) error {
 	if buf.Len() == 0 {
 		return fmt.Errorf("the audit event of %s was hidden by a log level", e.Action)
 	}
-	if _, err := a.w.Write(buf.Bytes()); err != nil {
+	if err := a.write(buf.Bytes()); err != nil {
 		return fmt.Errorf("the audit: %w", err)
 	}
 	a.recorded.Add(1)
 	// Whoever brings it to the half fills it up. On a full disk that fails, and is tried again every MiB.
 	n := int64(buf.Len())
-	if left := a.reserved.Add(-n); a.file != nil && left < auditReserve/2 && left>>20 != (left+n)>>20 {
+	if left := a.reserved.Add(-n); a.path != "" && left < auditReserve/2 && left>>20 != (left+n)>>20 {
 		a.reserve()
 	}
 	return nil
 }
 
 // Close closes the file. No Record may run any more.
-func (a *auditLog) Close() error { return a.close() }
+func (a *auditLog) Close() error {
+	if f := a.file.Load(); f != nil {
+		return f.Close()
+	}
+	return nil
+}

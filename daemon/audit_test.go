@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,6 +74,62 @@ func TestAuditTellsOfFailure(t *testing.T) {
 	defer a.Close()
 	if err := a.Record(context.Background(), anEvent); err == nil {
 		t.Error("a full disk is no error")
+	}
+}
+
+// TestAuditReopen renames the file away, as logrotate does, while events are written: each is in one of the two, whole.
+func TestAuditReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	a, err := openAudit(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	const writers, each = 4, 500
+	var all sync.WaitGroup
+	for range writers {
+		all.Go(func() {
+			for range each {
+				if err := a.Record(context.Background(), anEvent); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		if err := errors.Join(os.Rename(path, fmt.Sprint(path, ".", i)), a.reopen()); err != nil {
+			t.Error(err)
+		}
+	}
+	all.Wait()
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) != 21 {
+		t.Fatal(files, err)
+	}
+	lines := 0
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if lines++; !json.Valid([]byte(line)) {
+				t.Errorf("%s has %q", f, line)
+			}
+		}
+	}
+	if lines != writers*each {
+		t.Errorf("%d events of %d", lines, writers*each)
+	}
+	// A place that can't be opened changes nothing.
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.reopen(); err == nil {
+		t.Error("a directory was opened")
+	}
+	if err := a.Record(context.Background(), anEvent); err != nil {
+		t.Error(err)
 	}
 }
 

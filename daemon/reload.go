@@ -74,6 +74,9 @@ func (s *server) reload() (waiting []string, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.audit.reopen(); err != nil {
+		return nil, err
+	}
 	if err := s.pool.Update(pool); err != nil {
 		return nil, &partRefusal{err}
 	}

@@ -35,8 +35,7 @@ type server struct {
 	refused   atomic.Pointer[string] // why the last reload was refused; nil: it was not
 	store     *keystore.DB
 	pool      *hsmpool.Pool
-	audit     kms.Auditor
-	recorded  *atomic.Uint64 // events of the audit: about as many as there were requests
+	audit     *auditLog
 	svc       *kms.Service
 	kms       http.Handler       // the KMS API
 	doors     []*tlsDoor         // what listenTLS opened
@@ -52,7 +51,7 @@ type server struct {
 
 // newServer makes a server of parts that are open.
 func newServer(p *parts, c *config.Config, peers *peerTable, log zerolog.Logger) *server {
-	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit, recorded: &p.audit.recorded, svc: p.svc,
+	s := &server{log: log, started: time.Now(), store: p.store, pool: p.pool, audit: p.audit, svc: p.svc,
 		kms: kmsHandler(p.svc, log), signing: p.svc}
 	s.stopping, s.beginStop = context.WithCancel(context.Background())
 	s.front = s.newFront(&c.PKCS11)
@@ -233,12 +232,13 @@ func (s *server) watchMembers(ctx context.Context) {
 	tick := time.NewTicker(memberInterval)
 	defer tick.Stop()
 	away := map[string]string{} // why, by name
-	told, before, since := "", s.recorded.Load(), time.Now()
+	// Events of the audit are about as many as there were requests.
+	told, before, since := "", s.audit.recorded.Load(), time.Now()
 	rate := uint64(0)
 	for look := 1; ; look++ {
 		s.logMembers(away)
 		if look%statusEvery == 0 {
-			now, passed := s.recorded.Load(), time.Since(since).Seconds()
+			now, passed := s.audit.recorded.Load(), time.Since(since).Seconds()
 			rate, before, since = uint64(float64(now-before)/passed+0.5), now, time.Now()
 		}
 		if text := fmt.Sprintf("%s, %d requests/s", s.summary(), rate); text != told {
