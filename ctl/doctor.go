@@ -3,6 +3,7 @@ package ctl
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/daemon/admin"
 )
@@ -40,6 +42,8 @@ var examinations = []examination{
 	{"directories", (*doctor).directories},
 	{"configuration", (*doctor).configuration},
 	{"master keys", (*doctor).masterKeys},
+	{"disk", (*doctor).disk},
+	{"PINs", (*doctor).pins},
 	{"units", (*doctor).unitStates},
 	{"daemon", (*doctor).daemon},
 	{"HSM members", (*doctor).members},
@@ -59,8 +63,8 @@ func (c *cli) doctorCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Examine the whole installation, and say what to do about what is wrong",
-		Long: `Examine the whole installation: programs, user, directories, configuration, master keys, units, the daemon, its HSMs, the sockets and the
-PKCS#11 module. Nothing is changed. Some of it only root can see.
+		Long: `Examine the whole installation: programs, user, directories, configuration, master keys, room on the disk, PINs, units, the daemon, its HSMs,
+the sockets and the PKCS#11 module. Nothing is changed. Some of it only root can see.
 The exit code is 0 when all is good, else 7.`,
 		Example: "  sudo keywardctl doctor\n  sudo keywardctl doctor -o json | jq '.[] | select(.good | not)'",
 		Args:    args(),
@@ -128,12 +132,94 @@ func (d *doctor) directories(context.Context) (found, next string) {
 			return fmt.Sprintf("%s has mode %04o", path, got), fmt.Sprintf("chmod %04o %s", mode, path)
 		}
 	}
-	info, err := os.Stat(d.m.state)
-	owner, err2 := user.Lookup(daemonUser)
-	if stat, ok := info.Sys().(*syscall.Stat_t); err == nil && err2 == nil && ok && fmt.Sprint(stat.Uid) != owner.Uid {
-		return d.m.state + " is not " + daemonUser + "'s", "chown keyward:keyward " + d.m.state
+	owner, err := user.Lookup(daemonUser)
+	if err != nil {
+		return d.m.state + " and /run/keyward", "" // said already
+	}
+	inside, err := os.ReadDir(d.m.state)
+	if errors.Is(err, os.ErrPermission) {
+		return d.m.state + " and /run/keyward", ""
+	} else if err != nil {
+		return err.Error(), "sudo keywardctl doctor"
+	}
+	paths := []string{d.m.state}
+	for _, entry := range inside {
+		paths = append(paths, filepath.Join(d.m.state, entry.Name()))
+	}
+	for _, path := range paths {
+		info, err := os.Lstat(path)
+		if err != nil {
+			continue // it is gone
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && fmt.Sprint(stat.Uid) != owner.Uid {
+			return path + " is not " + daemonUser + "'s", "chown --no-dereference keyward:keyward " + path
+		}
 	}
 	return d.m.state + " and /run/keyward", ""
+}
+
+// leastFree is how much room the key store should have at least, in octets.
+const leastFree = 64 << 20
+
+func (d *doctor) disk(context.Context) (found, next string) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.m.state, &fs); err != nil {
+		return d.m.state + ": " + err.Error(), "systemd-tmpfiles --create keyward.conf makes it"
+	}
+	return roomFound(d.m.state, int64(fs.Bavail)*fs.Bsize)
+}
+
+func roomFound(path string, free int64) (found, next string) {
+	found = fmt.Sprintf("%d MiB free for %s", free>>20, path)
+	if free < leastFree {
+		return found, "make room: on a full disk no key can be made or changed"
+	}
+	return found, ""
+}
+
+// pins looks for the files of the PINs that the workers' units name.
+func (d *doctor) pins(context.Context) (found, next string) {
+	n := 0
+	for _, socket := range d.m.memberUnits() {
+		unit := strings.TrimSuffix(socket, ".socket")
+		files, _ := filepath.Glob(filepath.Join(d.m.units, unit+".service.d", "*.conf"))
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return err.Error(), "sudo keywardctl doctor"
+			}
+			for _, path := range credentialFiles(string(text)) {
+				_, err := os.Stat(path)
+				switch {
+				case errors.Is(err, os.ErrPermission):
+					return "only root can look at them", "sudo keywardctl doctor"
+				case err != nil && strings.HasSuffix(path, ".cred"):
+					return fmt.Sprintf("%s, the PIN of %s, is not there", path, unit), fmt.Sprintf("systemd-creds encrypt --name=pin - %s, type the PIN and Ctrl-D twice, then systemctl restart %s", path, socket)
+				case err != nil:
+					return fmt.Sprintf("%s, the PIN of %s, is not there", path, unit), fmt.Sprintf("write it there, for root alone, then systemctl restart %s", socket)
+				}
+				n++
+			}
+		}
+	}
+	if n == 0 {
+		return "no unit of a worker names one", ""
+	}
+	return fmt.Sprintf("%d, where the units of the workers look for them", n), ""
+}
+
+// credentialFiles gives the files that a unit has its credentials from.
+func credentialFiles(unit string) (files []string) {
+	for line := range strings.Lines(unit) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || name != "LoadCredential" && name != "LoadCredentialEncrypted" {
+			continue
+		}
+		if _, path, ok := strings.Cut(value, ":"); ok && filepath.IsAbs(path) {
+			files = append(files, path)
+		}
+	}
+	return files
 }
 
 func (d *doctor) configuration(ctx context.Context) (found, next string) {
@@ -160,24 +246,49 @@ func (d *doctor) unitStates(ctx context.Context) (found, next string) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return "systemd does not run here", "start keywardd run yourself, as " + daemonUser
 	}
-	for _, unit := range slices.Concat(d.m.memberUnits(), unitNames) {
-		for verb, to := range map[string]string{"is-enabled": "enable", "is-active": "start"} {
-			out, err := exec.CommandContext(ctx, "systemctl", verb, unit).CombinedOutput()
-			if err != nil {
-				next := "systemctl " + to + " " + unit
-				if to == "start" {
-					next += "; journalctl -u " + unit + " says why it does not run"
-				}
-				return unit + " is " + told(bytes.NewBuffer(out), err), next
+	units := slices.Concat(d.m.memberUnits(), unitNames)
+	var states, todo []string
+	for _, ask := range []struct{ verb, to string }{{"is-enabled", "enable"}, {"is-active", "start"}} {
+		var wrong []string
+		for _, unit := range units {
+			if out, err := exec.CommandContext(ctx, "systemctl", ask.verb, unit).CombinedOutput(); err != nil {
+				states = append(states, unit+" is "+told(bytes.NewBuffer(out), err))
+				wrong = append(wrong, unit)
 			}
 		}
+		if len(wrong) > 0 {
+			todo = append(todo, "systemctl "+ask.to+" "+strings.Join(wrong, " "))
+		}
 	}
-	return strings.Join(slices.Concat(d.m.memberUnits(), unitNames), ", ") + " are enabled and run", ""
+	if len(states) > 0 {
+		return strings.Join(states, ", "), strings.Join(todo, "; ") + "; what does not start, journalctl -u UNIT tells of"
+	}
+	return strings.Join(units, ", ") + " are enabled and run", ""
+}
+
+// lastWords is what the daemon said last of an error, as the journal has it since the machine started; empty if that can't be found.
+func lastWords(journal string) string {
+	lines := strings.Split(journal, "\n")
+	for _, line := range slices.Backward(lines) {
+		if text, ok := strings.CutPrefix(line, "keywardd: "); ok {
+			return text
+		}
+		var event struct{ Level, Error, Message string }
+		if json.Unmarshal([]byte(line), &event) == nil && (event.Level == "error" || event.Level == "fatal") {
+			return strings.TrimPrefix(event.Message+": "+event.Error, ": ")
+		}
+	}
+	return ""
 }
 
 func (d *doctor) daemon(ctx context.Context) (found, next string) {
 	s, err := askAdmin(ctx, d.c, 0, func(ctx context.Context, client *admin.Client) (*admin.Status, error) { return client.Status(ctx) })
 	if err != nil {
+		if journal, failed := exec.CommandContext(ctx, "journalctl", "--unit", "keywardd", "--boot", "--output", "cat", "--no-pager", "--lines", "200").Output(); failed == nil {
+			if said := lastWords(string(journal)); said != "" {
+				return err.Error() + ". It last said: " + said, "mend that; journalctl -u keywardd has the rest"
+			}
+		}
 		return err.Error(), "journalctl -u keywardd says what it is up to"
 	}
 	d.status = s
@@ -221,7 +332,7 @@ func (d *doctor) pkcs11Socket(ctx context.Context) (found, next string) {
 	path := d.status.PKCS11.Socket
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return err.Error(), "systemctl start keywardd-pkcs11.socket"
+		return err.Error(), "systemctl stop keywardd.service; systemctl restart keywardd-pkcs11.socket keywardd.service"
 	}
 	return path, errorText(conn.Close())
 }
