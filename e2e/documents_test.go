@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,7 +44,9 @@ func TestDocuments(t *testing.T) {
 			}
 			part, _, _ = strings.Cut(part, doc.end)
 			script := "set -euo pipefail\n" + shell(part)
-			script = strings.ReplaceAll(script, "127.0.0.1:8443", freeAddress(t)) // others may have that one
+			for _, port := range []string{"18443", "8443"} { // others may have these
+				script = strings.ReplaceAll(script, ":"+port, fmt.Sprint(":", freePort(t)))
+			}
 			if n := strings.Count(script, "\nkeywardctl ") + strings.Count(script, "\nkms "); n < doc.commands {
 				t.Fatalf("only %d commands", n)
 			}

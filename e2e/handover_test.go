@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmswire"
 )
 
@@ -182,7 +183,7 @@ func TestUpgrade(t *testing.T) {
 	var said []*text
 	for _, args := range [][]string{{"-n", "4", client, "random"}, {"-n", "4", "-k", "sign-kst-software", client, "p256"}, {"-n", "4", "-s", "1", "-k", "sign-kst-hardware", client, "p256"},
 		{"-n", "2", "-k", "sign-kst-software", client, "find"}} {
-		cmd := exec.Command(bench, append([]string{"-v", "-t", "6"}, args...)...)
+		cmd := exec.Command(bench, append([]string{"-v", "-t", "600"}, args...)...)
 		cmd.Env = append(os.Environ(), "P11_KIT_SERVER_ADDRESS=unix:path="+filepath.Join(dir, "pkcs11.sock"))
 		out := &text{}
 		cmd.Stdout, cmd.Stderr = out, out
@@ -190,6 +191,26 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 		all, said = append(all, cmd), append(said, out)
+		t.Cleanup(func() {
+			if cmd.ProcessState == nil { // the test has given up
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait() // it was killed
+			}
+		})
+	}
+	status := admin.NewClient(filepath.Join(dir, "admin.sock"))
+	defer status.Close()
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
+		st, err := status.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.PKCS11.Sessions == 14 { // all threads of all programs
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the programs don't get to work: %+v\n%s", st.PKCS11, said)
+		}
 	}
 	for range 3 {
 		time.Sleep(time.Second) // the programs are at work meanwhile
@@ -201,6 +222,11 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("%d files are kept, not %d", kept, len(all)+1)
 		}
 		end = m.start(conf)
+	}
+	for _, cmd := range all {
+		if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil { // it is enough
+			t.Error(err)
+		}
 	}
 	for i, cmd := range all {
 		if err := cmd.Wait(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -115,16 +116,25 @@ func (s *shared) sh(script string) string {
 	return string(out)
 }
 
-// freePort gives a TCP port of loopback that nobody listens at.
-func freePort(t *testing.T) int {
+// freePort gives a TCP port of loopback that nobody listens at, another one each time. It is below those that the kernel gives to connections and to listeners without
+// a port: one of these could be somebody else's by the time that a server listens at it.
+func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 20000 + mathrand.IntN(10000)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port of 127.0.0.1 is free")
+	return 0
 }
+
+var givenPorts sync.Map // of int
 
 // background runs a program until the end of the test, and sees that it ends when it is asked to.
 func (s *shared) background(stop syscall.Signal, name string, args ...string) *exec.Cmd {

@@ -107,12 +107,7 @@ func accessKey(t *testing.T, socket string) (id, secret string) {
 // freeAddress is a loopback address at which nobody listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", freePort(t))
 }
 
 // serverCertificate writes cert.pem and key.pem for 127.0.0.1 into dir, and gives the certificate.

@@ -44,14 +44,14 @@ func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 func TestSilentClients(t *testing.T) {
 	e := newEnv(t, func(c *Config) {
 		c.times = standardTimes
-		c.times.start, c.times.frame = 200*time.Millisecond, 100*time.Millisecond
+		c.times.start, c.times.frame = time.Second, 100*time.Millisecond
 	})
 	idle := e.client(t, p11rpc.Offer0)
 	begin := time.Now()
-	closes(t, e.raw(t), "no offer")
-	closes(t, e.dial(t, p11rpc.Offer1).net, "no first frame")
-	half := e.dial(t, p11rpc.Offer0)
+	nothing, offer, half := e.raw(t), e.dial(t, p11rpc.Offer1), e.dial(t, p11rpc.Offer0)
 	half.send(half.request(1, hello(testCookie))[:30])
+	closes(t, nothing, "no offer")
+	closes(t, offer.net, "no first frame")
 	closes(t, half.net, "half of the first frame")
 	inDialects(t, func(t *testing.T, d p11rpc.Dialect) {
 		for _, n := range []int{1, 11, 12, 19} {
@@ -63,7 +63,7 @@ func TestSilentClients(t *testing.T) {
 			closes(t, c.net, "half a frame")
 		}
 	})
-	if time.Since(begin) < time.Second {
+	if time.Since(begin) < 2*time.Second {
 		t.Error("the deadlines came early")
 	}
 	idle.ok(3, nil)
@@ -192,11 +192,7 @@ func TestFloodWithoutReading(t *testing.T) {
 
 // TestManyConnections is one user with 2,000 connections. It gets as many as it may have; others are served meanwhile.
 func TestManyConnections(t *testing.T) {
-	e := newEnv(t, func(c *Config) {
-		c.times = standardTimes
-		c.times.refusal = 300 * time.Millisecond
-		c.ConnectionsPerUser = 100
-	})
+	e := newEnv(t, func(c *Config) { c.ConnectionsPerUser = 100 })
 	other := e.door(t, func(p *Peer) { p.UID++ })
 	var all []net.Conn
 	defer func() {
@@ -217,8 +213,8 @@ func TestManyConnections(t *testing.T) {
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("another user waited %v", took)
 	}
-	// All that are too many are closed, and those of the limit go on.
-	for e.front.Stats().Connections != 101 {
+	// All that are too many are closed, and those of the limit go on. There are 101 for a moment too when the door has not accepted the rest yet.
+	for s := e.front.Stats(); s.Connections != 101 || s.Refused < 1900; s = e.front.Stats() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if n := e.front.Stats().Refused; n != 1900 {
@@ -518,7 +514,7 @@ func TestLongCalls(t *testing.T) {
 func TestTimeLimit(t *testing.T) {
 	e := newEnv(t, func(c *Config) {
 		c.times = standardTimes
-		c.times.call = 20 * time.Millisecond
+		c.times.call = 300 * time.Millisecond // enough for all calls but the one that never ends
 	})
 	handleWith(t, 43, func(q *request) ck.RV {
 		<-q.ctx.Done()

@@ -374,7 +374,7 @@ func TestOtherApplications(t *testing.T) {
 func TestCookies(t *testing.T) {
 	e := newEnv(t, func(c *Config) {
 		c.times = standardTimes
-		c.times.linger = 300 * time.Millisecond
+		c.times.linger = 2 * time.Second // within which a client comes back below
 	})
 	first := e.dial(t, p11rpc.Keyward)
 	epoch := first.ok(1, hello(testCookie)).Ulong()
@@ -422,8 +422,9 @@ func TestCookies(t *testing.T) {
 		t.Error("the application did not wait for its client")
 	}
 	// It does not come back in time.
+	before := e.front.Stats().Sessions
 	third.net.Close()
-	for before := e.front.Stats().Sessions; before == e.front.Stats().Sessions; {
+	for before == e.front.Stats().Sessions {
 		time.Sleep(time.Millisecond)
 	}
 	fourth := e.dial(t, p11rpc.Keyward)

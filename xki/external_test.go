@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/keyward/keyward/kms"
 	"github.com/keyward/keyward/kms/kmswire"
@@ -318,7 +317,7 @@ func TestPins(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client := clientOf(t, server, XKSv1, "/ks1", func(cfg *ClientConfig) { cfg.TLS = c; cfg.Budget = time.Second })
+		client := clientOf(t, server, XKSv1, "/ks1", func(cfg *ClientConfig) { cfg.TLS = c })
 		if _, err := client.Do(t.Context(), &Request{Op: OpHealth, Metadata: meta}); (err == nil) != row.good {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -35,6 +35,7 @@ func TestSlowHSM(t *testing.T) {
 			"C_Decrypt": {Op: OpDecrypt, KeyID: "hardware", Sealed: sealed, Algorithm: AlgorithmGCM, Metadata: meta},
 		} {
 			m.Hang(fn)
+			w.proxy.deadline = w.deadline
 			var callers sync.WaitGroup
 			for range 8 {
 				callers.Go(func() {
@@ -50,6 +51,7 @@ func TestSlowHSM(t *testing.T) {
 				})
 			}
 			callers.Wait()
+			w.proxy.deadline = patience
 			if m.Hanging() == 0 {
 				t.Errorf("%s: nothing hangs in the HSM, so this test shows nothing", fn)
 			}
@@ -86,6 +88,7 @@ func TestNoHSM(t *testing.T) {
 	}
 	for prefix, d := range prefixes {
 		decrypt := &Request{Op: OpDecrypt, KeyID: "hardware", Sealed: sealed[d], Algorithm: AlgorithmGCM, Metadata: meta}
+		w.proxy.deadline = w.deadline // until which an HSM that comes back is waited for
 		for _, r := range []*Request{encrypt("hardware"), decrypt, encrypt("hardware"), decrypt} {
 			status, body := w.call(d, prefix, r, nil)
 			if e := d.DecodeError(status, body); e.Code != Internal && e.Code != DependencyTimeout {
@@ -95,6 +98,7 @@ func TestNoHSM(t *testing.T) {
 				t.Errorf("%s tells strangers of our HSM: %s", d.name, body)
 			}
 		}
+		w.proxy.deadline = patience
 		w.good(d, prefix, encrypt("software"))
 	}
 	m.Reset()

@@ -29,6 +29,8 @@ type Proxy struct {
 	now     func() time.Time
 	dummy   []byte // the secret of access keys that do not exist
 
+	deadline time.Duration // of a request: ProxyDeadline but in tests
+
 	stores  atomic.Pointer[map[string]*store] // by prefix and base
 	nowhere tally                             // of requests to no store
 	nonces  *nonces
@@ -67,7 +69,7 @@ const maxNonces = 4 << 20
 
 // New makes a Proxy that serves nothing until SetStores.
 func New(c Config) *Proxy {
-	p := &Proxy{service: c.Service, log: c.Log, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
+	p := &Proxy{service: c.Service, log: c.Log, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), deadline: ProxyDeadline, nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -183,7 +185,7 @@ func (x *exchange) serve(path string) (*Answer, error) {
 	if rule := denying(x.store.Rules, x.request); rule != "" {
 		return nil, Errorf(AccessDenied, "the rule %s denies it", rule)
 	}
-	ctx, cancel := context.WithTimeout(kms.WithRequestID(x.r.Context(), x.id), ProxyDeadline-x.proxy.now().Sub(x.began))
+	ctx, cancel := context.WithTimeout(kms.WithRequestID(x.r.Context(), x.id), x.proxy.deadline-x.proxy.now().Sub(x.began))
 	defer cancel()
 	switch x.op {
 	case OpMetadata:

@@ -98,9 +98,14 @@ type world struct {
 	audit   *testAudit
 	keys    map[string]string
 	stores  []Store
+
+	deadline time.Duration // that the proxy has when nobody changes it
 }
 
 var credentials = []Credential{{"KEYWARDTESTKEY2345672", []byte("secret/one+with=43-and-more-characters-00000")}, {"KEYWARDTESTKEY2345673", []byte("another")}}
+
+// patience is the deadline of requests in tests of anything else: the 200 ms of ProxyDeadline are over on a slow machine before a hundred requests have had their turn.
+const patience = time.Minute
 
 func newWorld(t *testing.T) *world { return newWorldOn(t, testPool()) }
 
@@ -126,10 +131,17 @@ func newWorldOn(t *testing.T, pool *hsmpool.Pool) *world {
 		{Name: "aws", Prefix: "/ks1", Dialect: XKSv1, Credentials: credentials, Keys: w.keys, Actor: root},
 		{Name: "ali", Dialect: XKIv1, Credentials: credentials[:1], Keys: w.keys, Actor: root},
 	}
+	w.deadline, w.proxy.deadline = w.proxy.deadline, patience
 	w.proxy.SetStores(w.stores)
 	w.server = httptest.NewServer(w.proxy)
 	t.Cleanup(w.server.Close)
 	return w
+}
+
+// stopClock has the proxy's clock stand still, so that a quota is used up however long the requests take.
+func (w *world) stopClock() {
+	at := time.Now()
+	w.proxy.now = func() time.Time { return at }
 }
 
 type lockedWriter struct {
@@ -210,7 +222,7 @@ func TestProxy(t *testing.T) {
 					r.IntegrityAlgorithm = IntegritySHA256
 				}
 				sealed := w.good(d, prefix, r).Sealed
-				if len(sealed.Metadata) != 5 || bytes.Contains(sealed.Ciphertext, []byte{7, 7, 7, 7}) {
+				if len(sealed.Metadata) != 5 || bytes.Contains(sealed.Ciphertext, bytes.Repeat([]byte{7}, 8)) {
 					t.Errorf("%+v", sealed)
 				}
 				// After a rotation the version is found by the metadata.
@@ -358,6 +370,7 @@ func TestProxyErrors(t *testing.T) {
 	w.stores[0].Rules = []Rule{{Name: "only Bob", Unless: map[string]string{"awsPrincipalArn": "arn:aws:iam::123456789012:user/Bob"}}}
 	w.stores[0].PerSecond = 5
 	w.proxy.SetStores(w.stores)
+	w.stopClock()
 	if status, body := signed(nil)(); status != 403 || !bytes.Contains(body, []byte("only Bob")) {
 		t.Errorf("a rule: %d %s", status, body)
 	}
@@ -457,6 +470,7 @@ func TestProxyErrorsXKI(t *testing.T) {
 	w.stores[1].Rules = []Rule{{Name: "nobody"}}
 	w.stores[1].PerSecond = 3
 	w.proxy.SetStores(w.stores)
+	w.stopClock()
 	seen := map[int]string{}
 	for range 10 {
 		status, answer := signed(nil)()
