@@ -404,7 +404,7 @@ func init() {
 }
 
 func stoppedProcess() {
-	const limit = 400 * time.Millisecond
+	const limit = time.Second
 	done := make(chan string, 2)
 	e := newExecutor(1, 1, &callLimits{fixed: limit}, func(x *task) *Error {
 		if x.id == 1 { // until the executor watches
@@ -414,7 +414,7 @@ func stoppedProcess() {
 		os.Stdout.WriteString("in a call\n")
 		// In pieces, so that most of the call is still to come when the process goes on.
 		for range 20 {
-			time.Sleep(limit / 40)
+			time.Sleep(10 * time.Millisecond)
 		}
 		return nil
 	}, func(tasks []*task) {
