@@ -148,7 +148,7 @@ func TestBench(t *testing.T) {
 	dir := t.TempDir()
 	reference := fmt.Sprintf("cd %s; echo x >> runs; echo '{\"seconds\":1,\"rates\":[{\"engine\":\"libcrypto\",\"operation\":\"sign EC_P256\",\"threads\":1,\"per_second\":1000},"+
 		"{\"engine\":\"libcrypto\",\"operation\":\"sign EC_P256\",\"threads\":2,\"per_second\":2000}]}'; wc -l < runs >&2", dir)
-	code, out, talk := d.ctl(t, "", "bench", "--row", "software (encrypt|sign p-256)", "--duration", "30ms", "--clients", "3", "--direct", reference, "-o", "json")
+	code, out, talk := d.ctl(t, "", "bench", "--row", "software (encrypt|sign p-256)", "--duration", "200ms", "--clients", "3", "--direct", reference, "-o", "json")
 	if code != exitOK || !strings.Contains(talk, "(after)\n2\n") {
 		t.Fatalf("%d %s", code, talk)
 	}
@@ -177,7 +177,7 @@ func TestBench(t *testing.T) {
 		t.Errorf("%d keys, %q\n%s", len(d.keys), talk, out)
 	}
 	d.refuse["Encrypt"] = problem(409, "Rejected.Disabled", "no")
-	if code, _, stderr := d.ctl(t, "", "bench", "--row", "software encrypt 1KiB single", "--duration", "10ms"); code != exitFailure || !strings.Contains(stderr, "Rejected.Disabled") {
+	if code, _, stderr := d.ctl(t, "", "bench", "--row", "software encrypt 1KiB single", "--duration", "200ms"); code != exitFailure || !strings.Contains(stderr, "Rejected.Disabled") {
 		t.Errorf("%d %q", code, stderr)
 	}
 	for command, want := range map[string]string{"exit 3": "exit status 3", "echo x": "not the JSON", "echo '{}'": "no rates"} {

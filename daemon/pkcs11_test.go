@@ -51,7 +51,7 @@ func dialAs(t *testing.T, path string, uid int) (net.Conn, int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return c, uid
@@ -264,7 +264,7 @@ func TestPKCS11Crowd(t *testing.T) {
 		longest = max(longest, time.Since(before))
 	}
 	t.Logf("%d connections in %v; a call took %v at most", n, time.Since(begin), longest)
-	if longest > 20*time.Second { // no figure of speed: so long only waits who is kept waiting
+	if longest > time.Minute { // no figure of speed: so long only waits who is kept waiting
 		t.Errorf("a call took %v meanwhile", longest)
 	}
 	if s := a.server.front.Stats(); s.Connections > 2*most || s.Refused == 0 {

@@ -128,6 +128,7 @@ func TestScarceAnchorFails(t *testing.T) {
 	m.SessionLimit(2)
 	c := h.Isolated(1)
 	c.Members[0].Module = m.Path
+	c.Members[0].MaxSessions = 2 // both are to be at work, however many processors there are
 	p := hsmtest.OpenConfig(t, c)
 	ctx := testContext(t)
 	k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)

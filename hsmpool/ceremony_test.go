@@ -304,10 +304,9 @@ func TestOneSession(t *testing.T) {
 	c.Probe = time.Millisecond
 	p := hsmtest.OpenConfig(t, c)
 	k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)
-	ctx, stop := context.WithTimeout(context.Background(), 500*time.Millisecond)
-	defer stop()
 	var wg sync.WaitGroup
 	var done, made atomic.Int32
+	ctx := untilDone(t, 500*time.Millisecond, func() bool { return done.Load() > 0 && made.Load() > 0 })
 	for range 4 {
 		wg.Go(func() {
 			for ctx.Err() == nil {

@@ -379,7 +379,7 @@ func (r *rig) maker(fn string) *faulty.Module {
 func TestFaultsUnderLoad(t *testing.T) {
 	defer hsmpool.NoRenewLimit()()
 	r := newRig(t, 8)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	const callers = 16
 	var done [callers]atomic.Int64
@@ -531,7 +531,8 @@ func TestUnclearLogin(t *testing.T) {
 			t.Fatal(err)
 		}
 		k, _ := wrappedKey(t, p, hsmpool.AES256, hsmpool.UseEncrypt)
-		for end := time.Now().Add(12 * c.Probe); time.Now().Before(end); {
+		// One that is tried again without end is waited for: how often that is in a time, the machine decides.
+		for end := time.Now().Add(12 * c.Probe); time.Now().Before(end) || row.most == 0 && m.Calls("C_Login")-before <= 3; {
 			if err := roundTrip(ctx, p, k, 1); err != nil {
 				t.Fatal(err)
 			}

@@ -58,7 +58,9 @@ func TestRefusesForGood(t *testing.T) {
 }
 
 // TestPinnedFlood has one principal keep a member busy with its pinned key. Another one's job comes to its turn.
-func TestPinnedFlood(t *testing.T) {
+func TestPinnedFlood(t *testing.T) { bubble(t, testPinnedFlood) }
+
+func testPinnedFlood(t *testing.T) {
 	p := fakePool(t, 0, &fakeWorker{lanes: 1, do: func(x *task) *Error {
 		time.Sleep(100 * time.Microsecond)
 		return echo(x)
@@ -118,7 +120,9 @@ func TestGenerateFlood(t *testing.T) {
 }
 
 // TestBadDataKeepsWindow has jobs fail fast for their data: the others must not look slow by it.
-func TestBadDataKeepsWindow(t *testing.T) {
+func TestBadDataKeepsWindow(t *testing.T) { bubble(t, testBadDataKeepsWindow) }
+
+func testBadDataKeepsWindow(t *testing.T) {
 	p := fakePool(t, 0, &fakeWorker{lanes: 16, do: func(x *task) *Error {
 		if string(x.in) == "bad" {
 			return errorf(KindBadData, fateData, "bad")

@@ -32,12 +32,20 @@ type seen struct {
 	most    int // at once
 }
 
-// inBubble runs a test of an executor with the lanes. lasts says how long the call of a task is.
-func inBubble(t *testing.T, lanes, width int, limits *callLimits, lasts func(*task) time.Duration, test func(t *testing.T, b *execBench)) {
+// bubble runs a test with a clock of its own, which goes on only when everybody waits: whatever can happen before a time is over has
+// happened then, however slow the machine is.
+func bubble(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, func(t *testing.T) {
 		old := zeroTime
 		zeroTime = time.Now().Add(-time.Hour)
-		defer func() { zeroTime = old }()
+		t.Cleanup(func() { zeroTime = old }) // after those of the test, which close its pools
+		test(t)
+	})
+}
+
+// inBubble runs a test of an executor with the lanes. lasts says how long the call of a task is.
+func inBubble(t *testing.T, lanes, width int, limits *callLimits, lasts func(*task) time.Duration, test func(t *testing.T, b *execBench)) {
+	bubble(t, func(t *testing.T) {
 		b := &execBench{seen: seen{tasks: map[uint64]*task{}}, start: time.Now()}
 		run := func(x *task) *Error {
 			b.mu.Lock()
@@ -396,7 +404,7 @@ func init() {
 }
 
 func stoppedProcess() {
-	const limit = 400 * time.Millisecond
+	const limit = time.Second
 	done := make(chan string, 2)
 	e := newExecutor(1, 1, &callLimits{fixed: limit}, func(x *task) *Error {
 		if x.id == 1 { // until the executor watches
@@ -406,7 +414,7 @@ func stoppedProcess() {
 		os.Stdout.WriteString("in a call\n")
 		// In pieces, so that most of the call is still to come when the process goes on.
 		for range 20 {
-			time.Sleep(limit / 40)
+			time.Sleep(10 * time.Millisecond)
 		}
 		return nil
 	}, func(tasks []*task) {

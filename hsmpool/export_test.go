@@ -134,9 +134,10 @@ var (
 // OpsOfJobs is how many numbers operations of jobs take.
 const OpsOfJobs = opsOfJobs
 
-// SessionKeys counts the secret and private session objects on a member.
+// SessionKeys counts the secret and private session objects on a member, between two tasks: some have objects for a moment, such as those that look
+// at it.
 func SessionKeys(p *Pool, name string) (n int, err error) {
-	err = withAnchor(p, name, func(l *login) error {
+	err = withToken(p, name, func(l *login) error {
 		return l.inAnchor(nil, func(s pkcs11.SessionHandle) error {
 			for _, class := range []uint{pkcs11.CKO_SECRET_KEY, pkcs11.CKO_PRIVATE_KEY} {
 				found, err := l.findObjects(s, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),

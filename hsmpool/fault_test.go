@@ -52,7 +52,7 @@ func state(p *hsmpool.Pool, name string) (state, reason string) {
 // await waits for a member's state.
 func await(t testing.TB, p *hsmpool.Pool, name, want string) string {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if s, reason := state(p, name); s == want {
 			return reason
 		}
@@ -60,6 +60,21 @@ func await(t testing.TB, p *hsmpool.Pool, name, want string) string {
 	s, reason := state(p, name)
 	t.Fatalf("member %s is %s (%s), not %s", name, s, reason, want)
 	return ""
+}
+
+// untilDone gives a context that ends after a time, but not before enough is done: how much that is in a time, the machine decides.
+func untilDone(t *testing.T, least time.Duration, enough func() bool) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), least+time.Minute)
+	t.Cleanup(cancel)
+	go func() {
+		time.Sleep(least)
+		for ctx.Err() == nil && !enough() {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	return ctx
 }
 
 func TestSessionsLost(t *testing.T) {

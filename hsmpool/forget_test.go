@@ -38,7 +38,7 @@ func loadOn(t *testing.T, p *hsmpool.Pool, k *hsmpool.Key, members ...string) {
 func keysOn(t *testing.T, p *hsmpool.Pool, want int) {
 	t.Helper()
 	var got []int
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		got = nil
 		for _, s := range p.Status() {
 			got = append(got, s.Keys)
@@ -65,6 +65,7 @@ func TestForget(t *testing.T) {
 	h.Ceremony(t)
 	for name, c := range map[string]hsmpool.Config{"in process": h.Config(), "isolated": h.Isolated(1)} {
 		t.Run(name, func(t *testing.T) {
+			c.Probe = time.Hour // in the members' hands is what the test asks for, and nothing else
 			p := hsmtest.OpenConfig(t, c)
 			inProcess := len(c.Worker) == 0
 			ctx := testContext(t)

@@ -16,7 +16,9 @@ func forgetJob(id, in string) *Job {
 
 // TestForgetWaitsForJobs has a job with the key in a worker's hands when the key is forgotten: it may load the key afterwards, so
 // the worker is asked again until the job has ended. Jobs that come later are not waited for.
-func TestForgetWaitsForJobs(t *testing.T) {
+func TestForgetWaitsForJobs(t *testing.T) { bubble(t, testForgetWaitsForJobs) }
+
+func testForgetWaitsForJobs(t *testing.T) {
 	var asked atomic.Int32
 	runs := make(chan string, 2)
 	hold := map[string]chan struct{}{"first": make(chan struct{}), "later": make(chan struct{})}
@@ -92,7 +94,9 @@ func TestForgetWaitsForJobs(t *testing.T) {
 }
 
 // TestForgetNamesMembers has one member fail to destroy a key, one not answer, one go down and one that has nothing.
-func TestForgetNamesMembers(t *testing.T) {
+func TestForgetNamesMembers(t *testing.T) { bubble(t, testForgetNamesMembers) }
+
+func testForgetNamesMembers(t *testing.T) {
 	silent := make(chan struct{})
 	var nothing atomic.Bool
 	with := func(forget func() *Error) *fakeWorker {

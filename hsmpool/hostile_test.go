@@ -210,7 +210,7 @@ func openFiles(t *testing.T) int {
 func filesBack(t *testing.T, before int) {
 	t.Helper()
 	var after int
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if after = openFiles(t); after <= before {
 			return
 		}
@@ -247,17 +247,16 @@ func TestHostileWorker(t *testing.T) {
 	for _, c := range []struct {
 		mode   string
 		reason string
-		soon   time.Duration
 	}{
-		{"two identities", sent, 5 * time.Second},
-		{"garbage later", sent, 5 * time.Second},
-		{"huge", sent, 5 * time.Second},
-		{"empty", sent, 5 * time.Second},
-		{"unknown kind", sent, 5 * time.Second},
-		{"twice", sent, 5 * time.Second},
-		{"silent", "has told nothing for 1s", 8 * time.Second},
-		{"closes", silentOrKilled, 8 * time.Second},
-		{"half a frame", silentOrKilled, 8 * time.Second},
+		{"two identities", sent},
+		{"garbage later", sent},
+		{"huge", sent},
+		{"empty", sent},
+		{"unknown kind", sent},
+		{"twice", sent},
+		{"silent", "has told nothing for 1s"},
+		{"closes", silentOrKilled},
+		{"half a frame", silentOrKilled},
 	} {
 		t.Run(c.mode, func(t *testing.T) {
 			before := openFiles(t)
@@ -272,7 +271,7 @@ func TestHostileWorker(t *testing.T) {
 			pid := l.pid()
 			l.post(&task{id: 1, op: EncryptGCM, key: wireKeys[0], in: []byte("x"), nonce: make([]byte, gcmNonce)}, 1, true)
 			l.flush()
-			e := within(t, "the end", c.soon, told.failed)
+			e := within(t, "the end", time.Minute, told.failed)
 			if e.fate != fateModule || !saysOneOf(e.Error(), c.reason) {
 				t.Errorf("the reason is %v", e)
 			}
@@ -337,7 +336,7 @@ func TestHostileFlood(t *testing.T) {
 		}
 		_ = l.close(false) // its error is for libraries in this process
 	}()
-	within(t, "posting and closing", 20*time.Second, ended)
+	within(t, "posting and closing", time.Minute, ended)
 	if !gone(pid) {
 		t.Error("the process is still there")
 	}

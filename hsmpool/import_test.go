@@ -825,7 +825,7 @@ func TestImportFailover(t *testing.T) {
 		}
 	}
 	for n, name := range []string{"a", "b"} {
-		if err := syscall.Kill(p.Status()[n].Workers[0].PID, syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(workerOf(t, p, n), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		do("the process of " + name + " was killed")

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -31,7 +31,11 @@ func testContext(t testing.TB) context.Context {
 func TestPool(t *testing.T) {
 	h := hsmtest.New(t, "a", "b")
 	h.Ceremony(t)
-	p := h.Open(t)
+	config := h.Config()
+	for i := range config.Members {
+		config.Members[i].CallTimeout = time.Minute // testFull keeps calls waiting for as long as thousands of others take to come
+	}
+	p := hsmtest.OpenConfig(t, config)
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *hsmpool.Pool)
@@ -245,9 +249,10 @@ func testFull(t *testing.T, p *hsmpool.Pool) {
 	}
 }
 
-// drained waits until what callers gave up has been taken and ended.
+// drained waits until what callers gave up has been taken and ended. That may be an RSA key of 4096 bits, which takes a second and now and then ten times
+// as long.
 func drained(t *testing.T, p *hsmpool.Pool) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		waiting := 0
 		for _, s := range p.Status() {
 			waiting += s.Queue + s.InFlight

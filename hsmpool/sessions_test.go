@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/pkcs11"
@@ -81,15 +82,15 @@ func TestSessionStackLIFO(t *testing.T) {
 }
 
 // TestSessionStackFair has somebody wait for the one session while its owner gives it back and wants it again at once.
-func TestSessionStackFair(t *testing.T) {
+func TestSessionStackFair(t *testing.T) { synctest.Test(t, testSessionStackFair) }
+
+func testSessionStackFair(t *testing.T) {
 	f := &fakeToken{max: 1, open: map[pkcs11.SessionHandle]bool{}}
 	s := newSessionStack(1, f.openSession, f.closeSession)
 	h, _ := s.get()
 	var served atomic.Bool
-	asking := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		close(asking)
 		h, err := s.get()
 		if err != nil {
 			t.Error(err)
@@ -97,8 +98,7 @@ func TestSessionStackFair(t *testing.T) {
 		served.Store(true)
 		s.put(h)
 	})
-	<-asking
-	time.Sleep(20 * time.Millisecond) // so that it waits
+	synctest.Wait() // until it waits
 	s.put(h)
 	h, _ = s.get()
 	if !served.Load() {
@@ -190,14 +190,11 @@ func TestSessionStackClosing(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { s.closeIdle(); close(ended) }()
 	<-closing
+	defer close(hold) // also if it waits
 	asked := make(chan int, 1)
 	go func() { asked <- s.size() }()
-	select {
-	case <-asked:
-	case <-time.After(time.Second):
-		t.Error("it waits")
-	}
-	close(hold)
+	within(t, "the number of sessions", 20*time.Second, asked)
+	hold <- struct{}{}
 	<-ended
 	if n := s.size(); n != 0 {
 		t.Errorf("%d sessions are left", n)

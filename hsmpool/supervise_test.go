@@ -44,7 +44,9 @@ func (l slowClose) close(gently bool) error {
 }
 
 // TestCloseHangs has jobs wait for a worker that went down and can't be closed: for a moment and no longer.
-func TestCloseHangs(t *testing.T) {
+func TestCloseHangs(t *testing.T) { bubble(t, testCloseHangs) }
+
+func testCloseHangs(t *testing.T) {
 	hold := make(chan struct{})
 	defer close(hold)
 	var closing, fail atomic.Bool
@@ -91,7 +93,9 @@ func TestAnswerToNothing(t *testing.T) {
 }
 
 // TestOpenInTime opens a pool of which one member hangs: the other serves.
-func TestOpenInTime(t *testing.T) {
+func TestOpenInTime(t *testing.T) { bubble(t, testOpenInTime) }
+
+func testOpenInTime(t *testing.T) {
 	for range 20 {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		c := Config{Group: "fake", Members: []MemberConfig{{Name: "a", Module: "hangs", TokenLabel: "a"}, {Name: "b", Module: "good", TokenLabel: "b"}}}

@@ -140,11 +140,16 @@ func TestUnitWorker(t *testing.T) {
 		t.Errorf("%d processes were started", u.times())
 	}
 	m.Hang("C_Encrypt")
-	hung, end := context.WithTimeout(ctx, 2*time.Second)
-	if err := roundTrip(hung, p, key, 1); err == nil {
-		t.Error("a hanging call went well")
+	hung, end := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- roundTrip(hung, p, key, 1) }()
+	for u.times() < 3 && ctx.Err() == nil { // until it was noticed
+		time.Sleep(time.Millisecond)
 	}
 	end()
+	if err := <-ended; err == nil {
+		t.Error("a hanging call went well")
+	}
 	m.Release()
 	works("a hang")
 	if s := p.Status()[0]; u.times() < 3 || s.Restarts < 2 {

@@ -307,8 +307,9 @@ func await(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// median gives that of the times of n calls.
-func median(n int, call func()) time.Duration {
+// times gives those of n calls, the shortest first. Only the shortest says what a call takes: a machine that does other things as well makes some calls
+// longer, but none shorter.
+func times(n int, call func()) []time.Duration {
 	var all []time.Duration
 	for range n {
 		began := time.Now()
@@ -316,28 +317,30 @@ func median(n int, call func()) time.Duration {
 		all = append(all, time.Since(began))
 	}
 	slices.Sort(all)
-	return all[n/2]
+	return all
 }
 
-// TestDelayIsPrecise: the kernel's 50 us of slack are not added to a delay. How long a machine takes to wake a thread up is
-// its own business, so the bound is generous, and the slack is asked for.
+// TestDelayIsPrecise: a delay is right in the mean, and no call takes much less. The kernel's 50 us of slack are not added to it. How long a
+// machine takes to wake a thread up is its own business, so the slack is asked for, and the upper bound only says that nothing waits twice.
 func TestDelayIsPrecise(t *testing.T) {
 	hsmtest.New(t, "a")
 	m := New(t, hsmtest.Module)
 	ctx := open(t, m)
 	const delay = 2 * time.Millisecond
 	m.Delay("C_GetInfo", delay, 0)
-	sum := time.Duration(0)
-	mid := median(200, func() {
-		began := time.Now()
+	all := times(200, func() {
 		if _, err := ctx.GetInfo(); err != nil {
 			t.Error(err)
 		}
-		sum += time.Since(began)
 	})
-	t.Logf("200 calls of 2 ms took %v too long in the mean, %v in the median", sum/200-delay, mid-delay)
-	if mid < delay || mid > delay+time.Millisecond {
-		t.Errorf("a call of %v took %v", delay, mid)
+	mean := time.Duration(0)
+	for _, d := range all {
+		mean += d / time.Duration(len(all))
+	}
+	t.Logf("200 calls of 2 ms took %v too long in the mean, %v in the median", mean-delay, all[100]-delay)
+	// The module sleeps shorter by what it was woken up too late before, by 100 us at most.
+	if all[0] < delay-100*time.Microsecond || mean < delay-50*time.Microsecond || all[0] > 2*delay-time.Millisecond {
+		t.Errorf("a call of %v took %v at least, and %v in the mean", delay, all[0], mean)
 	}
 	runtime.LockOSThread() // and not unlocked: the thread is not given back
 	if _, err := ctx.GetInfo(); err != nil {
@@ -367,19 +370,19 @@ func TestSlow(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	plain := median(21, digest)
+	plain := times(21, digest)[0]
 	m.Slow("C_Digest", 20)
-	slow := median(7, digest)
+	slow := times(7, digest)[0]
 	t.Logf("%v, 20 times as slow %v", plain, slow)
-	if slow < 10*plain { // a busy machine takes longer, and the first ones may have met one
+	if slow < 10*plain { // on a busy machine the shortest is not quite what it takes
 		t.Errorf("%v, and %v with a factor of 20", plain, slow)
 	}
 	m.Delay("C_Digest", slow, 0)
-	if both := median(3, digest); both < slow+10*plain {
+	if both := times(3, digest)[0]; both < slow+10*plain {
 		t.Errorf("a delay of %v and the factor give %v", slow, both)
 	}
 	m.Reset()
-	if again := median(21, digest); again > slow/2 {
+	if again := times(21, digest)[0]; again > slow/2 {
 		t.Errorf("after Reset %v", again)
 	}
 }
