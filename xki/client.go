@@ -77,10 +77,11 @@ func NewClient(c ClientConfig) (*Client, error) {
 			return &show[0], nil
 		}
 	}
+	// A connection is begun for a call, but is not the call's: net/http goes on with it when the call has ended, so that the next has it. It needs bounds of its own.
 	dialer := &net.Dialer{Timeout: c.Budget, KeepAlive: 60 * time.Second}
 	client.http = &http.Client{
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: c.Calls, IdleConnTimeout: idleTimeout,
-			DisableCompression: true, ResponseHeaderTimeout: c.Budget, ForceAttemptHTTP2: true},
+			DisableCompression: true, ResponseHeaderTimeout: c.Budget, TLSHandshakeTimeout: c.Budget, ForceAttemptHTTP2: true},
 		// A redirect would carry plaintext to who knows where.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -1,0 +1,70 @@
+package xki
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// eventually waits until something is so, for much longer than it takes.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for until := time.Now().Add(30 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// accept hands each connection of a new listener to do, in a goroutine of its own, and closes it after that. It gives the address.
+func accept(t *testing.T, do func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		tasks.Wait()
+	})
+	tasks.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() {
+				defer conn.Close()
+				do(conn)
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+// A proxy that takes connections and never finishes TLS costs no connection for longer than a call may take.
+func TestSilentListener(t *testing.T) {
+	var came, open atomic.Int32
+	address := accept(t, func(conn net.Conn) {
+		came.Add(1)
+		open.Add(1)
+		_, _ = io.Copy(io.Discard, conn) // until the client closes it
+		open.Add(-1)
+	})
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	c := clientOf(t, server, XKSv1, "", func(c *ClientConfig) { c.Endpoint, c.Budget = "https://"+address, 50*time.Millisecond })
+	for range 10 {
+		if _, err := c.Do(t.Context(), &Request{Op: OpHealth, Metadata: meta}); AsError(err).Code != Unreachable {
+			t.Errorf("%v", err)
+		}
+	}
+	eventually(t, "all connections are closed", func() bool { return came.Load() > 0 && open.Load() == 0 })
+}
+
