@@ -79,9 +79,13 @@ func NewClient(c ClientConfig) (*Client, error) {
 	}
 	// A connection is begun for a call, but is not the call's: net/http goes on with it when the call has ended, so that the next has it. It needs bounds of its own.
 	dialer := &net.Dialer{Timeout: c.Budget, KeepAlive: 60 * time.Second}
+	// HTTP/1.1, as a call that has had no answer ends its connection there, and in HTTP/2 leaves it to the next. Pings find out which connection is dead, but would have to come more
+	// often than servers put up with.
+	version := &http.Protocols{}
+	version.SetHTTP1(true)
 	client.http = &http.Client{
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: c.Calls, IdleConnTimeout: idleTimeout,
-			DisableCompression: true, ResponseHeaderTimeout: c.Budget, TLSHandshakeTimeout: c.Budget, ForceAttemptHTTP2: true},
+			DisableCompression: true, ResponseHeaderTimeout: c.Budget, TLSHandshakeTimeout: c.Budget, Protocols: version},
 		// A redirect would carry plaintext to who knows where.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -68,3 +68,68 @@ func TestSilentListener(t *testing.T) {
 	eventually(t, "all connections are closed", func() bool { return came.Load() > 0 && open.Load() == 0 })
 }
 
+// relay stands between a client and a server. After die, it swallows what comes over connections that there are, and keeps them open, as a firewall does that has
+// forgotten them. New ones work.
+type relay struct {
+	address string
+	epoch   atomic.Int32
+}
+
+func newRelay(t *testing.T, to string) *relay {
+	t.Helper()
+	r := &relay{}
+	r.address = accept(t, func(near net.Conn) {
+		far, err := net.Dial("tcp", to)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer far.Close()
+		born := r.epoch.Load()
+		pass := func(to, from net.Conn) {
+			b := make([]byte, 4096)
+			for {
+				n, err := from.Read(b)
+				if err != nil {
+					return
+				}
+				if r.epoch.Load() == born {
+					_, _ = to.Write(b[:n]) // whoever is gone hears nothing
+				}
+			}
+		}
+		go func() {
+			pass(near, far)
+			near.Close()
+		}()
+		pass(far, near)
+	})
+	return r
+}
+
+func (r *relay) die() { r.epoch.Add(1) }
+
+// A connection that has died without a word costs the one call that meets it.
+func TestDeadConnection(t *testing.T) {
+	w := newWorld(t)
+	server := httptest.NewUnstartedServer(w.proxy)
+	server.EnableHTTP2 = true // which would have one connection for all calls, and keep it when they have no answer
+	server.StartTLS()
+	defer server.Close()
+	r := newRelay(t, server.Listener.Addr().String())
+	c := clientOf(t, server, XKSv1, "/ks1", func(c *ClientConfig) { c.Endpoint, c.Budget = "https://"+r.address, 2*time.Second })
+	health := func() error {
+		_, err := c.Do(t.Context(), &Request{Op: OpHealth, Metadata: meta})
+		return err
+	}
+	if err := health(); err != nil {
+		t.Fatal(err)
+	}
+	r.die()
+	if err := health(); AsError(err).Code != Unreachable {
+		t.Errorf("over a dead connection: %v", err)
+	}
+	if err := health(); err != nil {
+		t.Errorf("the next call: %v", err)
+	}
+}
