@@ -103,7 +103,7 @@ func (e *externalKeys) refresh(ctx context.Context) error {
 		stores = append(stores, s)
 	}
 	e.proxy.SetStores(stores)
-	e.connect(records, unserved)
+	e.connect(ctx, records, unserved)
 	return nil
 }
 
@@ -147,7 +147,7 @@ func wireRule(r *keystore.XKIRule) (xki.Rule, error) {
 }
 
 // connect uses the connections of the records and no others. Caller holds refreshing.
-func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []string) {
+func (e *externalKeys) connect(ctx context.Context, records []*keystore.XKIConnection, unserved []string) {
 	next, external, failed := map[string]*keptConnection{}, map[string]kms.ExternalKeys{}, map[string]string{}
 	for _, r := range records {
 		k := e.kept[r.Instance]
@@ -160,6 +160,11 @@ func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []str
 			}
 			e.warnOf(xki.Dialects[r.Dialect], "instance", r.Instance)
 			k = &keptConnection{record: r, client: client, external: &xki.External{Connection: xki.NewConnection(client), Instance: r.Instance}}
+			if e.kept[r.Instance] != nil { // calls go on over that one until it is known how the new one is
+				trying, end := context.WithTimeout(ctx, tryWithin)
+				k.try(trying)
+				end()
+			}
 			e.keep(k)
 		}
 		next[r.Instance], external[r.Instance] = k, k.external
@@ -174,6 +179,16 @@ func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []str
 			k.end()
 			k.client.Close()
 		}
+	}
+}
+
+// tryWithin bounds how long a takeover waits for a proxy.
+const tryWithin = 5 * time.Second
+
+// try asks the proxy for its health if nobody has yet. What is wrong is in the status then.
+func (k *keptConnection) try(ctx context.Context) {
+	if k.external.Status().Probed.IsZero() {
+		_ = k.external.Probe(ctx)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -205,7 +206,7 @@ func (c *Client) unreachable(ctx context.Context, err error) *Error {
 	e := &Error{Code: Unreachable, Detail: "the proxy can't be reached", Err: err}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		e.Detail = "the proxy did not answer in time"
+		e.Detail = fmt.Sprintf("the proxy did not answer in time (%v; keywardctl xki connect --budget sets another)", c.cfg.Budget)
 	case c.asked.Load(): // a proxy that refuses a certificate ends the connection, and with TLS 1.3 that is all that may be seen of it
 		e.Detail = "the proxy can't be reached, or does not take our certificate"
 		if !c.shows {
@@ -236,10 +237,10 @@ type ConnectionStatus struct {
 // lostAfter is after how many failed probes in a row a proxy counts as disconnected.
 const lostAfter = 3
 
-// NewConnection makes one, which is disconnected until its first good Probe.
+// NewConnection makes one. Calls go through until something is known of it, as to refuse them would be a guess; its first Probe decides.
 func NewConnection(c *Client) *Connection {
-	n := &Connection{client: c, status: ConnectionStatus{Since: time.Now()}}
-	n.lost.Store(lostAfter)
+	n := &Connection{client: c, status: ConnectionStatus{Connected: true, Since: time.Now()}}
+	n.lost.Store(lostAfter - 1)
 	return n
 }
 
@@ -253,7 +254,7 @@ func (n *Connection) Status() ConnectionStatus {
 	return n.status
 }
 
-// Keep probes now, and then every so often, until ctx ends. changed, which may be nil, hears of each change of Connected.
+// Keep probes now, and then every so often, until ctx ends. changed, which may be nil, hears what Connected is after the first probe, and of each change.
 func (n *Connection) Keep(ctx context.Context, every time.Duration, changed func(connected bool, err error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -263,7 +264,7 @@ func (n *Connection) Keep(ctx context.Context, every time.Duration, changed func
 		if ctx.Err() != nil {
 			return
 		}
-		if is := n.Connected(); changed != nil && (is != was || first && err != nil) {
+		if is := n.Connected(); changed != nil && (is != was || first) {
 			was = is
 			changed(is, err)
 		}
@@ -275,11 +276,14 @@ func (n *Connection) Keep(ctx context.Context, every time.Duration, changed func
 	}
 }
 
-// Probe asks the proxy for its health.
+// Probe asks the proxy for its health. A connection is as it was before when ctx ends first.
 func (n *Connection) Probe(ctx context.Context) error {
 	a, err := n.client.Do(ctx, &Request{Op: OpHealth, Metadata: RequestMetadata{Operation: n.client.cfg.Dialect.healthCheck, RequestID: requestID()}})
 	if err == nil && a.Health.dead() {
 		err = Errorf(Unreachable, "the proxy says that no key manager behind it is available")
+	}
+	if err != nil && ctx.Err() != nil {
+		return err
 	}
 	n.note(err)
 	n.mu.Lock()

@@ -1,6 +1,7 @@
 package xki
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -131,5 +132,24 @@ func TestDeadConnection(t *testing.T) {
 	}
 	if err := health(); err != nil {
 		t.Errorf("the next call: %v", err)
+	}
+}
+
+// The first probe decides, and calls go through before it.
+func TestFirstProbe(t *testing.T) {
+	w := newWorld(t)
+	server := httptest.NewTLSServer(w.proxy)
+	n := NewConnection(clientOf(t, server, XKSv1, "/ks1"))
+	if _, err := n.Do(t.Context(), &Request{Op: OpMetadata, KeyID: "hardware", Metadata: meta}); err != nil {
+		t.Errorf("before it: %v", err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := n.Probe(ended); err == nil || !n.Connected() || !n.Status().Probed.IsZero() {
+		t.Errorf("a probe that was ended: %v, %+v", err, n.Status())
+	}
+	server.Close()
+	if err := n.Probe(t.Context()); err == nil || n.Connected() || n.Status().Connected || n.Status().Trouble == "" {
+		t.Errorf("a proxy that is away: %v, %+v", err, n.Status())
 	}
 }
