@@ -311,16 +311,19 @@ func (n *Connection) Do(ctx context.Context, r *Request) (*Answer, error) {
 }
 
 func (n *Connection) note(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	switch {
 	case err == nil:
 		n.lost.Store(0)
 	case AsError(err).Code == AuthenticationFailed:
 		n.lost.Store(lostAfter)
-	case n.lost.Load() < lostAfter:
+	case !n.Connected(): // until an answer is good
+	case AsError(err).Code == Throttling:
+		n.lost.Store(0) // a proxy that has much to do is there
+	default:
 		n.lost.Add(1)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if err != nil {
 		n.status.Trouble = err.Error()
 	}

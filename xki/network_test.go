@@ -153,3 +153,20 @@ func TestFirstProbe(t *testing.T) {
 		t.Errorf("a proxy that is away: %v, %+v", err, n.Status())
 	}
 }
+
+// A proxy that throttles health checks is there. What it did not say, though, is that it takes our access key again.
+func TestThrottledProbe(t *testing.T) {
+	var status atomic.Int32
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(int(status.Load())) }))
+	defer server.Close()
+	n := NewConnection(clientOf(t, server, XKSv1, ""))
+	for i, row := range []struct {
+		status int32
+		want   bool
+	}{{429, true}, {429, true}, {429, true}, {429, true}, {500, true}, {500, true}, {429, true}, {500, true}, {500, true}, {500, false}, {429, false}} {
+		status.Store(row.status)
+		if err := n.Probe(t.Context()); err == nil || n.Connected() != row.want || n.Status().Connected != row.want {
+			t.Errorf("probe %d: %v, connected: %v", i+1, err, n.Connected())
+		}
+	}
+}
