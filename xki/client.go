@@ -11,10 +11,13 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/keyward/keyward/xki/xkisign"
@@ -127,7 +130,7 @@ func (c *Client) do(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	defer clear(body)
 	a, failure := c.try(ctx, &own, body)
-	if failure != nil && failure.Code.again() {
+	if failure != nil && failure.again {
 		// Some come back at the same moment: not all of them at once.
 		select {
 		case <-time.After(jitter(c.cfg.Budget / 8)):
@@ -141,9 +144,12 @@ func (c *Client) do(ctx context.Context, r *Request) (*Answer, error) {
 	return a, nil
 }
 
-// again says whether another try may help. An encryption or a decryption that is done twice does no harm.
-func (c Code) again() bool {
-	return c == Unreachable || c == Throttling || c == DependencyTimeout || c == Internal
+// tryAgain says whether another try may help after an answer (§2.14). An encryption or a decryption that is done twice does no harm.
+func (c Code) tryAgain() bool { return c == Throttling || c == DependencyTimeout || c == Internal }
+
+// lost says of an error before any octet of an answer whether the connection was refused, or ended by the other side.
+func lost(err error, reused bool) bool {
+	return reused || slices.ContainsFunc([]error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF}, func(is error) bool { return errors.Is(err, is) })
 }
 
 // jitter is a random time of at most d.
@@ -171,13 +177,20 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	}
 	secret, err := c.cfg.Secret()
 	if err != nil {
-		return nil, &Error{Code: Internal, Detail: "the secret of the access key can't be read", Err: err}
+		return nil, &Error{Code: NoSecret, Err: err}
 	}
 	c.cfg.Dialect.schemes[0].Sign(req, body, xkisign.Signing{AccessKeyID: c.cfg.AccessKeyID, Secret: secret, Region: c.cfg.Region, Time: time.Now()})
 	clear(secret)
+	var reused, answered atomic.Bool
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(conn httptrace.GotConnInfo) { reused.Store(conn.Reused) },
+		GotFirstResponseByte: func() { answered.Store(true) },
+	}))
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		failure := c.unreachable(ctx, err)
+		failure.again = failure.Code == Unreachable && !answered.Load() && lost(err, reused.Load())
+		return nil, failure
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
@@ -188,7 +201,9 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	case len(answer) > maxBody:
 		return nil, Errorf(BadAnswer, "the answer has more than %d octets", maxBody)
 	case resp.StatusCode != http.StatusOK:
-		return nil, c.cfg.Dialect.DecodeError(resp.StatusCode, answer)
+		failure := c.cfg.Dialect.DecodeError(resp.StatusCode, answer)
+		failure.again = failure.Code.tryAgain()
+		return nil, failure
 	case !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json"):
 		return nil, Errorf(BadAnswer, "the answer is of the type %.80q", resp.Header.Get("Content-Type"))
 	}
@@ -199,19 +214,36 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	return a, nil
 }
 
+// unreachable words why no answer came.
 func (c *Client) unreachable(ctx context.Context, err error) *Error {
 	if of, ok := errors.AsType[*url.Error](err); ok { // whose text has the URL again
 		err = of.Err
 	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e // of our own, by way of crypto/tls
+	}
+	if of, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return untrusted(of.UnverifiedCertificates[0], of.Err)
+	}
+	if of, ok := errors.AsType[*net.DNSError](err); ok && of.IsNotFound {
+		return Errorf(Misconfigured, "there is no host %s", of.Name)
+	}
+	of, _ := errors.AsType[*net.OpError](err)
+	refused := of != nil && of.Op == "remote error" // an alert of TLS
+	wants := c.asked.Load() && !c.shows
 	e := &Error{Code: Unreachable, Detail: "the proxy can't be reached", Err: err}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		e.Detail = fmt.Sprintf("the proxy did not answer in time (%v; keywardctl xki connect --budget sets another)", c.cfg.Budget)
-	case c.asked.Load(): // a proxy that refuses a certificate ends the connection, and with TLS 1.3 that is all that may be seen of it
+	case refused && wants:
+		return Errorf(Misconfigured, "the proxy wants a certificate of ours, and none is set (%v)", err)
+	case refused:
+		return Errorf(Misconfigured, "the proxy refuses our certificate, or how we use TLS (%v)", err)
+	case errors.Is(err, syscall.ECONNREFUSED): // before any TLS
+	case wants: // with TLS 1.3 the end of the connection may be all that is seen of an alert
+		e.Detail = "the proxy can't be reached, or wants a certificate of ours, and none is set"
+	case c.asked.Load():
 		e.Detail = "the proxy can't be reached, or does not take our certificate"
-		if !c.shows {
-			e.Detail = "the proxy wants a certificate of ours, and none is set"
-		}
 	}
 	return e
 }
