@@ -49,8 +49,11 @@ type keptConnection struct {
 	end      context.CancelFunc
 }
 
-// probeEvery is how often a proxy is asked for its health (reference xki-proxy.md §2.14).
-const probeEvery = time.Minute
+// How often a proxy is asked for its health (reference xki-proxy.md §2.14).
+const (
+	probeEvery     = time.Minute
+	probeLostEvery = 5 * time.Second // of an instance that is Disconnected, whose calls wait for it
+)
 
 func newExternalKeys(svc *kms.Service, pool *hsmpool.Pool, log zerolog.Logger) *externalKeys {
 	e := &externalKeys{svc: svc, log: log, health: &hsmHealth{pool: pool, log: log}, kept: map[string]*keptConnection{}, failed: map[string]string{}}
@@ -198,7 +201,7 @@ func (e *externalKeys) keep(k *keptConnection) {
 	k.end = end
 	e.tasks.Go(func() {
 		defer end()
-		k.external.Keep(ctx, probeEvery, func(connected bool, err error) {
+		k.external.Keep(ctx, probeEvery, probeLostEvery, func(connected bool, err error) {
 			if connected {
 				e.log.Info().Str("instance", k.record.Instance).Str("endpoint", k.record.Endpoint).Msg("an external instance is connected")
 				return

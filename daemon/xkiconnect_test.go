@@ -8,9 +8,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmswire"
+	"github.com/keyward/keyward/xki"
 )
 
 // callingAppliance is an appliance that uses its own key "k1" as an external one, through a server that does with requests what a test wants.
@@ -18,6 +20,7 @@ type callingAppliance struct {
 	*proxyAppliance
 	request admin.XKIConnectRequest
 	hold    atomic.Pointer[heldRequests] // if it is set, health checks wait
+	away    atomic.Bool                  // every request loses its connection
 	by      atomic.Value                 // string: the signature of the last other request
 	blob    []byte
 }
@@ -29,6 +32,9 @@ func newCallingAppliance(t *testing.T) *callingAppliance {
 	t.Helper()
 	c := &callingAppliance{proxyAppliance: newProxyAppliance(t)}
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c.away.Load() {
+			panic(http.ErrAbortHandler)
+		}
 		if h := c.hold.Load(); h != nil && strings.HasSuffix(r.URL.Path, "/health") {
 			h.came <- struct{}{}
 			<-h.release
@@ -38,7 +44,7 @@ func newCallingAppliance(t *testing.T) *callingAppliance {
 		c.server.external.proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	c.server.external.health.look(t.Context())
+	waitUntil(t, "the HSMs were looked at", func() bool { return c.server.external.health.answer().Status == xki.Active })
 	c.change(t, "\n[[instance]]\nid = \"kst-external\"\ntype = \"external\"\n")
 	c.reload(t)
 	c.request = admin.XKIConnectRequest{Endpoint: server.URL, Path: "/cloud/kms/xks/v1", Region: "local", AccessKeyID: c.id, Budget: 20_000,
@@ -138,5 +144,35 @@ func TestConnectionChanges(t *testing.T) {
 	}
 	if err := c.decrypt(t); err != nil {
 		t.Error(err)
+	}
+}
+
+// An instance comes back long before the next minute when its proxy does.
+func TestConnectionComesBack(t *testing.T) {
+	c := newCallingAppliance(t)
+	c.away.Store(true)
+	if conn := c.connect(t, c.id, c.secret); conn.Connected {
+		t.Errorf("%+v", conn)
+	}
+	if err := c.decrypt(t); err == nil {
+		t.Error("the proxy is away, and it works")
+	}
+	said := "an external instance is disconnected: its keys can't be used"
+	waitUntil(t, "the log tells of it", func() bool { return strings.Contains(c.log.String(), said) })
+	c.away.Store(false)
+	waitUntil(t, "calls go well again", func() bool { return c.decrypt(t) == nil })
+	waitUntil(t, "the log tells of that", func() bool {
+		_, after, _ := strings.Cut(c.log.String(), said)
+		return strings.Contains(after, "an external instance is connected")
+	})
+}
+
+// waitUntil waits until something is so, for less than the time from one health check to the next.
+func waitUntil(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for until := time.Now().Add(probeEvery * 2 / 3); !so(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not in time: %s", what)
+		}
 	}
 }

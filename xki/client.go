@@ -253,6 +253,8 @@ type Connection struct {
 	client *Client
 	lost   atomic.Int32 // probes in a row that failed, or lostAfter
 
+	refused chan error // for Keep: a call's credential was refused, and that has disconnected
+
 	mu     sync.Mutex // guards what follows
 	status ConnectionStatus
 }
@@ -271,7 +273,7 @@ const lostAfter = 3
 
 // NewConnection makes one. Calls go through until something is known of it, as to refuse them would be a guess; its first Probe decides.
 func NewConnection(c *Client) *Connection {
-	n := &Connection{client: c, status: ConnectionStatus{Connected: true, Since: time.Now()}}
+	n := &Connection{client: c, refused: make(chan error, 1), status: ConnectionStatus{Connected: true, Since: time.Now()}}
 	n.lost.Store(lostAfter - 1)
 	return n
 }
@@ -286,25 +288,33 @@ func (n *Connection) Status() ConnectionStatus {
 	return n.status
 }
 
-// Keep probes now, and then every so often, until ctx ends. changed, which may be nil, hears what Connected is after the first probe, and of each change.
-func (n *Connection) Keep(ctx context.Context, every time.Duration, changed func(connected bool, err error)) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	was := n.Connected()
-	for first := true; ; first = false {
-		err := n.Probe(ctx)
+// Keep probes now, and then until ctx ends: every so often while it is Connected, and while it is not after about every lost. changed, which may be nil, hears what Connected is
+// after the first probe, and of each change.
+func (n *Connection) Keep(ctx context.Context, every, lost time.Duration, changed func(connected bool, err error)) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	was, first := false, true
+	for {
+		var err error
+		select {
+		case <-timer.C:
+			err = n.Probe(ctx)
+		case err = <-n.refused:
+		case <-ctx.Done():
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		if is := n.Connected(); changed != nil && (is != was || first) {
-			was = is
+		is := n.Connected()
+		if changed != nil && (first || is != was) {
 			changed(is, err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
+		was, first = is, false
+		wait := every
+		if !is {
+			wait = lost/2 + jitter(lost) // many callers lose a proxy at the same moment: not all of them at once
 		}
+		timer.Reset(wait)
 	}
 }
 
@@ -336,13 +346,17 @@ func (n *Connection) Do(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, Errorf(Unreachable, "the instance is Disconnected: the proxy does not answer, or refuses our access key")
 	}
 	a, err := n.client.Do(ctx, r)
-	if err != nil && AsError(err).Code == AuthenticationFailed {
-		n.note(err)
+	if err != nil && AsError(err).Code == AuthenticationFailed && n.note(err) {
+		select {
+		case n.refused <- err:
+		default: // one is enough
+		}
 	}
 	return a, err
 }
 
-func (n *Connection) note(err error) {
+// note counts what came of a call. changed says whether Connected has.
+func (n *Connection) note(err error) (changed bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -359,9 +373,11 @@ func (n *Connection) note(err error) {
 	if err != nil {
 		n.status.Trouble = err.Error()
 	}
-	if is := n.Connected(); is != n.status.Connected {
+	is := n.Connected()
+	if changed = is != n.status.Connected; changed {
 		n.status.Connected, n.status.Since = is, time.Now()
 	}
+	return changed
 }
 
 // dead says that nothing behind the proxy serves.

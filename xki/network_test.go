@@ -345,3 +345,68 @@ func nameServer(t *testing.T) *atomic.Int32 {
 	})
 	return asked
 }
+
+// A proxy that is lost is asked often, and one that is not, seldom. Whoever keeps a connection hears of a refused credential at once.
+func TestKeep(t *testing.T) {
+	w := newWorld(t)
+	var away, refuses atomic.Bool
+	var asked atomic.Int32
+	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		switch {
+		case away.Load():
+			panic(http.ErrAbortHandler)
+		case refuses.Load():
+			rw.WriteHeader(http.StatusUnauthorized)
+		default:
+			asked.Add(1)
+			w.proxy.ServeHTTP(rw, r)
+		}
+	}))
+	defer server.Close()
+	keep := func(every, lost time.Duration) (*Connection, chan bool) {
+		n := NewConnection(clientOf(t, server, XKSv1, "/ks1"))
+		ctx, end := context.WithCancel(context.Background())
+		heard := make(chan bool, 1000)
+		var kept sync.WaitGroup
+		kept.Go(func() { n.Keep(ctx, every, lost, func(is bool, _ error) { heard <- is }) })
+		t.Cleanup(func() {
+			end()
+			kept.Wait()
+		})
+		return n, heard
+	}
+	hears := func(heard chan bool, want bool, what string) {
+		t.Helper()
+		select {
+		case is := <-heard:
+			if is != want {
+				t.Fatalf("%s: connected: %v", what, is)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: nothing is heard for 30 s", what)
+		}
+	}
+	n, heard := keep(time.Hour, 20*time.Millisecond)
+	hears(heard, true, "the first probe")
+	if _, err := n.Do(t.Context(), &Request{Op: OpMetadata, KeyID: "hardware", Metadata: meta}); err != nil {
+		t.Error(err)
+	}
+	refuses.Store(true)
+	if _, err := n.Do(t.Context(), &Request{Op: OpMetadata, KeyID: "hardware", Metadata: meta}); AsError(err).Code != AuthenticationFailed {
+		t.Error(err)
+	}
+	hears(heard, false, "a refused credential")
+	refuses.Store(false)
+	hears(heard, true, "it is taken again")
+
+	away.Store(true)
+	n, heard = keep(time.Hour, 20*time.Millisecond)
+	hears(heard, false, "a proxy that is away")
+	away.Store(false)
+	hears(heard, true, "it is back")
+
+	asked.Store(0)
+	_, heard = keep(10*time.Millisecond, time.Hour)
+	hears(heard, true, "a proxy that is there")
+	eventually(t, "it is asked every 10 ms", func() bool { return asked.Load() > 5 })
+}
