@@ -9,12 +9,12 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -144,8 +144,10 @@ func (c *Client) do(ctx context.Context, r *Request) (*Answer, error) {
 	return a, nil
 }
 
-// tryAgain says whether another try may help after an answer (§2.14). An encryption or a decryption that is done twice does no harm.
-func (c Code) tryAgain() bool { return c == Throttling || c == DependencyTimeout || c == Internal }
+// tryAgain says whether another try may help after an answer (§2.14). An encryption or a decryption that is done twice does no harm. Unreachable is that of a load balancer.
+func (c Code) tryAgain() bool {
+	return c == Unreachable || c == Throttling || c == DependencyTimeout || c == Internal
+}
 
 // lost says of an error before any octet of an answer whether the connection was refused, or ended by the other side.
 func lost(err error, reused bool) bool {
@@ -204,7 +206,7 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 		failure := c.cfg.Dialect.DecodeError(resp.StatusCode, answer)
 		failure.again = failure.Code.tryAgain()
 		return nil, failure
-	case !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json"):
+	case !isJSON(resp.Header.Get("Content-Type")):
 		return nil, Errorf(BadAnswer, "the answer is of the type %.80q", resp.Header.Get("Content-Type"))
 	}
 	a, err := c.cfg.Dialect.DecodeAnswer(r, answer)
@@ -212,6 +214,12 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 		return nil, AsError(err)
 	}
 	return a, nil
+}
+
+// isJSON says whether a Content-Type is that of JSON, in any case and with any parameters.
+func isJSON(contentType string) bool {
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && t == "application/json"
 }
 
 // unreachable words why no answer came.
