@@ -147,7 +147,8 @@ func (c *cli) xkiConnectionsCmd() *cobra.Command {
 		Use:   "connections",
 		Short: "Show the connections of external instances, and how they are",
 		Long: `Show the connections of external instances, and how they are. A proxy is asked once a minute; after three times without an answer, or when
-it refuses the access key, the instance is Disconnected, and its keys can't be used until the proxy answers again.
+it refuses the access key, the instance is Disconnected, and its keys can't be used until the proxy answers again. It is asked
+every few seconds then.
 The exit code is 6 when one is.`,
 		Example: "  keywardctl xki connections",
 		Args:    args(),

@@ -44,11 +44,22 @@ func (f *xkiFile) text(dialect string) ([]byte, error) {
 	return append(append(out, end...), "}\n"...), nil
 }
 
-// readXKIFile reads what text wrote, or AWS's documentation shows. The secret is a copy, which the caller wipes; so it does with text.
+// fileSecret is the secret in a file, however JSON writes it.
+type fileSecret []byte
+
+// UnmarshalText implements encoding.TextUnmarshaler. b is encoding/json's, and nobody reads it after this: what an escape was undone in would stay behind.
+func (s *fileSecret) UnmarshalText(b []byte) error {
+	clear(*s) // it may be there twice
+	*s = bytes.Clone(b)
+	clear(b)
+	return nil
+}
+
+// readXKIFile reads what text wrote, or AWS's documentation shows. It wipes the secret in text; the caller wipes the one that it is given.
 func readXKIFile(text []byte) (*xkiFile, error) {
 	type credential struct {
 		AccessKeyId        string
-		RawSecretAccessKey json.RawMessage
+		RawSecretAccessKey fileSecret
 	}
 	var all struct {
 		XksProxyUriPath                  string
@@ -56,23 +67,24 @@ func readXKIFile(text []byte) (*xkiFile, error) {
 		XkiProxyPath                     string
 		CertificateFingerprint           string
 		AccessKeyId                      string
-		AccessKeySecret                  json.RawMessage
+		AccessKeySecret                  fileSecret
 	}
-	if err := json.Unmarshal(text, &all); err != nil {
-		return nil, errors.New("it is not JSON as keywardctl xki export-config writes it")
-	}
-	defer clear(all.XksProxyAuthenticationCredential.RawSecretAccessKey)
-	defer clear(all.AccessKeySecret)
-	f := &xkiFile{path: all.XksProxyUriPath, accessKeyID: all.XksProxyAuthenticationCredential.AccessKeyId}
-	secret := all.XksProxyAuthenticationCredential.RawSecretAccessKey
+	err := json.Unmarshal(text, &all)
+	f := &xkiFile{path: all.XksProxyUriPath, accessKeyID: all.XksProxyAuthenticationCredential.AccessKeyId, secret: all.XksProxyAuthenticationCredential.RawSecretAccessKey}
+	other := all.AccessKeySecret
 	if all.XkiProxyPath != "" {
-		f.path, f.fingerprint, f.accessKeyID, secret = all.XkiProxyPath, strings.ToLower(all.CertificateFingerprint), all.AccessKeyId, all.AccessKeySecret
+		f.path, f.fingerprint, f.accessKeyID = all.XkiProxyPath, strings.ToLower(all.CertificateFingerprint), all.AccessKeyId
+		f.secret, other = other, f.secret
 	}
-	secret, ok := bytes.CutPrefix(secret, []byte(`"`))
-	secret, ok2 := bytes.CutSuffix(secret, []byte(`"`))
-	if !ok || !ok2 || len(secret) == 0 || f.accessKeyID == "" || bytes.ContainsAny(secret, "\"\\\r\n") {
-		return nil, errNoSecret
+	clear(other)
+	switch {
+	case err != nil:
+		err = errors.New("it is not JSON as keywardctl xki export-config writes it")
+	case len(f.secret) == 0 || f.accessKeyID == "" || bytes.ContainsAny(f.secret, "\"\\\r\n"):
+		err = errNoSecret
+	default:
+		return f, nil
 	}
-	f.secret = bytes.Clone(secret)
-	return f, nil
+	clear(f.secret)
+	return nil, err
 }

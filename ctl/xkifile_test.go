@@ -36,13 +36,24 @@ func TestXKIFile(t *testing.T) {
 	if err != nil || f.path != "/kms/xks/v1" || string(f.secret) != "s" {
 		t.Errorf("%+v, %v", f, err)
 	}
-	for _, bad := range []string{`{}`, `{"XksProxyUriPath":"/kms/xks/v1"}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":""}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":5}`,
+	// As other programs write JSON.
+	for written, want := range map[string]string{`ab\/c+d=`: "ab/c+d=", `ab\u002Fc\u002bd\u003d`: "ab/c+d="} {
+		f, err := readXKIFile([]byte(`{"XksProxyUriPath":"/kms/xks/v1","XksProxyAuthenticationCredential":{"AccessKeyId":"A","RawSecretAccessKey":"` + written + `"}}`))
+		if err != nil || string(f.secret) != want {
+			t.Errorf("%s: %+v, %v", written, f, err)
+		}
+		f, err = readXKIFile([]byte(`{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":"twice","AccessKeySecret":"` + written + `"}`))
+		if err != nil || string(f.secret) != want {
+			t.Errorf("%s: %+v, %v", written, f, err)
+		}
+	}
+	for _, bad := range []string{`{}`, `{"XksProxyUriPath":"/kms/xks/v1"}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":""}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":"a\\b"}`,
 		`{"XkiProxyPath":"/x","AccessKeyId":"","AccessKeySecret":"s"}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":"s\n"}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":null}`} {
 		if _, err := readXKIFile([]byte(bad)); !errors.Is(err, errNoSecret) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	for _, bad := range []string{``, `x`, `[]`, `"secret"`, `{"XksProxyUriPath":5}`} {
+	for _, bad := range []string{``, `x`, `[]`, `"secret"`, `{"XksProxyUriPath":5}`, `{"XkiProxyPath":"/x","AccessKeyId":"A","AccessKeySecret":5}`} {
 		if _, err := readXKIFile([]byte(bad)); err == nil || strings.Contains(err.Error(), "secret") && !errors.Is(err, errNoSecret) {
 			t.Errorf("%s: %v", bad, err)
 		}
@@ -59,7 +70,7 @@ func FuzzXKIFile(f *testing.F) {
 	f.Add([]byte(`{"XksProxyUriPath":"/ks1/kms/xks/v1","XksProxyAuthenticationCredential":{"AccessKeyId":"ABC","RawSecretAccessKey":"x"}}`))
 	f.Add([]byte(`{"XkiProxyPath":"/kms/xki/v1","CertificateFingerprint":"SHA256-00","AccessKeyId":"ABC","AccessKeySecret":"x"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		in, err := readXKIFile(text)
+		in, err := readXKIFile(bytes.Clone(text))
 		if err != nil {
 			return
 		}

@@ -49,8 +49,11 @@ type keptConnection struct {
 	end      context.CancelFunc
 }
 
-// probeEvery is how often a proxy is asked for its health (reference xki-proxy.md §2.14).
-const probeEvery = time.Minute
+// How often a proxy is asked for its health (reference xki-proxy.md §2.14).
+const (
+	probeEvery     = time.Minute
+	probeLostEvery = 5 * time.Second // of an instance that is Disconnected, whose calls wait for it
+)
 
 func newExternalKeys(svc *kms.Service, pool *hsmpool.Pool, log zerolog.Logger) *externalKeys {
 	e := &externalKeys{svc: svc, log: log, health: &hsmHealth{pool: pool, log: log}, kept: map[string]*keptConnection{}, failed: map[string]string{}}
@@ -103,7 +106,7 @@ func (e *externalKeys) refresh(ctx context.Context) error {
 		stores = append(stores, s)
 	}
 	e.proxy.SetStores(stores)
-	e.connect(records, unserved)
+	e.connect(ctx, records, unserved)
 	return nil
 }
 
@@ -147,7 +150,7 @@ func wireRule(r *keystore.XKIRule) (xki.Rule, error) {
 }
 
 // connect uses the connections of the records and no others. Caller holds refreshing.
-func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []string) {
+func (e *externalKeys) connect(ctx context.Context, records []*keystore.XKIConnection, unserved []string) {
 	next, external, failed := map[string]*keptConnection{}, map[string]kms.ExternalKeys{}, map[string]string{}
 	for _, r := range records {
 		k := e.kept[r.Instance]
@@ -160,6 +163,11 @@ func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []str
 			}
 			e.warnOf(xki.Dialects[r.Dialect], "instance", r.Instance)
 			k = &keptConnection{record: r, client: client, external: &xki.External{Connection: xki.NewConnection(client), Instance: r.Instance}}
+			if e.kept[r.Instance] != nil { // calls go on over that one until it is known how the new one is
+				trying, end := context.WithTimeout(ctx, tryWithin)
+				k.try(trying)
+				end()
+			}
 			e.keep(k)
 		}
 		next[r.Instance], external[r.Instance] = k, k.external
@@ -177,13 +185,23 @@ func (e *externalKeys) connect(records []*keystore.XKIConnection, unserved []str
 	}
 }
 
+// tryWithin bounds how long a takeover waits for a proxy.
+const tryWithin = 5 * time.Second
+
+// try asks the proxy for its health if nobody has yet. What is wrong is in the status then.
+func (k *keptConnection) try(ctx context.Context) {
+	if k.external.Status().Probed.IsZero() {
+		_ = k.external.Probe(ctx)
+	}
+}
+
 // keep probes a connection until it is ended.
 func (e *externalKeys) keep(k *keptConnection) {
 	ctx, end := context.WithCancel(e.ctx)
 	k.end = end
 	e.tasks.Go(func() {
 		defer end()
-		k.external.Keep(ctx, probeEvery, func(connected bool, err error) {
+		k.external.Keep(ctx, probeEvery, probeLostEvery, func(connected bool, err error) {
 			if connected {
 				e.log.Info().Str("instance", k.record.Instance).Str("endpoint", k.record.Endpoint).Msg("an external instance is connected")
 				return

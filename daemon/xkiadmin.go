@@ -353,7 +353,7 @@ func (e *externalKeys) settle(ctx context.Context, instance string) {
 	k := e.kept[instance]
 	e.mu.Unlock()
 	if k != nil {
-		_ = k.external.Probe(ctx) // its status has what is wrong
+		k.try(ctx)
 	}
 }
 

@@ -6,14 +6,18 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
+	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/keyward/keyward/xki/xkisign"
@@ -77,10 +81,15 @@ func NewClient(c ClientConfig) (*Client, error) {
 			return &show[0], nil
 		}
 	}
+	// A connection is begun for a call, but is not the call's: net/http goes on with it when the call has ended, so that the next has it. It needs bounds of its own.
 	dialer := &net.Dialer{Timeout: c.Budget, KeepAlive: 60 * time.Second}
+	// HTTP/1.1, as a call that has had no answer ends its connection there, and in HTTP/2 leaves it to the next. Pings find out which connection is dead, but would have to come more
+	// often than servers put up with.
+	version := &http.Protocols{}
+	version.SetHTTP1(true)
 	client.http = &http.Client{
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: c.Calls, IdleConnTimeout: idleTimeout,
-			DisableCompression: true, ResponseHeaderTimeout: c.Budget, ForceAttemptHTTP2: true},
+			DisableCompression: true, ResponseHeaderTimeout: c.Budget, TLSHandshakeTimeout: c.Budget, Protocols: version},
 		// A redirect would carry plaintext to who knows where.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -121,7 +130,7 @@ func (c *Client) do(ctx context.Context, r *Request) (*Answer, error) {
 	}
 	defer clear(body)
 	a, failure := c.try(ctx, &own, body)
-	if failure != nil && failure.Code.again() {
+	if failure != nil && failure.again {
 		// Some come back at the same moment: not all of them at once.
 		select {
 		case <-time.After(jitter(c.cfg.Budget / 8)):
@@ -135,9 +144,14 @@ func (c *Client) do(ctx context.Context, r *Request) (*Answer, error) {
 	return a, nil
 }
 
-// again says whether another try may help. An encryption or a decryption that is done twice does no harm.
-func (c Code) again() bool {
+// tryAgain says whether another try may help after an answer (§2.14). An encryption or a decryption that is done twice does no harm. Unreachable is that of a load balancer.
+func (c Code) tryAgain() bool {
 	return c == Unreachable || c == Throttling || c == DependencyTimeout || c == Internal
+}
+
+// lost says of an error before any octet of an answer whether the connection was refused, or ended by the other side.
+func lost(err error, reused bool) bool {
+	return reused || slices.ContainsFunc([]error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF}, func(is error) bool { return errors.Is(err, is) })
 }
 
 // jitter is a random time of at most d.
@@ -165,13 +179,20 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	}
 	secret, err := c.cfg.Secret()
 	if err != nil {
-		return nil, &Error{Code: Internal, Detail: "the secret of the access key can't be read", Err: err}
+		return nil, &Error{Code: NoSecret, Err: err}
 	}
 	c.cfg.Dialect.schemes[0].Sign(req, body, xkisign.Signing{AccessKeyID: c.cfg.AccessKeyID, Secret: secret, Region: c.cfg.Region, Time: time.Now()})
 	clear(secret)
+	var reused, answered atomic.Bool
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(conn httptrace.GotConnInfo) { reused.Store(conn.Reused) },
+		GotFirstResponseByte: func() { answered.Store(true) },
+	}))
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		failure := c.unreachable(ctx, err)
+		failure.again = failure.Code == Unreachable && !answered.Load() && lost(err, reused.Load())
+		return nil, failure
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
@@ -182,8 +203,10 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	case len(answer) > maxBody:
 		return nil, Errorf(BadAnswer, "the answer has more than %d octets", maxBody)
 	case resp.StatusCode != http.StatusOK:
-		return nil, c.cfg.Dialect.DecodeError(resp.StatusCode, answer)
-	case !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json"):
+		failure := c.cfg.Dialect.DecodeError(resp.StatusCode, answer)
+		failure.again = failure.Code.tryAgain()
+		return nil, failure
+	case !isJSON(resp.Header.Get("Content-Type")):
 		return nil, Errorf(BadAnswer, "the answer is of the type %.80q", resp.Header.Get("Content-Type"))
 	}
 	a, err := c.cfg.Dialect.DecodeAnswer(r, answer)
@@ -193,19 +216,42 @@ func (c *Client) try(ctx context.Context, r *Request, body []byte) (*Answer, *Er
 	return a, nil
 }
 
+// isJSON says whether a Content-Type is that of JSON, in any case and with any parameters.
+func isJSON(contentType string) bool {
+	t, _, err := mime.ParseMediaType(contentType)
+	return err == nil && t == "application/json"
+}
+
+// unreachable words why no answer came.
 func (c *Client) unreachable(ctx context.Context, err error) *Error {
 	if of, ok := errors.AsType[*url.Error](err); ok { // whose text has the URL again
 		err = of.Err
 	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e // of our own, by way of crypto/tls
+	}
+	if of, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return untrusted(of.UnverifiedCertificates[0], of.Err)
+	}
+	if of, ok := errors.AsType[*net.DNSError](err); ok && of.IsNotFound {
+		return Errorf(Misconfigured, "there is no host %s", of.Name)
+	}
+	of, _ := errors.AsType[*net.OpError](err)
+	refused := of != nil && of.Op == "remote error" // an alert of TLS
+	wants := c.asked.Load() && !c.shows
 	e := &Error{Code: Unreachable, Detail: "the proxy can't be reached", Err: err}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		e.Detail = "the proxy did not answer in time"
-	case c.asked.Load(): // a proxy that refuses a certificate ends the connection, and with TLS 1.3 that is all that may be seen of it
+		e.Detail = fmt.Sprintf("the proxy did not answer in time (%v; keywardctl xki connect --budget sets another)", c.cfg.Budget)
+	case refused && wants:
+		return Errorf(Misconfigured, "the proxy wants a certificate of ours, and none is set (%v)", err)
+	case refused:
+		return Errorf(Misconfigured, "the proxy refuses our certificate, or how we use TLS (%v)", err)
+	case errors.Is(err, syscall.ECONNREFUSED): // before any TLS
+	case wants: // with TLS 1.3 the end of the connection may be all that is seen of an alert
+		e.Detail = "the proxy can't be reached, or wants a certificate of ours, and none is set"
+	case c.asked.Load():
 		e.Detail = "the proxy can't be reached, or does not take our certificate"
-		if !c.shows {
-			e.Detail = "the proxy wants a certificate of ours, and none is set"
-		}
 	}
 	return e
 }
@@ -214,6 +260,8 @@ func (c *Client) unreachable(ctx context.Context, err error) *Error {
 type Connection struct {
 	client *Client
 	lost   atomic.Int32 // probes in a row that failed, or lostAfter
+
+	refused chan error // for Keep: a call's credential was refused, and that has disconnected
 
 	mu     sync.Mutex // guards what follows
 	status ConnectionStatus
@@ -231,10 +279,10 @@ type ConnectionStatus struct {
 // lostAfter is after how many failed probes in a row a proxy counts as disconnected.
 const lostAfter = 3
 
-// NewConnection makes one, which is disconnected until its first good Probe.
+// NewConnection makes one. Calls go through until something is known of it, as to refuse them would be a guess; its first Probe decides.
 func NewConnection(c *Client) *Connection {
-	n := &Connection{client: c, status: ConnectionStatus{Since: time.Now()}}
-	n.lost.Store(lostAfter)
+	n := &Connection{client: c, refused: make(chan error, 1), status: ConnectionStatus{Connected: true, Since: time.Now()}}
+	n.lost.Store(lostAfter - 1)
 	return n
 }
 
@@ -248,33 +296,44 @@ func (n *Connection) Status() ConnectionStatus {
 	return n.status
 }
 
-// Keep probes now, and then every so often, until ctx ends. changed, which may be nil, hears of each change of Connected.
-func (n *Connection) Keep(ctx context.Context, every time.Duration, changed func(connected bool, err error)) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	was := n.Connected()
-	for first := true; ; first = false {
-		err := n.Probe(ctx)
+// Keep probes now, and then until ctx ends: every so often while it is Connected, and while it is not after about every lost. changed, which may be nil, hears what Connected is
+// after the first probe, and of each change.
+func (n *Connection) Keep(ctx context.Context, every, lost time.Duration, changed func(connected bool, err error)) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	was, first := false, true
+	for {
+		var err error
+		select {
+		case <-timer.C:
+			err = n.Probe(ctx)
+		case err = <-n.refused:
+		case <-ctx.Done():
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		if is := n.Connected(); changed != nil && (is != was || first && err != nil) {
-			was = is
+		is := n.Connected()
+		if changed != nil && (first || is != was) {
 			changed(is, err)
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
+		was, first = is, false
+		wait := every
+		if !is {
+			wait = lost/2 + jitter(lost) // many callers lose a proxy at the same moment: not all of them at once
 		}
+		timer.Reset(wait)
 	}
 }
 
-// Probe asks the proxy for its health.
+// Probe asks the proxy for its health. A connection is as it was before when ctx ends first.
 func (n *Connection) Probe(ctx context.Context) error {
 	a, err := n.client.Do(ctx, &Request{Op: OpHealth, Metadata: RequestMetadata{Operation: n.client.cfg.Dialect.healthCheck, RequestID: requestID()}})
 	if err == nil && a.Health.dead() {
 		err = Errorf(Unreachable, "the proxy says that no key manager behind it is available")
+	}
+	if err != nil && ctx.Err() != nil {
+		return err
 	}
 	n.note(err)
 	n.mu.Lock()
@@ -295,29 +354,38 @@ func (n *Connection) Do(ctx context.Context, r *Request) (*Answer, error) {
 		return nil, Errorf(Unreachable, "the instance is Disconnected: the proxy does not answer, or refuses our access key")
 	}
 	a, err := n.client.Do(ctx, r)
-	if err != nil && AsError(err).Code == AuthenticationFailed {
-		n.note(err)
+	if err != nil && AsError(err).Code == AuthenticationFailed && n.note(err) {
+		select {
+		case n.refused <- err:
+		default: // one is enough
+		}
 	}
 	return a, err
 }
 
-func (n *Connection) note(err error) {
+// note counts what came of a call. changed says whether Connected has.
+func (n *Connection) note(err error) (changed bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	switch {
 	case err == nil:
 		n.lost.Store(0)
 	case AsError(err).Code == AuthenticationFailed:
 		n.lost.Store(lostAfter)
-	case n.lost.Load() < lostAfter:
+	case !n.Connected(): // until an answer is good
+	case AsError(err).Code == Throttling:
+		n.lost.Store(0) // a proxy that has much to do is there
+	default:
 		n.lost.Add(1)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if err != nil {
 		n.status.Trouble = err.Error()
 	}
-	if is := n.Connected(); is != n.status.Connected {
+	is := n.Connected()
+	if changed = is != n.status.Connected; changed {
 		n.status.Connected, n.status.Since = is, time.Now()
 	}
+	return changed
 }
 
 // dead says that nothing behind the proxy serves.

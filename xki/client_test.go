@@ -45,9 +45,6 @@ func TestClientAndProxy(t *testing.T) {
 	for prefix, d := range map[string]*Dialect{"/ks1": XKSv1, "": XKIv1} {
 		c := clientOf(t, server, d, prefix)
 		n := NewConnection(c)
-		if n.Connected() {
-			t.Error("connected before anybody was asked")
-		}
 		if err := n.Probe(t.Context()); err != nil || !n.Connected() {
 			t.Fatal(err)
 		}
@@ -71,7 +68,6 @@ func TestClientAndProxy(t *testing.T) {
 			t.Errorf("no key: %v", err)
 		}
 		refused := NewConnection(clientOf(t, server, d, prefix, func(c *ClientConfig) { c.Secret = func() ([]byte, error) { return []byte("wrong"), nil } }))
-		refused.lost.Store(0)
 		if _, err = refused.Do(t.Context(), &Request{Op: OpMetadata, KeyID: "hardware", Metadata: meta}); AsError(err).Code != AuthenticationFailed || refused.Connected() {
 			t.Errorf("a wrong secret: %v, connected: %v", err, refused.Connected())
 		}
@@ -135,10 +131,17 @@ func TestLyingProxies(t *testing.T) {
 		{"a longer ciphertext", 200, encoded(func(a *Answer) { a.Sealed.Ciphertext = []byte("abcd") }), 1, BadAnswer, nil},
 		{"long metadata", 200, encoded(func(a *Answer) { a.Sealed.Metadata = make([]byte, 21) }), 1, BadAnswer, nil},
 		{"HTML", 200, "<html>", 1, BadAnswer, map[string]string{"Content-Type": "text/html"}},
+		{"JSON by another case", 200, encoded(func(*Answer) {}), 1, 0, map[string]string{"Content-Type": `Application/JSON; Charset="UTF-8"`}},
+		{"JSON that is called something like it", 200, encoded(func(*Answer) {}), 1, BadAnswer, map[string]string{"Content-Type": "application/jsonlines"}},
+		{"JSON that is called nothing", 200, encoded(func(*Answer) {}), 1, BadAnswer, map[string]string{"Content-Type": ""}},
 		{"JSON that is called HTML", 200, encoded(func(*Answer) {}), 1, BadAnswer, map[string]string{"Content-Type": "text/html"}},
 		{"no JSON", 200, "{", 1, BadAnswer, nil},
 		{"a redirect", 302, "", 1, BadAnswer, map[string]string{"Location": "https://127.0.0.1:1/"}},
 		{"500 with HTML", 500, "<html>", 1, BadAnswer, nil},
+		{"502 of a load balancer", 502, "<html>", 2, Unreachable, map[string]string{"Content-Type": "text/html"}},
+		{"503 of a load balancer", 503, "<html>", 2, DependencyTimeout, map[string]string{"Content-Type": "text/html"}},
+		{"504 of a load balancer", 504, "<html>", 2, DependencyTimeout, map[string]string{"Content-Type": "text/html"}},
+		{"502 with an error that is final", 502, `{"errorName":"KeyNotFoundException"}`, 1, KeyNotFound, nil},
 		{"an endless body", 200, strings.Repeat(" ", maxBody+1), 1, BadAnswer, nil},
 		{"400", 400, `{"errorName":"ValidationException"}`, 1, Validation, nil},
 		{"401", 401, `{"errorName":"AuthenticationFailedException"}`, 1, AuthenticationFailed, nil},

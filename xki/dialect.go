@@ -235,6 +235,8 @@ func statusCode(status int) Code {
 		return Throttling
 	case http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return DependencyTimeout
+	case http.StatusBadGateway: // of a load balancer whose connection to the proxy was refused or lost
+		return Unreachable
 	}
 	return BadAnswer
 }

@@ -9,7 +9,7 @@ import (
 // Code is what went wrong, whatever the dialect calls it.
 type Code uint8
 
-// The codes, but for the last two, are those that a proxy answers (§2.9).
+// The codes, but for the last four, are those that a proxy answers (§2.9).
 const (
 	Validation           Code = iota + 1 // a member is missing or malformed
 	InvalidState                         // the key can't be used as it is
@@ -25,15 +25,18 @@ const (
 	Unsupported                          // not done here, or too large
 	DependencyTimeout                    // the HSM did not answer in time
 
-	BadAnswer   // of the client: what came is no answer
-	Unreachable // of the client: nothing came, or no connection
+	BadAnswer     // of the client: what came is no answer
+	Unreachable   // of the client: nothing came, or no connection
+	Misconfigured // of the client: it can't work as it is set: the proxy's certificate or name, or our certificate. Detail says which
+	NoSecret      // of the client: the secret of its access key can't be opened
 	numCodes
 )
 
 var codeNames = [numCodes]string{Validation: "validation", InvalidState: "invalid state", InvalidCiphertext: "invalid ciphertext", InvalidKeyUsage: "invalid key usage",
 	AuthenticationFailed: "authentication failed", AccessDenied: "access denied", KeyNotFound: "key not found", InvalidURIPath: "invalid path",
 	MethodNotAllowed: "method not allowed", Throttling: "throttling", Internal: "internal", Unsupported: "unsupported operation",
-	DependencyTimeout: "dependency timeout", BadAnswer: "bad answer", Unreachable: "unreachable"}
+	DependencyTimeout: "dependency timeout", BadAnswer: "bad answer", Unreachable: "unreachable",
+	Misconfigured: "misconfigured", NoSecret: "no secret"}
 
 // String gives the code in words.
 func (c Code) String() string { return codeNames[c] }
@@ -48,6 +51,7 @@ type Error struct {
 	Pending  bool // of InvalidState: it will be deleted
 	Detail   string
 	Err      error // the cause, for the log only
+	again    bool  // of the client: another try may help
 }
 
 // Error gives the code and what is known.

@@ -88,6 +88,8 @@ var troubles = [numCodes]trouble{
 	DependencyTimeout:    {kms.HSMUnavailable, "the key manager behind the proxy did not answer in time; try again"},
 	BadAnswer:            {kms.KeyUnavailable, "what the proxy answers can't be interpreted; keyward's log says more"},
 	Unreachable:          {kms.HSMUnavailable, "the proxy can't be reached; try again"},
+	Misconfigured:        {kms.KeyUnavailable, "keywardctl xki connect sets the connection anew"},
+	NoSecret:             {kms.KeyUnavailable, "the secret of our access key can't be opened; keywardctl status may say why, and keywardctl xki connect sets it anew"},
 }
 
 // forKMS words an error for the service.
@@ -97,6 +99,9 @@ func (e *External) forKMS(use *kms.ExternalUse, err error) error {
 	}
 	failure := AsError(err)
 	t := troubles[failure.Code]
+	if failure.Code == Misconfigured {
+		t.advice = failure.Detail + "; " + t.advice
+	}
 	out := kms.Errorf(t.code, "the external key %s of %s: %s", use.ExternalID, e.Instance, t.advice)
 	out.Err = failure
 	if failure.Code == InvalidCiphertext {

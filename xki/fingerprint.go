@@ -96,9 +96,15 @@ func pinned(chain []*x509.Certificate, name string, pins []string) error {
 		}
 	}
 	if _, err := chain[0].Verify(o); err != nil {
-		return fmt.Errorf("no certificate of the proxy has a fingerprint that is pinned; its own has %s: %w", FingerprintsOf(chain[0]).CertificateSHA256, err)
+		return untrusted(chain[0], fmt.Errorf("neither it nor one that signed it has a fingerprint that is pinned: %w", err))
 	}
 	return nil
+}
+
+// untrusted says that a proxy shows a certificate that the connection is not set to take.
+func untrusted(cert *x509.Certificate, why error) *Error {
+	return Errorf(Misconfigured, "the proxy shows a certificate that this connection does not take (%.100q, %s): %v; if it is the right one, set --roots or --pin anew",
+		cert.Subject, FingerprintsOf(cert).CertificateSHA256, why)
 }
 
 // Certificates reads all certificates of a PEM.
