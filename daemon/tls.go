@@ -135,12 +135,9 @@ func clientCheck(row *config.Listener, cert *tls.Certificate) (*tls.Config, erro
 	return c, nil
 }
 
-// isNamed says whether a certificate is for one of the names: by its DNS names, or by its common name if it has none (reference xki-proxy.md §2.11).
+// isNamed says whether a certificate is for one of the names: by a DNS name or by its common name (reference xki-proxy.md §2.11).
 func isNamed(cert *x509.Certificate, names []string) bool {
-	if len(cert.DNSNames) == 0 {
-		return slices.Contains(names, cert.Subject.CommonName)
-	}
-	return slices.ContainsFunc(cert.DNSNames, func(name string) bool { return slices.Contains(names, name) })
+	return slices.Contains(names, cert.Subject.CommonName) || slices.ContainsFunc(cert.DNSNames, func(name string) bool { return slices.Contains(names, name) })
 }
 
 func (s *server) listen(ctx context.Context, row *config.Listener, id doorIdentity, handler http.Handler, times tlsTimes) error {

@@ -57,7 +57,7 @@ const (
 
 func newExternalKeys(svc *kms.Service, pool *hsmpool.Pool, log zerolog.Logger) *externalKeys {
 	e := &externalKeys{svc: svc, log: log, health: &hsmHealth{pool: pool, log: log}, kept: map[string]*keptConnection{}, failed: map[string]string{}}
-	e.proxy = xki.New(xki.Config{Service: svc, Log: log, Health: e.health.answer})
+	e.proxy = xki.New(xki.Config{Service: svc, Log: log, Health: e.health.answer, Version: Version()})
 	e.ctx, e.end = context.WithCancel(context.Background())
 	return e
 }

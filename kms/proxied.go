@@ -16,7 +16,7 @@ import (
 type ProxiedKey struct {
 	Spec    kmswire.KeySpec
 	Usage   kmswire.KeyUsage
-	Enabled bool
+	State   kmswire.KeyState
 }
 
 // proxiedTag is the tag of all that proxies seal, in bits.
@@ -29,7 +29,7 @@ func (s *Service) ProxiedKey(ctx context.Context, actor *Actor, keyID string) (*
 		if err != nil {
 			return nil, err
 		}
-		return &ProxiedKey{Spec: kmswire.KeySpec(g.key.Spec), Usage: kmswire.KeyUsage(g.key.Usage), Enabled: c.state(g.key) == kmswire.Enabled}, nil
+		return &ProxiedKey{Spec: kmswire.KeySpec(g.key.Spec), Usage: kmswire.KeyUsage(g.key.Usage), State: c.state(g.key)}, nil
 	})
 }
 

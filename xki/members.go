@@ -39,12 +39,13 @@ type metadataMember struct {
 const maxDepth = 16
 
 // decode reads an object of which only the members are looked at. Members that are there twice are refused, as one end could see the first and the
-// other the last. null is absent.
+// other the last. null is absent. A member that is too large (Unsupported) is told of when all others have been read.
 func decode(body []byte, members []member, of *message, metadata func(json.RawMessage, *RequestMetadata) error) error {
 	raw, err := object(body)
 	if err != nil {
 		return err
 	}
+	var tooLarge error
 	for _, m := range members {
 		text, ok := raw[m.name]
 		if !ok || string(text) == "null" {
@@ -53,11 +54,15 @@ func decode(body []byte, members []member, of *message, metadata func(json.RawMe
 			}
 			continue
 		}
-		if err := m.decode(text, of, metadata); err != nil {
+		err := m.decode(text, of, metadata)
+		switch {
+		case err != nil && AsError(err).Code == Unsupported:
+			tooLarge = err
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return tooLarge
 }
 
 func (m *member) decode(text json.RawMessage, of *message, metadata func(json.RawMessage, *RequestMetadata) error) error {

@@ -2,6 +2,7 @@ package xki
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -25,6 +26,7 @@ import (
 type Proxy struct {
 	service *kms.Service
 	log     zerolog.Logger
+	version string
 	health  func() Health // not older than a minute
 	now     func() time.Time
 	dummy   []byte // the secret of access keys that do not exist
@@ -62,6 +64,7 @@ type Config struct {
 	Log     zerolog.Logger
 	Health  func() Health    // how the HSMs are; called for each question, so it must not wait, and tell nothing older than a minute (§2.8)
 	Now     func() time.Time // time.Now if nil
+	Version string           // of this build, for those who ask
 }
 
 // maxNonces is how many nonces of xki-v1 are remembered.
@@ -69,7 +72,7 @@ const maxNonces = 4 << 20
 
 // New makes a Proxy that serves nothing until SetStores.
 func New(c Config) *Proxy {
-	p := &Proxy{service: c.Service, log: c.Log, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), deadline: ProxyDeadline, nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
+	p := &Proxy{service: c.Service, log: c.Log, version: c.Version, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), deadline: ProxyDeadline, nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -148,7 +151,9 @@ type exchange struct {
 	store   *store
 	op      Operation
 	keyID   string // External Key ID
+	text    []byte // the body, once it is read
 	request *Request
+	claim   string // the access key that the request says it is signed with, believed or not
 }
 
 // serve does the checks in the order of §2.9, and the operation.
@@ -163,15 +168,18 @@ func (x *exchange) serve(path string) (*Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.text = body
 	if err := x.authenticate(body); err != nil {
 		return nil, err
 	}
 	if !x.store.limit.take(x.proxy.now()) {
 		return nil, Errorf(Throttling, "more than %d requests a second", x.store.PerSecond)
 	}
-	if x.request, err = x.dialect.DecodeRequest(x.op, x.keyID, body); err != nil {
-		return nil, err
+	request, tooLarge := x.dialect.DecodeRequest(x.op, x.keyID, body)
+	if tooLarge != nil && AsError(tooLarge).Code != Unsupported {
+		return nil, tooLarge
 	}
+	x.request = request
 	defer clear(x.request.Plaintext)
 	if x.op == OpHealth {
 		return &Answer{Health: x.proxy.health()}, nil
@@ -187,12 +195,25 @@ func (x *exchange) serve(path string) (*Answer, error) {
 	}
 	ctx, cancel := context.WithTimeout(kms.WithRequestID(x.r.Context(), x.id), x.proxy.deadline-x.proxy.now().Sub(x.began))
 	defer cancel()
-	switch x.op {
-	case OpMetadata:
+	answer, err := x.operate(ctx, key, tooLarge)
+	// What is wrong with the request matters only of a key that can be used.
+	if code := AsError(err).Code; err != nil && x.op.ofKey() && (code == Unsupported || code == InvalidCiphertext) {
+		if state := x.proxy.usable(ctx, x.actor, key); state != nil {
+			return nil, state
+		}
+	}
+	return answer, err
+}
+
+func (x *exchange) operate(ctx context.Context, key string, tooLarge error) (*Answer, error) {
+	switch {
+	case tooLarge != nil:
+		return nil, tooLarge
+	case x.op == OpMetadata:
 		return x.proxy.metadata(ctx, x.actor, key)
-	case OpEncrypt:
+	case x.op == OpEncrypt:
 		return x.proxy.encrypt(ctx, x.actor, key, x.request)
-	case OpDecrypt:
+	case x.op == OpDecrypt:
 		return x.proxy.decrypt(ctx, x.actor, key, x.request)
 	}
 	return random(x.request)
@@ -246,6 +267,7 @@ func (x *exchange) authenticate(body []byte) error {
 	if err != nil {
 		return &Error{Code: AuthenticationFailed, Detail: err.Error(), Err: err}
 	}
+	x.claim = claim.AccessKeyID
 	secret, known := x.proxy.dummy, false
 	for i := range x.store.Credentials {
 		if x.store.Credentials[i].ID == claim.AccessKeyID {
@@ -285,14 +307,7 @@ func (x *exchange) answer(a *Answer, err error) {
 		count = x.store.tally
 	}
 	count.add(x.op, err)
-	h := x.w.Header()
-	h.Set("Content-Type", x.dialect.contentType)
-	if x.dialect.experimental {
-		h.Set("X-Xki-Specification", xkiSpecification)
-		if x.request != nil {
-			h.Set("X-Xki-Kms-Request-Id", printableHeader(x.request.Metadata.RequestID))
-		}
-	}
+	h := x.headers()
 	if status == http.StatusMethodNotAllowed {
 		h.Set("Allow", http.MethodPost)
 	}
@@ -302,21 +317,54 @@ func (x *exchange) answer(a *Answer, err error) {
 	x.logged(status, failure)
 }
 
+// headers sets those of every answer. The request ID is an echo of what the request says, believed or not.
+func (x *exchange) headers() http.Header {
+	h := x.w.Header()
+	h.Set("Content-Type", x.dialect.contentType)
+	if x.dialect.experimental {
+		h.Set(headerSpecification, xkiSpecification)
+		h.Set(headerServer, "keyward/"+x.proxy.version)
+		h.Set(headerKMSRequestID, printableHeader(x.metadata().RequestID))
+	}
+	return h
+}
+
+// metadata is what the request says of itself, as far as it can be read.
+func (x *exchange) metadata() *RequestMetadata {
+	r := x.request
+	if r == nil && x.text != nil {
+		r, _ = x.dialect.DecodeRequest(x.op, x.keyID, x.text)
+		clear(r.Plaintext)
+	}
+	if r == nil {
+		return &RequestMetadata{}
+	}
+	return &r.Metadata
+}
+
 func (x *exchange) logged(status int, failure *Error) {
 	line := x.proxy.log.Info()
 	if status >= http.StatusInternalServerError {
 		line = x.proxy.log.Error()
 	}
-	line.Str("request", x.id).Int("status", status).Dur("ms", x.proxy.now().Sub(x.began))
+	line.Str("request", x.id).Int("status", status).Dur("ms", x.proxy.now().Sub(x.began)).Str("remote", x.r.RemoteAddr)
+	optional := func(name, value string) {
+		if value != "" {
+			line.Str(name, value)
+		}
+	}
+	optional("access_key", printableHeader(x.claim)) // a stranger's is no more than what he says
 	if x.store != nil {
 		line.Str("prefix", x.store.Name).Stringer("operation", x.op).Str("external_key", x.keyID)
 	}
-	if x.request != nil {
-		m := &x.request.Metadata
-		line.Str("kms_request", m.RequestID).Str("kms_operation", m.Operation).Str("kms_principal", m.PrincipalARN).Str("kms_key", m.KeyARN)
+	if x.request != nil { // from here on it is signed
+		for i := range x.dialect.metadata {
+			f := &x.dialect.metadata[i]
+			optional(f.name, *f.value(&x.request.Metadata))
+		}
 	}
 	if failure != nil {
-		line.Str("error", failure.Code.String()).Str("detail", failure.message()).AnErr("cause", failure.Err)
+		line.Str("error", cmp.Or(x.dialect.failures[failure.Code].name, failure.Code.String())).Str("detail", failure.message()).AnErr("cause", failure.Err)
 	}
 	line.Msg("external key proxy")
 }
@@ -325,7 +373,7 @@ func (x *exchange) recover() {
 	if v := recover(); v != nil {
 		x.proxy.log.Error().Interface("panic", v).Str("request", x.id).Msg("a request of the external key proxy panicked")
 		status, body := x.dialect.EncodeError(Errorf(Internal, "a fault inside keyward"), x.id)
-		x.w.Header().Set("Content-Type", x.dialect.contentType)
+		x.headers()
 		x.w.WriteHeader(status)
 		_, _ = x.w.Write(body)
 	}
@@ -355,10 +403,28 @@ func (p *Proxy) metadata(ctx context.Context, actor *kms.Actor, key string) (*An
 	if k.Usage == kmswire.EncryptDecrypt {
 		m.Usage = []string{UsageEncrypt, UsageDecrypt}
 	}
-	if k.Enabled {
+	if k.State == kmswire.Enabled {
 		m.Status = StatusEnabled
 	}
 	return &Answer{Key: m}, nil
+}
+
+// usable says InvalidState of a key that is not enabled.
+func (p *Proxy) usable(ctx context.Context, actor *kms.Actor, key string) error {
+	k, err := p.service.ProxiedKey(ctx, actor, key)
+	switch {
+	case err != nil:
+		return fromKMS(err)
+	case k.State != kmswire.Enabled:
+		return &Error{Code: InvalidState, Detail: told[InvalidState], Disabled: k.State == kmswire.Disabled, Pending: k.State == kmswire.PendingDeletion}
+	}
+	return nil
+}
+
+// told is what others hear of an error of the service, whose own words have keyward's names of keys in them. They are in the log.
+var told = map[Code]string{
+	KeyNotFound: "there is no such key", AccessDenied: "the key's policy denies it", InvalidState: "the key is not enabled", InvalidKeyUsage: "the key is not for that",
+	InvalidCiphertext: "it was not made with this key, or was changed", Throttling: "there is too much to do", Validation: "the service refuses it",
 }
 
 // metadataScheme is how keyward writes the metadata of a ciphertext: this octet, and the version's ordinal (§2.6).
@@ -415,14 +481,15 @@ func (p *Proxy) decrypt(ctx context.Context, actor *kms.Actor, key string, r *Re
 // fromKMS gives an error of the service as one of a proxy.
 func fromKMS(err error) error {
 	e := kms.AsError(err)
-	out := &Error{Code: kmsCodes[e.Code], Detail: e.Detail, Err: e.Err, Disabled: e.Code == kms.KeyDisabled, Pending: e.Code == kms.KeyPendingDeletion}
+	out := &Error{Code: kmsCodes[e.Code], Err: e, Disabled: e.Code == kms.KeyDisabled, Pending: e.Code == kms.KeyPendingDeletion}
 	switch {
 	case e.Code == kms.InvalidParameter && e.Param == "CiphertextBlob":
 		out.Code = InvalidCiphertext
 	case e.Code == kms.HSMUnavailable && errors.Is(err, context.DeadlineExceeded): // our deadline's: the HSM may still be at it
 		out.Code, out.Detail = DependencyTimeout, "the HSM did not answer in time"
-	case out.Code == Internal:
-		out.Detail, out.Err = "", e // of no use to others
+	}
+	if out.Detail == "" {
+		out.Detail = told[out.Code]
 	}
 	return out
 }

@@ -334,6 +334,12 @@ func TestProxyErrors(t *testing.T) {
 		{"another algorithm", "ValidationException", 400, with(func(r *Request) { r.Algorithm = "AES_CBC" })},
 		{"another integrity value", "ValidationException", 400, with(func(r *Request) { r.IntegrityAlgorithm = "SHA_1" })},
 		{"a long plaintext", "UnsupportedOperationException", 501, with(func(r *Request) { r.Plaintext = make([]byte, MaxText+1) })},
+		// In the order of the checks (§2.9).
+		{"an unknown key and a long plaintext", "KeyNotFoundException", 404, with(func(r *Request) { r.KeyID, r.Plaintext = "none", make([]byte, MaxText+1) })},
+		{"a long plaintext and no algorithm", "ValidationException", 400, func() (int, []byte) {
+			text := base64.StdEncoding.EncodeToString(make([]byte, MaxText+1))
+			return w.raw(XKSv1, "/ks1/kms/xks/v1/keys/software/encrypt", []byte(`{"requestMetadata":{"awsPrincipalArn":"a","kmsKeyArn":"b","kmsOperation":"c","kmsRequestId":"d"},"plaintext":"`+text+`"}`), nil)
+		}},
 		{"an unknown key", "KeyNotFoundException", 404, with(func(r *Request) { r.KeyID = "none" })},
 		{"a key that signs", "InvalidKeyUsageException", 400, with(func(r *Request) { r.KeyID = "signs" })},
 	} {
@@ -345,6 +351,17 @@ func TestProxyErrors(t *testing.T) {
 	}
 	if _, err := w.service.DisableKey(t.Context(), root, &kmswire.DisableKeyRequest{KeyID: w.keys["software"]}); err != nil {
 		t.Fatal(err)
+	}
+	sealed := func(iv, metadata []byte) *Request {
+		return &Request{Op: OpDecrypt, KeyID: "software", Algorithm: AlgorithmGCM, Metadata: meta, Sealed: Sealed{Ciphertext: []byte("x"), IV: iv, Tag: make([]byte, TagSize), Metadata: metadata}}
+	}
+	long := encrypt()
+	long.Plaintext = make([]byte, MaxText+1)
+	for what, r := range map[string]*Request{"a long plaintext": long, "an odd IV": sealed(make([]byte, 13), versionMetadata(1)), "no metadata": sealed(make([]byte, 12), nil),
+		"an unknown version": sealed(make([]byte, 12), versionMetadata(9))} {
+		if status, body := w.call(XKSv1, "/ks1", r, nil); status != 400 || !bytes.Contains(body, []byte("InvalidStateException")) || bytes.Contains(body, []byte(w.keys["software"])) {
+			t.Errorf("%s with a disabled key: %d %s", what, status, body)
+		}
 	}
 	if status, body := signed(nil)(); status != 400 || !bytes.Contains(body, []byte("InvalidStateException")) {
 		t.Errorf("a disabled key: %d %s", status, body)
@@ -549,6 +566,66 @@ func TestKMSCodes(t *testing.T) {
 	for _, code := range kms.Codes() {
 		if kmsCodes[code] == 0 {
 			t.Errorf("%v has no code", code)
+		}
+	}
+}
+
+// Every answer of xki-v1 has its three headers, those to strangers too (§3.2); and the log of what was refused says where it came from, with which access key, and how it
+// was answered (§2.13).
+func TestProxyHeadersAndLog(t *testing.T) {
+	w := newWorld(t)
+	w.proxy.version = "1.2"
+	r := &Request{Op: OpEncrypt, KeyID: "software", Plaintext: []byte("plaintext"), Algorithm: AlgorithmGCM, Metadata: meta}
+	body, err := XKIv1.EncodeRequest(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, row := range map[string]struct {
+		method   string
+		status   int
+		echo, is string
+	}{
+		XKIv1.path(OpEncrypt, "software"): {http.MethodPost, 401, meta.RequestID, "Unauthorized"},
+		XKIv1.base + "/nothing":           {http.MethodPost, 404, "", "XkiNotFound"},
+		XKIv1.path(OpHealth, ""):          {http.MethodGet, 405, "", "MethodNotAllowed"},
+	} {
+		w.log.Reset()
+		req, err := http.NewRequest(row.method, w.server.URL+path, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", XKIv1.contentType)
+		signing := xkisign.Signing{AccessKeyID: credentials[0].ID, Secret: []byte("wrong"), Region: "r", Time: time.Now()}
+		XKIv1.schemes[0].Sign(req, body, signing)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		h := resp.Header
+		if resp.StatusCode != row.status || h.Get("X-Xki-Server") != "keyward/1.2" || h.Get("X-Xki-Specification") != "1.0.0" || h.Get("X-Xki-Kms-Request-Id") != row.echo {
+			t.Errorf("%s: %d %s %v", path, resp.StatusCode, answer, h)
+		}
+		var line map[string]any
+		if err := json.Unmarshal(w.log.Bytes(), &line); err != nil {
+			t.Fatal(err, w.log)
+		}
+		if remote, _ := line["remote"].(string); !strings.HasPrefix(remote, "127.0.0.1:") || line["error"] != row.is || (row.status == 401) != (line["access_key"] == credentials[0].ID) {
+			t.Errorf("%s: %v", path, line)
+		}
+		if row.status == 401 && line["PrincipalArn"] != nil {
+			t.Errorf("the log believes a stranger: %v", line)
+		}
+	}
+	w.log.Reset()
+	r.Metadata = RequestMetadata{PrincipalARN: "arn:p", KeyARN: "arn:k", Operation: "Encrypt", RequestID: "id", SourceVPC: "vpc-1", SourceVPCE: "vpce-1", ViaService: "ebs"}
+	if status, body := w.call(XKSv1, "/ks1", r, nil); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	for _, want := range []string{`"awsSourceVpc":"vpc-1"`, `"awsSourceVpce":"vpce-1"`, `"kmsViaService":"ebs"`, `"awsPrincipalArn":"arn:p"`, `"kmsKeyArn":"arn:k"`, `"kmsOperation":"Encrypt"`, `"kmsRequestId":"id"`} {
+		if !strings.Contains(w.log.String(), want) {
+			t.Errorf("the log has not %s: %s", want, w.log)
 		}
 	}
 }

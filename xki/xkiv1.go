@@ -101,6 +101,13 @@ var XKIv1 = &Dialect{
 // xkiSpecification is the version of what XKIv1 is made after.
 const xkiSpecification = "1.0.0"
 
+// The headers of every answer of XKIv1.
+const (
+	headerSpecification = "X-Xki-Specification"
+	headerServer        = "X-Xki-Server" // name/version
+	headerKMSRequestID  = "X-Xki-Kms-Request-Id"
+)
+
 var (
 	xkiMetadata  = member{name: "RequestMetadata", required: true, value: func(m *message) any { return &m.Request.Metadata }}
 	xkiRequestID = text("RequestId", true, func(m *message) *string { return &m.Answer.RequestID })

@@ -52,7 +52,7 @@ var XKSv1 = &Dialect{
 		},
 		OpDecrypt: {octets("plaintext", true, MaxText, func(m *message) *[]byte { return &m.Answer.Plaintext })},
 		OpHealth: {
-			{name: "xksProxyFleetSize", required: true, value: func(m *message) any { n := len(m.Health.Fleet); return &n }},
+			{name: "xksProxyFleetSize", required: true, value: func(m *message) any { n := 1; return &n }},
 			text("xksProxyVendor", true, func(m *message) *string { return &m.Health.Vendor }),
 			text("xksProxyModel", true, func(m *message) *string { return &m.Health.Model }),
 			text("ekmVendor", true, func(m *message) *string { return &m.Health.Manager }),
