@@ -180,7 +180,7 @@ func ruleText(r admin.XKIRule) string {
 		} else {
 			text += " and "
 		}
-		text += name + " is " + r.Unless[name]
+		text += name + " is " + strings.Join(r.Unless[name], " or ")
 	}
 	return text
 }
@@ -196,10 +196,10 @@ func (c *cli) prefixUpdateCmd() *cobra.Command {
 		Long: `Change the keys, the quota or the rules of a prefix. It is in force from the next request on, and none is dropped.
 --rules is a file with a JSON array of rules, in place of all that there were; [] takes them away. A rule denies requests of its
 operations (metadata, encrypt, decrypt, random) with its keys, all if none are given, unless each of the members that it names in
-"unless" is what it says; * at the end of a value stands for any rest. Members: awsPrincipalArn, awsSourceVpc, awsSourceVpce, kmsKeyArn,
+"unless" is what it says, or one of a list; * at the end of a value stands for any rest. Members: awsPrincipalArn, awsSourceVpc, awsSourceVpce, kmsKeyArn,
 kmsOperation, kmsViaService, sourceIp, kmsInstanceId. Rules are not held against health checks.`,
 		Example: `  keywardctl xki prefix update ks1 --add-key more=alias/more --remove-key orders
-  echo '[{"name": "our account only", "unless": {"awsPrincipalArn": "arn:aws:iam::123456789012:*"}}]' | keywardctl xki prefix update ks1 --rules -`,
+  echo '[{"name": "ours only", "unless": {"awsPrincipalArn": ["arn:aws:iam::123456789012:*", "arn:aws:sts::123456789012:*"]}}]' | keywardctl xki prefix update ks1 --rules -`,
 		Args:              args("NAME"),
 		ValidArgsFunction: firstOnly(c.completePrefixes),
 		RunE: func(cmd *cobra.Command, a []string) error {

@@ -247,7 +247,7 @@ func TestProxyChanges(t *testing.T) {
 	if err := encryptOnce(ctx, p.calls(t, dials(cert, oldServer), second.ID, second.Secret)); err != nil {
 		t.Errorf("the second credential: %v", err)
 	}
-	rules, perSecond := []admin.XKIRule{{Name: "alice", Operations: []string{"encrypt"}, Unless: map[string]string{"awsPrincipalArn": "arn:aws:iam::123456789012:user/Al*"}}}, 1_000_000
+	rules, perSecond := []admin.XKIRule{{Name: "alice", Operations: []string{"encrypt"}, Unless: map[string]admin.OneOf{"awsPrincipalArn": {"arn:aws:iam::123456789012:user/Bob", "arn:aws:iam::123456789012:user/Al*"}}}}, 1_000_000
 	key, err := p.server.svc.CreateKey(ctx, rootActor, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-software"})
 	if err != nil {
 		t.Fatal(err)

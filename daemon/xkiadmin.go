@@ -62,7 +62,7 @@ func wirePrefix(p *keystore.XKIPrefix) admin.XKIPrefix {
 		out.Credentials = append(out.Credentials, admin.XKICredential{ID: k.ID, Created: k.Created})
 	}
 	for _, rule := range p.Rules {
-		out.Rules = append(out.Rules, admin.XKIRule(rule))
+		out.Rules = append(out.Rules, admin.XKIRule{Name: rule.Name, Operations: rule.Operations, Keys: rule.Keys, Unless: oneOf[admin.OneOf](rule.Unless)})
 	}
 	if out.Keys == nil {
 		out.Keys = map[string]string{}
@@ -131,7 +131,7 @@ func (s *server) updateXKIPrefix(r *http.Request) (any, *failure) {
 	if req.Rules != nil {
 		u.Rules = &[]keystore.XKIRule{}
 		for _, rule := range *req.Rules {
-			stored := keystore.XKIRule(rule)
+			stored := keystore.XKIRule{Name: rule.Name, Operations: rule.Operations, Keys: rule.Keys, Unless: oneOf[[]string](rule.Unless)}
 			if _, err := wireRule(&stored); err != nil {
 				return nil, failf(kms.InvalidParameter, "%s", xki.AsError(err).Detail)
 			}
@@ -146,6 +146,18 @@ func (s *server) updateXKIPrefix(r *http.Request) (any, *failure) {
 		return nil, serviceFailure(err)
 	}
 	return wirePrefix(p), s.inForce()
+}
+
+// oneOf converts the values of a rule; no values stay none.
+func oneOf[To, From ~[]string](values map[string]From) map[string]To {
+	if values == nil {
+		return nil
+	}
+	out := make(map[string]To, len(values))
+	for name, v := range values {
+		out[name] = To(v)
+	}
+	return out
 }
 
 // maxXKIRules bounds the rules of a prefix: each request is held against all.

@@ -34,9 +34,9 @@ type XKICredential struct {
 // XKIRule is a rule of secondary authorization, as package xki has it.
 type XKIRule struct {
 	Name       string
-	Operations []string          `json:",omitempty"`
-	Keys       []string          `json:",omitempty"` // External Key IDs
-	Unless     map[string]string `json:",omitempty"`
+	Operations []string            `json:",omitempty"`
+	Keys       []string            `json:",omitempty"` // External Key IDs
+	Unless     map[string][]string `json:",omitempty"`
 }
 
 // XKISecretName is what the secret of a prefix's credential is sealed under.

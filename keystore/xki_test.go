@@ -3,6 +3,7 @@ package keystore_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,13 +35,13 @@ func TestXKIRecords(t *testing.T) {
 	theirs, err := other.XKIPrefix(ctx, "a")
 	must(t, err)
 	next := *was
-	next.PerSecond, next.Rules = 5, []keystore.XKIRule{{Name: "r", Unless: map[string]string{"awsPrincipalArn": "x"}}}
+	next.PerSecond, next.Rules = 5, []keystore.XKIRule{{Name: "r", Unless: map[string][]string{"awsPrincipalArn": {"x", "y"}}}}
 	must(t, db.Change().PutXKIPrefix(was, &next).Commit(ctx))
 	wantErr(t, "a stale change", other.Change().PutXKIPrefix(theirs, theirs).Commit(ctx), keystore.ErrConflict)
 	wantErr(t, "a stale removal", other.Change().PutXKIPrefix(theirs, nil).Commit(ctx), keystore.ErrConflict)
 	waitFor(t, func() bool {
 		p, err := other.XKIPrefix(ctx, "a")
-		return err == nil && p.PerSecond == 5 && p.Rules[0].Unless["awsPrincipalArn"] == "x" && p.Keys["k"] == "key-1"
+		return err == nil && p.PerSecond == 5 && slices.Equal(p.Rules[0].Unless["awsPrincipalArn"], []string{"x", "y"}) && p.Keys["k"] == "key-1"
 	})
 	renamed := next
 	renamed.Name = "z"

@@ -384,7 +384,7 @@ func TestProxyErrors(t *testing.T) {
 		t.Errorf("a key that will be deleted: %d %s", status, body)
 	}
 	// Rules, and the quota. Health is under neither rule.
-	w.stores[0].Rules = []Rule{{Name: "only Bob", Unless: map[string]string{"awsPrincipalArn": "arn:aws:iam::123456789012:user/Bob"}}}
+	w.stores[0].Rules = []Rule{{Name: "only Bob", Unless: map[string][]string{"awsPrincipalArn": {"arn:aws:iam::123456789012:user/Bob"}}}}
 	w.stores[0].PerSecond = 5
 	w.proxy.SetStores(w.stores)
 	w.stopClock()

@@ -10,9 +10,9 @@ import (
 // metadata is proven but by the signature of the cloud that sent it.
 type Rule struct {
 	Name       string
-	Operations []Operation       // that it is about; empty: all, but health, which rules never deny
-	Keys       []string          // External Key IDs that it is about; empty: all
-	Unless     map[string]string // metadata members, by their names in xks-v1, and what they must be; * at the end fits any rest. Empty: it always denies
+	Operations []Operation         // that it is about; empty: all, but health, which rules never deny
+	Keys       []string            // External Key IDs that it is about; empty: all
+	Unless     map[string][]string // metadata members, by their names in xks-v1, and one of which each must be; * at the end fits any rest. Empty: it always denies
 }
 
 // ruleMembers are the members of request metadata that rules look at.
@@ -44,8 +44,9 @@ func (rule *Rule) denies(r *Request) bool {
 	if len(rule.Operations) > 0 && !slices.Contains(rule.Operations, r.Op) || len(rule.Keys) > 0 && !slices.Contains(rule.Keys, r.KeyID) {
 		return false
 	}
-	for name, want := range rule.Unless {
-		if member := ruleMembers[name]; member == nil || !fits(member(&r.Metadata), want) {
+	for name, patterns := range rule.Unless {
+		member := ruleMembers[name]
+		if member == nil || !slices.ContainsFunc(patterns, func(pattern string) bool { return fits(member(&r.Metadata), pattern) }) {
 			return true
 		}
 	}
@@ -75,7 +76,10 @@ func (rule *Rule) Check() error {
 			return Errorf(Validation, "the rule %s: %.140q is no External Key ID", rule.Name, id)
 		}
 	}
-	for name := range rule.Unless {
+	for name, patterns := range rule.Unless {
+		if len(patterns) == 0 {
+			return Errorf(Validation, "the rule %s: %.80q has no value that it may be", rule.Name, name)
+		}
 		if ruleMembers[name] == nil {
 			return Errorf(Validation, "the rule %s: there is no member %.80q; there are %s", rule.Name, name, strings.Join(slices.Sorted(maps.Keys(ruleMembers)), ", "))
 		}

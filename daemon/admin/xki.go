@@ -49,12 +49,28 @@ type XKICredential struct {
 	Created time.Time `json:"created"`
 }
 
-// XKIRule denies requests: of its operations and keys, all if none are given, unless all the members of their metadata are what it says.
+// XKIRule denies requests: of its operations and keys, all if none are given, unless each of the members of their metadata is one of what it says.
 type XKIRule struct {
-	Name       string            `json:"name"`
-	Operations []string          `json:"operations,omitempty"` // metadata, encrypt, decrypt, random
-	Keys       []string          `json:"keys,omitempty"`       // External Key IDs
-	Unless     map[string]string `json:"unless,omitempty"`     // members as xks-v1 calls them; * at the end of a value stands for any rest
+	Name       string           `json:"name"`
+	Operations []string         `json:"operations,omitempty"` // metadata, encrypt, decrypt, random
+	Keys       []string         `json:"keys,omitempty"`       // External Key IDs
+	Unless     map[string]OneOf `json:"unless,omitempty"`     // members as xks-v1 calls them; * at the end of a value stands for any rest
+}
+
+// OneOf are values of which one must fit. In JSON it is a list, and a value alone may stand for a list of one.
+type OneOf []string
+
+// UnmarshalJSON reads either form.
+func (o *OneOf) UnmarshalJSON(text []byte) error {
+	var one string
+	if len(text) > 0 && text[0] == '"' {
+		if err := json.Unmarshal(text, &one); err != nil {
+			return err
+		}
+		*o = OneOf{one}
+		return nil
+	}
+	return json.Unmarshal(text, (*[]string)(o))
 }
 
 // XKIPrefixes is the answer of GET XKIPrefixesPath.
