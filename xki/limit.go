@@ -57,8 +57,14 @@ func newNonces(span time.Duration, most int) *nonces {
 	return &nonces{seed: maphash.MakeSeed(), span: span, max: most, current: map[uint64]struct{}{}}
 }
 
-// use notes a nonce, and says whether it is new and there was room for it.
-func (n *nonces) use(keyID, nonce string, now time.Time) bool {
+// errNonceUsed and errNoncesFull are what use gives.
+var (
+	errNonceUsed  = Errorf(AuthenticationFailed, "the nonce was used before")
+	errNoncesFull = Errorf(Throttling, "there were too many requests to remember the nonces of more")
+)
+
+// use notes a nonce, if it is new and there is room for it.
+func (n *nonces) use(keyID, nonce string, now time.Time) error {
 	var h maphash.Hash
 	h.SetSeed(n.seed)
 	_, _ = h.WriteString(keyID) // never fail
@@ -76,9 +82,12 @@ func (n *nonces) use(keyID, nonce string, now time.Time) bool {
 	}
 	_, here := n.current[sum]
 	_, before := n.previous[sum]
-	if here || before || len(n.current) >= n.max {
-		return false
+	switch {
+	case here || before:
+		return errNonceUsed
+	case len(n.current) >= n.max:
+		return errNoncesFull
 	}
 	n.current[sum] = struct{}{}
-	return true
+	return nil
 }

@@ -35,14 +35,15 @@ type Proxy struct {
 
 	stores  atomic.Pointer[map[string]*store] // by prefix and base
 	nowhere tally                             // of requests to no store
-	nonces  *nonces
 }
 
 // store is a logical key store that is being served: a prefix of a dialect, with what may be done behind it. It does not change.
 type store struct {
 	Store
-	limit *limiter // shared with the store at the same path before a reload, and so is
-	tally *tally
+	// They are shared with the store at the same path before a change.
+	limit  *limiter
+	tally  *tally
+	nonces *nonces
 }
 
 // Store describes a logical key store (§7, 2).
@@ -67,12 +68,12 @@ type Config struct {
 	Version string           // of this build, for those who ask
 }
 
-// maxNonces is how many nonces of xki-v1 are remembered.
+// maxNonces is how many nonces of a store are remembered: those of 2,300 requests a second.
 const maxNonces = 4 << 20
 
 // New makes a Proxy that serves nothing until SetStores.
 func New(c Config) *Proxy {
-	p := &Proxy{service: c.Service, log: c.Log, version: c.Version, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), deadline: ProxyDeadline, nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
+	p := &Proxy{service: c.Service, log: c.Log, version: c.Version, health: c.Health, now: c.Now, dummy: []byte(rand.Text()), deadline: ProxyDeadline}
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -86,9 +87,9 @@ func (p *Proxy) SetStores(all []Store) {
 	next, old := make(map[string]*store, len(all)), *p.stores.Load()
 	for _, s := range all {
 		path := s.Prefix + s.Dialect.base
-		own := &store{Store: s, limit: newLimiter(s.PerSecond), tally: &tally{}}
+		own := &store{Store: s, limit: newLimiter(s.PerSecond), tally: &tally{}, nonces: newNonces(2*xkisign.ACS4.Skew(), maxNonces)}
 		if was := old[path]; was != nil && was.Name == s.Name {
-			own.tally = was.tally
+			own.tally, own.nonces = was.tally, was.nonces
 			if was.PerSecond == s.PerSecond {
 				own.limit = was.limit
 			}
@@ -172,7 +173,8 @@ func (x *exchange) serve(path string) (*Answer, error) {
 	if err := x.authenticate(body); err != nil {
 		return nil, err
 	}
-	if !x.store.limit.take(x.proxy.now()) {
+	// Health is not counted: whoever throttles it is thought to be down.
+	if x.op != OpHealth && !x.store.limit.take(x.proxy.now()) {
 		return nil, Errorf(Throttling, "more than %d requests a second", x.store.PerSecond)
 	}
 	request, tooLarge := x.dialect.DecodeRequest(x.op, x.keyID, body)
@@ -277,8 +279,10 @@ func (x *exchange) authenticate(body []byte) error {
 	if right := claim.Verify(x.r, body, secret); !right || !known || x.store.Region != "" && x.store.Region != claim.Region {
 		return Errorf(AuthenticationFailed, "the signature is not one of a credential of this key store")
 	}
-	if claim.Nonce != "" && !x.proxy.nonces.use(claim.AccessKeyID, claim.Nonce, now) {
-		return Errorf(AuthenticationFailed, "the nonce was used before")
+	if claim.Nonce != "" {
+		if err := x.store.nonces.use(claim.AccessKeyID, claim.Nonce, now); err != nil {
+			return err
+		}
 	}
 	actor := *x.store.Actor
 	actor.RemoteAddr, actor.AccessKeyID = x.r.RemoteAddr, claim.AccessKeyID

@@ -400,6 +400,7 @@ func TestProxyErrors(t *testing.T) {
 	if !throttled {
 		t.Error("there is no end to requests")
 	}
+	w.good(XKSv1, "/ks1", &Request{Op: OpHealth}) // nor is it counted
 	resp, err := http.Get(w.server.URL + PingPath)
 	if err != nil || resp.StatusCode != 200 {
 		t.Errorf("%v, %v", resp, err)
@@ -555,8 +556,20 @@ func TestProxyReplay(t *testing.T) {
 	if status != 200 {
 		t.Fatalf("%d %s", status, answer)
 	}
+	w.proxy.SetStores(w.stores) // which forgets nothing
 	status, answer = w.raw(XKIv1, "/kms/xki/v1/health", body, func(r *http.Request) { r.Header = saved })
 	if e := XKIv1.DecodeError(status, answer); e.Code != AuthenticationFailed {
+		t.Errorf("%d %s", status, answer)
+	}
+	// Who has used up the room for nonces is throttled, and nobody else.
+	(*w.proxy.stores.Load())[XKIv1.base].nonces.max = 1
+	status, answer = w.raw(XKIv1, "/kms/xki/v1/health", body, nil)
+	if e := XKIv1.DecodeError(status, answer); e.Code != Throttling {
+		t.Errorf("%d %s", status, answer)
+	}
+	w.stores = append(w.stores, Store{Name: "another", Prefix: "/x", Dialect: XKIv1, Credentials: credentials[:1], Keys: w.keys, Actor: root})
+	w.proxy.SetStores(w.stores)
+	if status, answer = w.raw(XKIv1, "/x/kms/xki/v1/health", body, nil); status != 200 {
 		t.Errorf("%d %s", status, answer)
 	}
 }
