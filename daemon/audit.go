@@ -47,7 +47,7 @@ func (a *auditLog) reopen() error {
 	if a.path == "" {
 		return nil
 	}
-	f, err := os.OpenFile(a.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	f, err := os.OpenFile(a.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("the audit file: %w", err)
 	}

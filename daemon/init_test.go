@@ -68,7 +68,7 @@ func TestUnit(t *testing.T) {
 	if !strings.Contains(string(unit), "\nKillMode=mixed\n") {
 		t.Error("a stop of the unit ends the workers before the calls that need them")
 	}
-	if exitPIN != 78 || !strings.Contains(string(unit), "\nRestartPreventExitStatus=78\n") {
-		t.Error("the unit starts a daemon again that ended with exitPIN")
+	if exitConfig != 78 || !strings.Contains(string(unit), "\nRestartPreventExitStatus=78\n") {
+		t.Error("the unit starts a daemon again that ended with exitConfig")
 	}
 }

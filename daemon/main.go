@@ -43,9 +43,12 @@ func commands() []command {
 // errUsage marks a mistake in the arguments: exit code 2.
 var errUsage = errors.New("usage")
 
-// exitPIN says that an HSM refused its PIN: starting again would try the same PIN again, and HSMs lock. The unit has it in
-// RestartPreventExitStatus=. The number is sysexits.h's EX_CONFIG.
-const exitPIN = 78
+// exitConfig says that a person has to act before the daemon can start: its configuration is wrong, or an HSM refused its PIN, which starting again would
+// try again, and HSMs lock. The unit has it in RestartPreventExitStatus=. The number is sysexits.h's EX_CONFIG.
+const exitConfig = 78
+
+// misconfigured is the error of a daemon whose configuration has a mistake.
+type misconfigured struct{ error }
 
 // pinRefused says whether an HSM's refusal of a PIN is among the causes of err.
 func pinRefused(err error) bool {
@@ -53,8 +56,7 @@ func pinRefused(err error) bool {
 		func(code pkcs11.Error) bool { return errors.Is(err, code) })
 }
 
-// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage, 78 when an HSM refused its
-// PIN.
+// Main is the program keywardd. It returns the exit code: 0, 1 for an error, 2 for wrong usage, or exitConfig.
 func Main() int {
 	err := dispatch(os.Args[1:])
 	if status, ok := errors.AsType[exitStatus](err); ok {
@@ -71,8 +73,8 @@ func Main() int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(os.Stderr, "keywardd: "+strings.TrimSpace(line))
 	}
-	if pinRefused(err) {
-		return exitPIN
+	if _, wrong := errors.AsType[misconfigured](err); wrong || pinRefused(err) {
+		return exitConfig
 	}
 	return 1
 }

@@ -82,7 +82,7 @@ func run(path string, opt runOptions) error {
 	}
 	c, err := config.Load(path)
 	if err != nil {
-		return err
+		return misconfigured{err}
 	}
 	peers, err := newPeerTable(c)
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/daemon/config"
 	"github.com/keyward/keyward/kms/kmsapi"
@@ -142,7 +143,9 @@ func isNamed(cert *x509.Certificate, names []string) bool {
 
 func (s *server) listen(ctx context.Context, row *config.Listener, id doorIdentity, handler http.Handler, times tlsTimes) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", row.Address)
-	if err != nil {
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return fmt.Errorf("%w: the service has no network; delete /etc/systemd/system/keywardd.service.d/network.conf, then: systemctl daemon-reload, systemctl restart keywardd", err)
+	} else if err != nil {
 		return err
 	}
 	tcp, ok := l.(*net.TCPListener)

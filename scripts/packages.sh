@@ -6,11 +6,20 @@ arch=$1 version=$2
 
 # What the package managers order: releases by their numbers, and everything else before the first of them.
 if [[ $version =~ ^v?([0-9]+\.[0-9]+.*)$ ]]; then
-	package_version=${BASH_REMATCH[1]//-/\~}
+	package_version=${BASH_REMATCH[1]}
+	if [[ $package_version =~ ^(.*)-([0-9]+)-g([0-9a-f]+)(-dirty)?$ ]]; then # commits after a tag
+		package_version=${BASH_REMATCH[1]}+${BASH_REMATCH[2]}.g${BASH_REMATCH[3]}${BASH_REMATCH[4]}
+	fi
+	package_version=${package_version//-dirty/+dirty}
+	package_version=${package_version//-/\~} # 1.0.0-rc1 is before 1.0.0
 else
 	package_version=0~git$(git log -1 --format=%cd --date=format:%Y%m%d%H%M%S).$version
 fi
 package_version=${package_version//-dirty/+dirty}
+if [ "${3:-}" = --version ]; then # nothing else
+	echo "$package_version"
+	exit
+fi
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)
 
@@ -36,7 +45,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 stage=$work/stage
 umask 022
-mkdir -p "$stage"/usr/{bin,share/{man/man{1,5,8},bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d,doc/keyward,keyward},lib/{systemd/system,sysusers.d,tmpfiles.d}}
+mkdir -p "$stage"/usr/{bin,share/{man/man{1,5,8},bash-completion/completions,fish/vendor_completions.d,doc/keyward,keyward},lib/{systemd/system,sysusers.d,tmpfiles.d}}
 
 hardened='-Wl,-z,relro,-z,now'
 export GOARCH=$arch CGO_ENABLED=1 CC=$cc CGO_LDFLAGS="-O2 -g $hardened"
@@ -55,7 +64,7 @@ mkdir "$work/man"
 go run ./packaging/man "$work/man" "$package_version" "$day" configs/keyward.toml
 for page in "$work"/man/*; do gzip -9nc "$page" >"$stage/usr/share/man/man${page##*.}/$(basename "$page").gz"; done
 "$ctl" completion bash >"$stage/usr/share/bash-completion/completions/keywardctl"
-"$ctl" completion zsh >"$stage/usr/share/zsh/vendor-completions/_keywardctl"
+"$ctl" completion zsh >"$work/_keywardctl"
 "$ctl" completion fish >"$stage/usr/share/fish/vendor_completions.d/keywardctl.fish"
 cp systemd/*.service systemd/*.socket "$stage/usr/lib/systemd/system/"
 cp systemd/keyward.sysusers "$stage/usr/lib/sysusers.d/keyward.conf"
@@ -71,7 +80,7 @@ gzip -9nc CHANGELOG.md >"$doc/changelog.gz"
 scripts/licences.sh "$arch" >"$doc/copyright"
 for program in daemon/keywardd ctl/keywardctl; do
 	cgo=1; [ $program = ctl/keywardctl ] && cgo=0
-	GOARCH=$arch CGO_ENABLED=$cgo GOFLAGS=-trimpath "$tools/cyclonedx-gomod" app -json -licenses -noserial -notimestamp -main $program -output "$doc/$(basename $program).cdx.json" . 2>"$work/sbom.log" ||
+	GOARCH=$arch CGO_ENABLED=$cgo GOFLAGS=-trimpath "$tools/cyclonedx-gomod" app -json -std -noserial -notimestamp -main $program -output "$doc/$(basename $program).cdx.json" . 2>"$work/sbom.log" ||
 		{ cat "$work/sbom.log" >&2; exit 1; }
 done
 {
@@ -87,9 +96,11 @@ dist=${DIST:-dist}
 mkdir -p "$dist"
 for format in ${FORMATS:-deb rpm}; do
 	lib=$stage/usr/lib/$triplet/pkcs11
-	[ $format = rpm ] && lib=$stage/usr/lib64/pkcs11
-	rm -rf "$stage/usr/lib64" "$stage/usr/lib/$triplet" "$doc"/{changelog.Debian.gz,LICENSE}
-	mkdir -p "$lib"
+	zsh=$stage/usr/share/zsh/vendor-completions
+	[ $format = rpm ] && lib=$stage/usr/lib64/pkcs11 zsh=$stage/usr/share/zsh/site-functions
+	rm -rf "$stage/usr/lib64" "$stage/usr/lib/$triplet" "$stage/usr/share/zsh" "$doc"/{changelog.Debian.gz,LICENSE}
+	mkdir -p "$lib" "$zsh"
+	cp "$work/_keywardctl" "$zsh/"
 	install -m 644 "$work/libkeyward-pkcs11.so" "$lib/"
 	if [ $format = deb ]; then
 		cp "$work/changelog.Debian.gz" "$doc/"
