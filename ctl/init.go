@@ -151,7 +151,7 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 	args := []string{"recover"}
 	for i, text := range texts {
 		path := filepath.Join(secrets, fmt.Sprint("share-", i))
-		if err := errors.Join(writeSecret(path, text), os.Chown(path, int(m.uid), int(m.gid))); err != nil {
+		if err := m.lendSecret(path, text); err != nil {
 			return err
 		}
 		args = append(args, "--share", path)
@@ -460,7 +460,7 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 		return errors.New("nobody is here to see the recovery shares; run it in a terminal, or with answers that have shares_dir")
 	}
 	for i, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := readOwned(file, m.uid)
 		if err != nil {
 			return err
 		}
@@ -477,7 +477,7 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 		}
 	}
 	for _, file := range files {
-		if err := wipeFile(file); err != nil {
+		if err := wipeFile(file, m.uid); err != nil {
 			return err
 		}
 	}

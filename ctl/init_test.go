@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/daemon/admin"
 )
@@ -147,7 +148,8 @@ func TestSecretFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	if err := wipeFile(path); err != nil {
+	uid := uint32(os.Getuid())
+	if err := wipeFile(path, uid); err != nil {
 		t.Fatal(err)
 	}
 	if rest, err := io.ReadAll(held); err != nil || !bytes.Equal(rest, make([]byte, 5)) {
@@ -155,6 +157,36 @@ func TestSecretFiles(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("it is there: %v", err)
+	}
+	// Nobody has another file read or wiped in its place.
+	victim := path + "-victim"
+	if err := writeSecret(victim, []byte("victim")); err != nil {
+		t.Fatal(err)
+	}
+	for what, plant := range map[string]func() error{
+		"a symbolic link": func() error { return os.Symlink(victim, path) },
+		"a second name":   func() error { return os.Link(victim, path) },
+		"a directory":     func() error { return os.Mkdir(path, 0o700) },
+		"a pipe":          func() error { return unix.Mkfifo(path, 0o600) },
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := readOwned(path, uid); err == nil {
+			t.Errorf("%s is read: %q", what, text)
+		}
+		if err := wipeFile(path, uid); err == nil {
+			t.Errorf("%s is wiped", what)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := readOwned(victim, uid); err != nil || string(text) != "victim" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if text, err := readOwned(victim, uid+1); err == nil {
+		t.Errorf("a file of another user is read: %q", text)
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/keyward/keyward/daemon/admin"
 	"github.com/keyward/keyward/kms/kmswire"
 )
@@ -155,13 +157,14 @@ func told(said *bytes.Buffer, err error) string {
 	return err.Error()
 }
 
-// secretDir makes a directory in memory for what must be on no disk, for the daemon's user.
+// secretDir makes a directory in memory for what must be on no disk. It is root's; the daemon's user may read it.
 func (m *machine) secretDir() (string, error) {
 	dir, err := os.MkdirTemp(filepath.Dir(secretDirs), filepath.Base(secretDirs))
 	if err != nil {
 		return "", err
 	}
-	return dir, os.Chown(dir, int(m.uid), int(m.gid))
+	// keyward's libraries may only read in it, so that no name in it becomes that of another file.
+	return dir, errors.Join(os.Chown(dir, 0, int(m.gid)), os.Chmod(dir, 0o750))
 }
 
 // sealPINs has systemd keep the PINs, each for the worker of its HSM alone, and puts them into dir for the ceremony. It says how they are kept.
@@ -173,8 +176,7 @@ func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 	encrypted := true
 	for i := range plan.Members {
 		member := &plan.Members[i]
-		path := filepath.Join(dir, member.Name)
-		if err := errors.Join(writeSecret(path, member.pin), os.Chown(path, int(m.uid), int(m.gid))); err != nil {
+		if err := m.lendSecret(filepath.Join(dir, member.Name), member.pin); err != nil {
 			return "", err
 		}
 		file, verb := filepath.Join(kept, member.Name+".cred"), "LoadCredentialEncrypted"
@@ -285,11 +287,15 @@ func (m *machine) writeConfiguration(plan *initPlan) error {
 
 // ceremony makes the master keys and the store.
 func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, resume bool) error {
-	args := []string{"init", "--shares-dir", filepath.Join(secrets, "shares"), "--shares", strconv.Itoa(plan.Shares), "--threshold", strconv.Itoa(plan.Threshold)}
 	if resume {
-		args = []string{"init", "--continue"}
+		return m.withPINs(ctx, plan, secrets, []string{"init", "--continue"})
 	}
-	return m.withPINs(ctx, plan, secrets, args)
+	dir := filepath.Join(secrets, "shares")
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, int(m.uid), int(m.gid))); err != nil {
+		return err
+	}
+	err := m.withPINs(ctx, plan, secrets, []string{"init", "--shares-dir", dir, "--shares", strconv.Itoa(plan.Shares), "--threshold", strconv.Itoa(plan.Threshold)})
+	return errors.Join(err, os.Chown(dir, 0, 0)) // from now on they are root's to give
 }
 
 // withPINs runs a command of keywardd that gets the PINs, which are wiped then.
@@ -300,7 +306,7 @@ func (m *machine) withPINs(ctx context.Context, plan *initPlan, secrets string, 
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
 	err := cmd.Run()
 	for i := range plan.Members {
-		err = errors.Join(err, wipeFile(filepath.Join(secrets, plan.Members[i].Name)))
+		err = errors.Join(err, wipeFile(filepath.Join(secrets, plan.Members[i].Name), 0))
 	}
 	if err != nil {
 		return fmt.Errorf("the master keys: %s", told(&said, err))
@@ -390,6 +396,11 @@ func writeSecret(path string, secret []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// lendSecret writes a file into a secretDir, which the daemon's user may read and nothing else.
+func (m *machine) lendSecret(path string, secret []byte) error {
+	return errors.Join(writeSecret(path, secret), os.Chown(path, 0, int(m.gid)), os.Chmod(path, 0o440))
+}
+
 // replaceSecret writes a file, whatever was there.
 func replaceSecret(path string, secret []byte) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -398,9 +409,44 @@ func replaceSecret(path string, secret []byte) error {
 	return writeSecret(path, secret)
 }
 
-// wipeFile writes over a file in memory, and removes it.
-func wipeFile(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+// openOwned opens a file that the user uid could write, for reading and writing. It must be that user's and have no other name, so that root is not given another's file
+// in its place.
+func openOwned(path string, uid uint32) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(int(f.Fd()), &st)
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || st.Uid != uid) {
+		err = fmt.Errorf("it is not a file of the user %d that has one name only: somebody put it there", uid)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+// readOwned reads a file of the user uid, of no more than a share has. The caller wipes it.
+func readOwned(path string, uid uint32) ([]byte, error) {
+	f, err := openOwned(path, uid)
+	if err != nil {
+		return nil, err
+	}
+	text := make([]byte, maxShare+1)
+	n, err := io.ReadFull(f, text)
+	switch {
+	case err == nil:
+		err = fmt.Errorf("%s has more than %d octets", path, maxShare)
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		err = nil
+	}
+	return text[:n], errors.Join(err, f.Close())
+}
+
+// wipeFile writes over a file in memory that is the user uid's, and removes it. Its directory must be root's.
+func wipeFile(path string, uid uint32) error {
+	f, err := openOwned(path, uid)
 	if err != nil {
 		return err
 	}
