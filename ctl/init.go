@@ -1,8 +1,6 @@
 package ctl
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
@@ -74,12 +73,12 @@ Nothing is made before all is asked. What was made is kept if a later step fails
 
   shares = 3
   threshold = 2
-  shares_dir = "/media/usb/shares"     # one file each, in place of the screen
+  shares_dir = "/media/usb/shares"     # one file each, in place of the screen; root's, mode 0700
   [[member]]
   name = "hsm-a"
   module = "/usr/lib/softhsm/libsofthsm2.so"
   token_label = "keyward-a"
-  pin_file = "/media/usb/hsm-a.pin"    # with the PIN and nothing else
+  pin_file = "/media/usb/hsm-a.pin"    # with the PIN and nothing else, mode 0600
   environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }`,
 		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
 		Args:    args(),
@@ -112,8 +111,11 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 	if len(shares) == 0 {
 		return usagef("--recover takes --share FILE, once for each recovery share")
 	}
-	if made, err := m.begun(); err != nil || made != madeStore {
-		return cmp.Or(err, error(&codedError{code: exitFailure, err: fmt.Errorf("there is no store in %s that could be recovered", m.state), next: "put back the last copy of that directory"}))
+	if m.begun() != madeStore {
+		return &codedError{code: exitFailure, err: fmt.Errorf("there is no store in %s that could be recovered", m.state), next: "put back the last copy of that directory"}
+	}
+	if err := m.runs(); err != nil {
+		return err
 	}
 	texts, err := readShares(shares)
 	defer func() {
@@ -160,13 +162,16 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 		return err
 	}
 	c.say("master keys:    recovered, in %d tokens", len(plan.Members))
+	if err := os.RemoveAll(m.sharesMark()); err != nil { // somebody has them
+		return err
+	}
 	return c.start(ctx, m)
 }
 
 // makePlan takes the plan from the answers or a person, and checks it.
 func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules []string) (plan *initPlan, err error) {
 	if answers != "" {
-		plan, err = readAnswers(answers)
+		plan, err = c.readAnswers(ctx, answers)
 	} else {
 		plan, err = c.askPlan(ctx, m, modules)
 	}
@@ -177,9 +182,24 @@ func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules 
 }
 
 func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) (err error) {
-	made, err := m.begun()
+	made := m.begun()
+	shares, err := m.shares()
 	if err != nil {
 		return err
+	}
+	if made == madeNothing && len(shares) > 0 {
+		return &codedError{code: exitFailure, err: fmt.Errorf("recovery shares of an earlier init are in %s, and neither its store nor its group is in %s", filepath.Dir(shares[0]), m.state),
+			next: "if its master keys shall be given up: rm -rf " + secretDirs + "*, and initialize the tokens anew"}
+	}
+	if made != madeNothing && len(shares) == 0 {
+		if m.sharesNotGiven() {
+			return m.sharesLost()
+		}
+		if made == madeStore {
+			if err := m.runs(); err != nil {
+				return err
+			}
+		}
 	}
 	plan := &initPlan{}
 	if made != madeStore || answers != "" { // else only shares are left to be shown, if anything
@@ -188,6 +208,11 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 			defer plan.wipe()
 		}
 		if err != nil {
+			return err
+		}
+	}
+	if plan.SharesDir != "" {
+		if err := checkSharesDir(plan.SharesDir); err != nil {
 			return err
 		}
 	}
@@ -202,7 +227,7 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 		}
 	}
 	if err := c.giveShares(ctx, m, plan); err != nil {
-		return hint(err, "the master keys are made; keywardctl init goes on with the shares, which are in memory (/run) until this machine restarts")
+		return hint(err, "the master keys are made; keywardctl init goes on with the shares, which are in memory (/run) and lost when this machine restarts")
 	}
 	return c.start(ctx, m)
 }
@@ -251,7 +276,7 @@ func (c *cli) makeKeys(ctx context.Context, m *machine, plan *initPlan, made ini
 }
 
 // readAnswers reads a plan, with the PINs.
-func readAnswers(file string) (*initPlan, error) {
+func (c *cli) readAnswers(ctx context.Context, file string) (*initPlan, error) {
 	plan := &initPlan{Shares: defaultShares, Threshold: defaultThreshold}
 	meta, err := toml.DecodeFile(file, plan)
 	if err != nil {
@@ -265,11 +290,12 @@ func readAnswers(file string) (*initPlan, error) {
 	}
 	for i := range plan.Members {
 		m := &plan.Members[i]
-		text, err := os.ReadFile(m.PINFile)
-		if err != nil {
+		if m.PINFile == "" {
+			return plan, fmt.Errorf("%s: pin_file of %s is missing", file, m.Name)
+		}
+		if m.pin, err = c.readPIN(ctx, m.PINFile, m.Name); err != nil {
 			return plan, fmt.Errorf("%s: pin_file of %s: %w", file, m.Name, err)
 		}
-		m.pin = bytes.TrimRight(text, "\r\n")
 	}
 	return plan, nil
 }
@@ -459,13 +485,17 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 	if plan.SharesDir == "" && !isTerminal(c.stdin) {
 		return errors.New("nobody is here to see the recovery shares; run it in a terminal, or with answers that have shares_dir")
 	}
+	group, err := m.group()
+	if err != nil {
+		return err
+	}
 	for i, file := range files {
 		text, err := readOwned(file, m.uid)
 		if err != nil {
 			return err
 		}
 		if plan.SharesDir != "" {
-			err = replaceSecret(filepath.Join(plan.SharesDir, filepath.Base(file)), text)
+			err = keepSecret(filepath.Join(plan.SharesDir, filepath.Base(file)+"-"+group[:8]), text) // one directory may hold the shares of several groups
 		} else {
 			fmt.Fprintf(c.stderr, "\n\x1b[2J\x1b[HRecovery share %d of %d. Write it down, for one person and nobody else:\n\n  %s\n\n", i+1, len(files), text)
 			_, err = c.ask(ctx, "When it is written down, press Enter; the screen is cleared then.", "done")
@@ -476,6 +506,9 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 			return err
 		}
 	}
+	if err := errors.Join(os.RemoveAll(m.sharesMark()), syncDir(m.state)); err != nil {
+		return err
+	}
 	for _, file := range files {
 		if err := wipeFile(file, m.uid); err != nil {
 			return err
@@ -485,6 +518,23 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 		c.say("shares:         %d files in %s: give each to another person, and delete them", len(files), plan.SharesDir)
 	}
 	return m.removeSecretDirs()
+}
+
+// checkSharesDir sees, before there are shares, that they can be written to dir and be read by root only.
+func checkSharesDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return hint(fmt.Errorf("shares_dir: %w", err), "mount the medium, or: mkdir -m 700 %s", dir)
+	}
+	stat, _ := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || stat == nil || stat.Uid != uint32(os.Geteuid()) || info.Mode().Perm()&0o077 != 0 {
+		return hint(fmt.Errorf("shares_dir: %s has mode %v and may be used by others than root", dir, info.Mode()), "chown root %s, chmod 0700 %[1]s; a medium without owners is mounted with -o uid=0,umask=077", dir)
+	}
+	probe := filepath.Join(dir, ".keyward-init")
+	if err := errors.Join(replaceSecret(probe, make([]byte, maxShare)), os.Remove(probe)); err != nil {
+		return fmt.Errorf("shares_dir: it can't be written: %w", err)
+	}
+	return nil
 }
 
 // memberRows are the [[member]] rows of the configuration.

@@ -37,7 +37,7 @@ environment = { B = "2 \"quoted\"", A = "1" }
 `
 
 func TestAnswers(t *testing.T) {
-	plan, err := readAnswers(writeAnswers(t, goodAnswers))
+	plan, err := (&cli{}).readAnswers(t.Context(), writeAnswers(t, goodAnswers))
 	if err != nil || plan.check() != nil {
 		t.Fatalf("%v, %v", err, plan.check())
 	}
@@ -74,11 +74,18 @@ func TestAnswers(t *testing.T) {
 		"no PIN":              {strings.Replace(goodAnswers, "DIR/pin", "DIR/none", 1), "pin_file of hsm-a"},
 		"no TOML":             {"[[member", "answers.toml"},
 	} {
-		if _, err := readAnswers(writeAnswers(t, row[0])); err == nil || !strings.Contains(err.Error(), row[1]) {
+		if _, err := (&cli{}).readAnswers(t.Context(), writeAnswers(t, row[0])); err == nil || !strings.Contains(err.Error(), row[1]) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := readAnswers("/nowhere/answers.toml"); err == nil {
+	open := writeAnswers(t, goodAnswers)
+	if err := os.Chmod(filepath.Join(filepath.Dir(open), "pin"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&cli{}).readAnswers(t.Context(), open); err == nil || !strings.Contains(err.Error(), "mode 0644") {
+		t.Errorf("a PIN that everybody may read: %v", err)
+	}
+	if _, err := (&cli{}).readAnswers(t.Context(), "/nowhere/answers.toml"); err == nil {
 		t.Error("there is no file, and no error")
 	}
 }
@@ -187,6 +194,40 @@ func TestSecretFiles(t *testing.T) {
 	}
 	if text, err := readOwned(victim, uid+1); err == nil {
 		t.Errorf("a file of another user is read: %q", text)
+	}
+}
+
+func TestSharesDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "shares")
+	if err := checkSharesDir(dir); err == nil {
+		t.Error("a directory that is not there is good")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSharesDir(dir); err != nil {
+		t.Error(err)
+	}
+	file := filepath.Join(dir, "share-1-of-3-0a0b0c0d")
+	for range 2 { // an init that was cut off goes on
+		if err := keepSecret(file, []byte("one")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := keepSecret(file, []byte("two")); err == nil {
+		t.Error("a share is written over")
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "one" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := checkSharesDir(file); err == nil {
+		t.Error("a file is a good directory")
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSharesDir(dir); err == nil || !strings.Contains(err.Error(), "others than root") {
+		t.Errorf("shares that everybody may read: %v", err)
 	}
 }
 

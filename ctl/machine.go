@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,19 +89,51 @@ const (
 	madeStore             // all but what can be done again
 )
 
-// begun says how far an earlier init came. An error: to the end.
-func (m *machine) begun() (initState, error) {
+// begun says how far an earlier init came.
+func (m *machine) begun() initState {
 	if _, err := os.Lstat(filepath.Join(m.state, "store.db")); err == nil {
-		shares, err := m.shares()
-		if err == nil && len(shares) == 0 && exec.Command("systemctl", "is-active", "--quiet", "keywardd.service").Run() == nil {
-			return 0, &codedError{code: exitFailure, err: fmt.Errorf("keyward is set up here already, and runs; nothing was changed"), next: "keywardctl doctor says how it is"}
-		}
-		return madeStore, err
+		return madeStore
 	}
 	if _, err := os.Lstat(filepath.Join(m.state, "hsm-group")); err == nil {
-		return madeKeys, nil
+		return madeKeys
 	}
-	return madeNothing, nil
+	return madeNothing
+}
+
+// runs gives an error if the service does.
+func (m *machine) runs() error {
+	if exec.Command("systemctl", "is-active", "--quiet", "keywardd.service").Run() != nil {
+		return nil
+	}
+	return &codedError{code: exitFailure, err: errors.New("keyward is set up here already, and runs; nothing was changed"), next: "keywardctl doctor says how it is"}
+}
+
+// sharesMark is a file that outlives a restart, while the shares do not.
+func (m *machine) sharesMark() string { return filepath.Join(m.state, admin.SharesNotGiven) }
+
+func (m *machine) sharesNotGiven() bool {
+	_, err := os.Lstat(m.sharesMark())
+	return err == nil
+}
+
+// sharesLost is what there is to say when the shares were not given and are not there.
+func (m *machine) sharesLost() *codedError {
+	return &codedError{code: exitFailure, err: errors.New("the recovery shares were never given, and are lost: this machine restarted before"),
+		next: fmt.Sprintf("as long as no key matters begin again: systemctl stop keywardd, initialize the tokens anew, rm -rf %s/*, keywardctl init. Else no other HSM can get these master keys, ever; if you accept that, or enough shares were written down: rm %s", m.state, m.sharesMark())}
+}
+
+// group is the name of the group of the master keys.
+func (m *machine) group() (string, error) {
+	path := filepath.Join(m.state, "hsm-group")
+	text, err := readOwned(path, m.uid)
+	if err != nil {
+		return "", err
+	}
+	name := strings.TrimSpace(string(text))
+	if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(name) {
+		return "", fmt.Errorf("%s has no name of a group of HSMs", path)
+	}
+	return name, nil
 }
 
 // secretDirs is where an init has what must be on no disk.
@@ -291,6 +324,11 @@ func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, 
 		return m.withPINs(ctx, plan, secrets, []string{"init", "--continue"})
 	}
 	dir := filepath.Join(secrets, "shares")
+	if !m.sharesNotGiven() {
+		if err := errors.Join(writeSecret(m.sharesMark(), []byte("Removed by keywardctl init when the recovery shares were given.\n")), syncDir(m.state)); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, int(m.uid), int(m.gid))); err != nil {
 		return err
 	}
@@ -396,9 +434,35 @@ func writeSecret(path string, secret []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
 // lendSecret writes a file into a secretDir, which the daemon's user may read and nothing else.
 func (m *machine) lendSecret(path string, secret []byte) error {
 	return errors.Join(writeSecret(path, secret), os.Chown(path, 0, int(m.gid)), os.Chmod(path, 0o440))
+}
+
+// keepSecret writes a file that is there with the same content, or not at all. It is durable then.
+func keepSecret(path string, secret []byte) error {
+	err := writeSecret(path, secret)
+	if errors.Is(err, os.ErrExist) {
+		is, readErr := os.ReadFile(path)
+		defer clear(is)
+		if readErr != nil {
+			return readErr
+		}
+		if !bytes.Equal(is, secret) {
+			return fmt.Errorf("%s is there with something else in it: move it away", path)
+		}
+		err = nil
+	}
+	return errors.Join(err, syncDir(filepath.Dir(path)))
 }
 
 // replaceSecret writes a file, whatever was there.
