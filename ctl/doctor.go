@@ -239,7 +239,18 @@ func (d *doctor) masterKeys(context.Context) (found, next string) {
 	case err != nil:
 		return "there is no key store yet", "keywardctl init makes master keys and store"
 	}
-	return "there is a key store", ""
+	if !d.m.sharesNotGiven() {
+		return "there is a key store", ""
+	}
+	shares, err := d.m.shares()
+	switch {
+	case err != nil:
+		return "the recovery shares: " + err.Error(), "sudo keywardctl doctor"
+	case len(shares) > 0:
+		return "the recovery shares were given to nobody yet", "keywardctl init goes on with them; they are in memory until this machine restarts"
+	}
+	lost := d.m.sharesLost()
+	return lost.Error(), lost.next
 }
 
 func (d *doctor) unitStates(ctx context.Context) (found, next string) {

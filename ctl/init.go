@@ -1,8 +1,6 @@
 package ctl
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/cobra"
@@ -33,30 +32,59 @@ type initPlan struct {
 type initMember struct {
 	Name        string            `toml:"name"`
 	Module      string            `toml:"module"`
-	TokenLabel  string            `toml:"token_label"`
+	TokenLabel  string            `toml:"token_label"` // or
+	TokenSerial string            `toml:"token_serial"`
 	PINFile     string            `toml:"pin_file"` // for answers
 	Environment map[string]string `toml:"environment"`
 
 	pin []byte // wiped when it is sealed
 }
 
-// knownModules are where makers and distributions put their libraries. SoftHSM2 is the one that keyward is tested with.
-var knownModules = []struct{ path, of string }{
-	{"/usr/lib/softhsm/libsofthsm2.so", "SoftHSM2"},
-	{"/usr/lib64/pkcs11/libsofthsm2.so", "SoftHSM2"},
-	{"/usr/safenet/lunaclient/lib/libCryptoki2_64.so", "Thales Luna"},
-	{"/opt/nfast/toolkits/pkcs11/libcknfast.so", "Entrust nShield"},
-	{"/opt/cloudhsm/lib/libcloudhsm_pkcs11.so", "AWS CloudHSM"},
-	{"/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
-	{"/usr/lib/aarch64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
-	{"/usr/lib64/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
-	{"/opt/utimaco/lib/libcs_pkcs11_R3.so", "Utimaco"},
-	{"/usr/lib/libcs_pkcs11_R3.so", "Utimaco"},
+// token is what the token is known by.
+func (m *initMember) token() string {
+	if m.TokenSerial != "" {
+		return "serial " + m.TokenSerial
+	}
+	return m.TokenLabel
+}
+
+// knownModules are where makers and distributions put their libraries, and the variables that those read. SoftHSM2 is the one that keyward is tested with.
+var knownModules = []struct {
+	path      string
+	variables []string
+}{
+	{"/usr/lib/softhsm/libsofthsm2.so", []string{"SOFTHSM2_CONF"}},
+	{"/usr/lib64/pkcs11/libsofthsm2.so", []string{"SOFTHSM2_CONF"}},
+	{"/usr/safenet/lunaclient/lib/libCryptoki2_64.so", []string{"ChrystokiConfigurationPath"}},                      // Thales Luna
+	{"/opt/nfast/toolkits/pkcs11/libcknfast.so", []string{"CKNFAST_FAKE_ACCELERATOR_LOGIN", "CKNFAST_LOADSHARING"}}, // Entrust nShield
+	{"/opt/cloudhsm/lib/libcloudhsm_pkcs11.so", nil},                                                                // AWS CloudHSM
+	{"/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", []string{"YUBIHSM_PKCS11_CONF"}},                         // YubiHSM 2
+	{"/usr/lib/aarch64-linux-gnu/pkcs11/yubihsm_pkcs11.so", []string{"YUBIHSM_PKCS11_CONF"}},
+	{"/usr/lib64/pkcs11/yubihsm_pkcs11.so", []string{"YUBIHSM_PKCS11_CONF"}},
+	{"/opt/utimaco/lib/libcs_pkcs11_R3.so", []string{"CS_PKCS11_R3_CFG"}}, // Utimaco
+	{"/usr/lib/libcs_pkcs11_R3.so", []string{"CS_PKCS11_R3_CFG"}},
+}
+
+// moduleVariables are those that a library reads, as far as that is known.
+func moduleVariables(module string) []string {
+	for _, known := range knownModules {
+		if filepath.Base(known.path) == filepath.Base(module) {
+			return known.variables
+		}
+	}
+	return nil
+}
+
+// initSources are where a plan comes from.
+type initSources struct {
+	answers     string   // a file; empty: a person is asked
+	modules     []string // to look for tokens in besides those that are known
+	environment []string // of all members, each NAME=VALUE
 }
 
 func (c *cli) initCmd() *cobra.Command {
-	var answers string
-	var modules, shares []string
+	var from initSources
+	var shares []string
 	var recovers bool
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -64,6 +92,9 @@ func (c *cli) initCmd() *cobra.Command {
 		Long: `Set keyward up on this machine, once, as root. It finds the tokens of the HSMs whose libraries are installed, asks which of them to use
 and for their PINs, writes the configuration, has the PINs kept by systemd, encrypted where it can, makes the master keys in all tokens,
 shows the recovery shares one by one, starts the service, and signs something to prove it.
+
+Libraries have nothing of this shell's environment, as in the service later: --environment gives them what they need, and known variables of
+makers that are set here (SOFTHSM2_CONF and the like) are asked about.
 
 Nothing is made before all is asked. What was made is kept if a later step fails, and a second init goes on from there.
 
@@ -74,31 +105,35 @@ Nothing is made before all is asked. What was made is kept if a later step fails
 
   shares = 3
   threshold = 2
-  shares_dir = "/media/usb/shares"     # one file each, in place of the screen
+  shares_dir = "/media/usb/shares"     # one file each, in place of the screen; root's, mode 0700
   [[member]]
   name = "hsm-a"
   module = "/usr/lib/softhsm/libsofthsm2.so"
-  token_label = "keyward-a"
-  pin_file = "/media/usb/hsm-a.pin"    # with the PIN and nothing else
+  token_label = "keyward-a"           # or token_serial, where labels don't tell tokens apart
+  pin_file = "/media/usb/hsm-a.pin"    # with the PIN and nothing else, mode 0600
   environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }`,
-		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
+		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so --environment VENDOR_CONF=/etc/vendor.conf\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from.answers != "" && (len(from.modules) > 0 || len(from.environment) > 0) {
+				return usagef("--answers says the modules and their environment: leave --module and --environment out")
+			}
 			m, err := thisMachine()
 			if err != nil {
 				return err
 			}
 			if recovers {
-				return c.recoverOn(cmd.Context(), m, answers, modules, shares)
+				return c.recoverOn(cmd.Context(), m, from, shares)
 			}
 			if len(shares) > 0 {
 				return usagef("--share is for --recover")
 			}
-			return c.initialize(cmd.Context(), m, answers, modules)
+			return c.initialize(cmd.Context(), m, from)
 		},
 	}
-	cmd.Flags().StringVar(&answers, "answers", "", "file that answers what would be asked")
-	cmd.Flags().StringArrayVar(&modules, "module", nil, "a PKCS#11 library to look for tokens in, besides those that are known; may be repeated")
+	cmd.Flags().StringVar(&from.answers, "answers", "", "file that answers what would be asked")
+	cmd.Flags().StringArrayVar(&from.modules, "module", nil, "a PKCS#11 library to look for tokens in, besides those that are known; may be repeated")
+	cmd.Flags().StringArrayVar(&from.environment, "environment", nil, "NAME=VALUE that the libraries find in their environment; may be repeated")
 	cmd.Flags().BoolVar(&recovers, "recover", false, "give the master keys of the store that is there to new tokens, from recovery shares")
 	cmd.Flags().StringArrayVar(&shares, "share", nil, "with --recover: a file with one recovery share; once for each")
 	must(cmd.MarkFlagFilename("share"))
@@ -108,12 +143,15 @@ Nothing is made before all is asked. What was made is kept if a later step fails
 }
 
 // recoverOn has new tokens take the place of all that are lost.
-func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules, shares []string) error {
+func (c *cli) recoverOn(ctx context.Context, m *machine, from initSources, shares []string) error {
 	if len(shares) == 0 {
 		return usagef("--recover takes --share FILE, once for each recovery share")
 	}
-	if made, err := m.begun(); err != nil || made != madeStore {
-		return cmp.Or(err, error(&codedError{code: exitFailure, err: fmt.Errorf("there is no store in %s that could be recovered", m.state), next: "put back the last copy of that directory"}))
+	if m.begun() != madeStore {
+		return &codedError{code: exitFailure, err: fmt.Errorf("there is no store in %s that could be recovered", m.state), next: "put back the last copy of that directory"}
+	}
+	if err := m.runs(); err != nil {
+		return err
 	}
 	texts, err := readShares(shares)
 	defer func() {
@@ -124,7 +162,7 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 	if err != nil {
 		return err
 	}
-	plan, err := c.makePlan(ctx, m, answers, modules)
+	plan, err := c.makePlan(ctx, m, from)
 	if plan != nil {
 		defer plan.wipe()
 	}
@@ -151,7 +189,7 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 	args := []string{"recover"}
 	for i, text := range texts {
 		path := filepath.Join(secrets, fmt.Sprint("share-", i))
-		if err := errors.Join(writeSecret(path, text), os.Chown(path, int(m.uid), int(m.gid))); err != nil {
+		if err := m.lendSecret(path, text); err != nil {
 			return err
 		}
 		args = append(args, "--share", path)
@@ -160,15 +198,18 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 		return err
 	}
 	c.say("master keys:    recovered, in %d tokens", len(plan.Members))
+	if err := os.RemoveAll(m.sharesMark()); err != nil { // somebody has them
+		return err
+	}
 	return c.start(ctx, m)
 }
 
 // makePlan takes the plan from the answers or a person, and checks it.
-func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules []string) (plan *initPlan, err error) {
-	if answers != "" {
-		plan, err = readAnswers(answers)
+func (c *cli) makePlan(ctx context.Context, m *machine, from initSources) (plan *initPlan, err error) {
+	if from.answers != "" {
+		plan, err = c.readAnswers(ctx, from.answers)
 	} else {
-		plan, err = c.askPlan(ctx, m, modules)
+		plan, err = c.askPlan(ctx, m, from)
 	}
 	if err == nil {
 		err = plan.check()
@@ -176,14 +217,29 @@ func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules 
 	return plan, err
 }
 
-func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) (err error) {
-	made, err := m.begun()
+func (c *cli) initialize(ctx context.Context, m *machine, from initSources) (err error) {
+	made := m.begun()
+	shares, err := m.shares()
 	if err != nil {
 		return err
 	}
+	if made == madeNothing && len(shares) > 0 {
+		return &codedError{code: exitFailure, err: fmt.Errorf("recovery shares of an earlier init are in %s, and neither its store nor its group is in %s", filepath.Dir(shares[0]), m.state),
+			next: "if its master keys shall be given up: rm -rf " + secretDirs + "*, and initialize the tokens anew"}
+	}
+	if made != madeNothing && len(shares) == 0 {
+		if m.sharesNotGiven() {
+			return m.sharesLost()
+		}
+		if made == madeStore {
+			if err := m.runs(); err != nil {
+				return err
+			}
+		}
+	}
 	plan := &initPlan{}
-	if made != madeStore || answers != "" { // else only shares are left to be shown, if anything
-		plan, err = c.makePlan(ctx, m, answers, modules)
+	if made != madeStore || from.answers != "" { // else only shares are left to be shown, if anything
+		plan, err = c.makePlan(ctx, m, from)
 		if plan != nil {
 			defer plan.wipe()
 		}
@@ -191,8 +247,13 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 			return err
 		}
 	}
+	if plan.SharesDir != "" {
+		if err := checkSharesDir(plan.SharesDir); err != nil {
+			return err
+		}
+	}
 	if made != madeStore {
-		if answers == "" {
+		if from.answers == "" {
 			if err := c.confirmPlan(ctx, plan); err != nil {
 				return err
 			}
@@ -202,7 +263,7 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 		}
 	}
 	if err := c.giveShares(ctx, m, plan); err != nil {
-		return hint(err, "the master keys are made; keywardctl init goes on with the shares, which are in memory (/run) until this machine restarts")
+		return hint(err, "the master keys are made; keywardctl init goes on with the shares, which are in memory (/run) and lost when this machine restarts")
 	}
 	return c.start(ctx, m)
 }
@@ -251,7 +312,7 @@ func (c *cli) makeKeys(ctx context.Context, m *machine, plan *initPlan, made ini
 }
 
 // readAnswers reads a plan, with the PINs.
-func readAnswers(file string) (*initPlan, error) {
+func (c *cli) readAnswers(ctx context.Context, file string) (*initPlan, error) {
 	plan := &initPlan{Shares: defaultShares, Threshold: defaultThreshold}
 	meta, err := toml.DecodeFile(file, plan)
 	if err != nil {
@@ -265,11 +326,12 @@ func readAnswers(file string) (*initPlan, error) {
 	}
 	for i := range plan.Members {
 		m := &plan.Members[i]
-		text, err := os.ReadFile(m.PINFile)
-		if err != nil {
+		if m.PINFile == "" {
+			return plan, fmt.Errorf("%s: pin_file of %s is missing", file, m.Name)
+		}
+		if m.pin, err = c.readPIN(ctx, m.PINFile, m.Name); err != nil {
 			return plan, fmt.Errorf("%s: pin_file of %s: %w", file, m.Name, err)
 		}
-		m.pin = bytes.TrimRight(text, "\r\n")
 	}
 	return plan, nil
 }
@@ -303,14 +365,14 @@ func (p *initPlan) check() error {
 			return fmt.Errorf("%q is no name for a member: it has up to 32 of a-z, 0-9 and -", m.Name)
 		case names[m.Name]:
 			return fmt.Errorf("two members are called %s", m.Name)
-		case m.Module == "" || m.TokenLabel == "":
-			return fmt.Errorf("the member %s needs module and token_label", m.Name)
+		case m.Module == "" || (m.TokenLabel == "") == (m.TokenSerial == ""):
+			return fmt.Errorf("the member %s needs module, and token_label or token_serial", m.Name)
 		case len(m.pin) == 0:
 			return fmt.Errorf("the PIN of %s is empty", m.Name)
 		}
 		names[m.Name] = true
 		for j := range p.Members {
-			if o := &p.Members[j]; i != j && o.Module == m.Module && strings.HasPrefix(o.TokenLabel, m.TokenLabel) {
+			if o := &p.Members[j]; i != j && m.TokenLabel != "" && o.Module == m.Module && strings.HasPrefix(o.TokenLabel, m.TokenLabel) {
 				return fmt.Errorf("the label %q is how %q begins, and some programs would take one token for the other: give one of them another label", m.TokenLabel, o.TokenLabel)
 			}
 		}
@@ -319,11 +381,19 @@ func (p *initPlan) check() error {
 }
 
 // askPlan asks a person.
-func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initPlan, error) {
+func (c *cli) askPlan(ctx context.Context, m *machine, from initSources) (*initPlan, error) {
 	if !isTerminal(c.stdin) {
 		return nil, &codedError{code: exitUsage, err: errors.New("nobody can be asked here"), next: "--answers FILE answers; keywardctl init --help shows how"}
 	}
-	plan := &initPlan{}
+	given := map[string]string{}
+	for _, text := range from.environment {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, usagef("--environment takes NAME=VALUE, not %q", text)
+		}
+		given[name] = value
+	}
+	plan, modules := &initPlan{}, slices.Clone(from.modules)
 	for _, known := range knownModules {
 		if _, err := os.Stat(known.path); err == nil && !slices.Contains(modules, known.path) {
 			modules = append(modules, known.path)
@@ -333,7 +403,11 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 		return nil, errors.New("no library of an HSM is where it is known to be: install it, or name it with --module")
 	}
 	for _, module := range modules {
-		tokens, err := m.tokens(ctx, module, nil)
+		environment, err := c.askEnvironment(ctx, module, given)
+		if err != nil {
+			return plan, err
+		}
+		tokens, err := m.tokens(ctx, module, environment)
 		if err != nil {
 			return plan, err
 		}
@@ -350,7 +424,10 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 			if !strings.HasPrefix(strings.ToLower(yes), "y") {
 				continue
 			}
-			member := initMember{Module: module, TokenLabel: t.Label}
+			member := initMember{Module: module, TokenLabel: t.Label, Environment: environment}
+			if slices.ContainsFunc(tokens, func(o admin.Token) bool { return o.Label == t.Label && o.Serial != t.Serial }) {
+				member.TokenLabel, member.TokenSerial = "", t.Serial // the label does not tell them apart
+			}
 			if member.Name, err = c.ask(ctx, "  What shall keyward call it?", suggestName(t.Label, len(plan.Members))); err != nil {
 				return plan, err
 			}
@@ -360,6 +437,9 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 			}
 			plan.Members = append(plan.Members, member)
 		}
+	}
+	if len(plan.Members) == 0 {
+		return plan, nil // which check refuses
 	}
 	for _, q := range []struct {
 		to        *int
@@ -375,6 +455,25 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 		}
 	}
 	return plan, nil
+}
+
+// askEnvironment gives the environment of a module: what was given, and what this shell has for it if the person wants that too.
+func (c *cli) askEnvironment(ctx context.Context, module string, given map[string]string) (map[string]string, error) {
+	environment := maps.Clone(given)
+	for _, name := range moduleVariables(module) {
+		value, here := os.LookupEnv(name)
+		if _, ok := given[name]; ok || !here {
+			continue
+		}
+		yes, err := c.ask(ctx, fmt.Sprintf("%s=%s is set here. Shall %s find it in its environment, now and in the service?", name, value, module), "yes")
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(strings.ToLower(yes), "y") {
+			environment[name] = value
+		}
+	}
+	return environment, nil
 }
 
 func usable(t *admin.Token) bool { return t.Initialized && t.UserPIN && !t.Locked && t.Label != "" }
@@ -436,7 +535,7 @@ func (c *cli) ask(ctx context.Context, question, suggested string) (string, erro
 func (c *cli) confirmPlan(ctx context.Context, plan *initPlan) error {
 	c.say("The master keys will be made in:")
 	for _, m := range plan.Members {
-		c.say("  %-12s %s of %s", m.Name, m.TokenLabel, m.Module)
+		c.say("  %-12s %s of %s", m.Name, m.token(), m.Module)
 	}
 	c.say("Any %d of %d recovery shares will bring them back into a new HSM. This is done once, and can't be undone.", plan.Threshold, plan.Shares)
 	if c.yes {
@@ -459,13 +558,17 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 	if plan.SharesDir == "" && !isTerminal(c.stdin) {
 		return errors.New("nobody is here to see the recovery shares; run it in a terminal, or with answers that have shares_dir")
 	}
+	group, err := m.group()
+	if err != nil {
+		return err
+	}
 	for i, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := readOwned(file, m.uid)
 		if err != nil {
 			return err
 		}
 		if plan.SharesDir != "" {
-			err = replaceSecret(filepath.Join(plan.SharesDir, filepath.Base(file)), text)
+			err = keepSecret(filepath.Join(plan.SharesDir, filepath.Base(file)+"-"+group[:8]), text) // one directory may hold the shares of several groups
 		} else {
 			fmt.Fprintf(c.stderr, "\n\x1b[2J\x1b[HRecovery share %d of %d. Write it down, for one person and nobody else:\n\n  %s\n\n", i+1, len(files), text)
 			_, err = c.ask(ctx, "When it is written down, press Enter; the screen is cleared then.", "done")
@@ -476,8 +579,11 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 			return err
 		}
 	}
+	if err := errors.Join(os.RemoveAll(m.sharesMark()), syncDir(m.state)); err != nil {
+		return err
+	}
 	for _, file := range files {
-		if err := wipeFile(file); err != nil {
+		if err := wipeFile(file, m.uid); err != nil {
 			return err
 		}
 	}
@@ -487,12 +593,33 @@ func (c *cli) giveShares(ctx context.Context, m *machine, plan *initPlan) error 
 	return m.removeSecretDirs()
 }
 
+// checkSharesDir sees, before there are shares, that they can be written to dir and be read by root only.
+func checkSharesDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return hint(fmt.Errorf("shares_dir: %w", err), "mount the medium, or: mkdir -m 700 %s", dir)
+	}
+	stat, _ := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || stat == nil || stat.Uid != uint32(os.Geteuid()) || info.Mode().Perm()&0o077 != 0 {
+		return hint(fmt.Errorf("shares_dir: %s has mode %v and may be used by others than root", dir, info.Mode()), "chown root %s, chmod 0700 %[1]s; a medium without owners is mounted with -o uid=0,umask=077", dir)
+	}
+	probe := filepath.Join(dir, ".keyward-init")
+	if err := errors.Join(replaceSecret(probe, make([]byte, maxShare)), os.Remove(probe)); err != nil {
+		return fmt.Errorf("shares_dir: it can't be written: %w", err)
+	}
+	return nil
+}
+
 // memberRows are the [[member]] rows of the configuration.
 func (p *initPlan) memberRows() string {
 	var b strings.Builder
 	b.WriteString("# Written by keywardctl init. keyward.toml says what these keys mean, and what others there are.\n")
 	for _, m := range p.Members {
-		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\ntoken_label = %q\npin_credential = %[1]q\nunit = true\n", m.Name, m.Module, m.TokenLabel)
+		key, token := "token_label", m.TokenLabel
+		if m.TokenSerial != "" {
+			key, token = "token_serial", m.TokenSerial
+		}
+		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\n%s = %q\npin_credential = %[1]q\nunit = true\n", m.Name, m.Module, key, token)
 		if len(m.Environment) > 0 {
 			var all []string
 			for _, name := range slices.Sorted(maps.Keys(m.Environment)) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/BurntSushi/toml"
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/daemon/admin"
 )
@@ -36,7 +37,7 @@ environment = { B = "2 \"quoted\"", A = "1" }
 `
 
 func TestAnswers(t *testing.T) {
-	plan, err := readAnswers(writeAnswers(t, goodAnswers))
+	plan, err := (&cli{}).readAnswers(t.Context(), writeAnswers(t, goodAnswers))
 	if err != nil || plan.check() != nil {
 		t.Fatalf("%v, %v", err, plan.check())
 	}
@@ -73,11 +74,18 @@ func TestAnswers(t *testing.T) {
 		"no PIN":              {strings.Replace(goodAnswers, "DIR/pin", "DIR/none", 1), "pin_file of hsm-a"},
 		"no TOML":             {"[[member", "answers.toml"},
 	} {
-		if _, err := readAnswers(writeAnswers(t, row[0])); err == nil || !strings.Contains(err.Error(), row[1]) {
+		if _, err := (&cli{}).readAnswers(t.Context(), writeAnswers(t, row[0])); err == nil || !strings.Contains(err.Error(), row[1]) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if _, err := readAnswers("/nowhere/answers.toml"); err == nil {
+	open := writeAnswers(t, goodAnswers)
+	if err := os.Chmod(filepath.Join(filepath.Dir(open), "pin"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&cli{}).readAnswers(t.Context(), open); err == nil || !strings.Contains(err.Error(), "mode 0644") {
+		t.Errorf("a PIN that everybody may read: %v", err)
+	}
+	if _, err := (&cli{}).readAnswers(t.Context(), "/nowhere/answers.toml"); err == nil {
 		t.Error("there is no file, and no error")
 	}
 }
@@ -90,6 +98,11 @@ func TestPlanCheck(t *testing.T) {
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
+	serials := initPlan{Shares: 3, Threshold: 2, Members: []initMember{member("a", ""), member("b", "west")}}
+	serials.Members[0].TokenSerial = "0001"
+	if err := serials.check(); err != nil || !strings.Contains(serials.memberRows(), "\ntoken_serial = \"0001\"\n") {
+		t.Errorf("%v\n%s", err, serials.memberRows())
+	}
 	for want, change := range map[string]func(*initPlan){
 		"there is no token":     func(p *initPlan) { p.Members = nil },
 		"at least 2 must":       func(p *initPlan) { p.Threshold = 1 },
@@ -97,6 +110,7 @@ func TestPlanCheck(t *testing.T) {
 		"at most 64":            func(p *initPlan) { p.Shares = 65 },
 		"is no name":            func(p *initPlan) { p.Members[0].Name = "../x" },
 		"two members":           func(p *initPlan) { p.Members[1].Name = "a" },
+		"needs module, and":     func(p *initPlan) { p.Members[0].TokenSerial = "1" },
 		"needs module":          func(p *initPlan) { p.Members[0].Module = "" },
 		"the PIN of a is empty": func(p *initPlan) { p.Members[0].pin = nil },
 		`"ea" is how "east"`:    func(p *initPlan) { p.Members[1].TokenLabel = "ea" },
@@ -147,7 +161,8 @@ func TestSecretFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	if err := wipeFile(path); err != nil {
+	uid := uint32(os.Getuid())
+	if err := wipeFile(path, uid); err != nil {
 		t.Fatal(err)
 	}
 	if rest, err := io.ReadAll(held); err != nil || !bytes.Equal(rest, make([]byte, 5)) {
@@ -155,6 +170,70 @@ func TestSecretFiles(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("it is there: %v", err)
+	}
+	// Nobody has another file read or wiped in its place.
+	victim := path + "-victim"
+	if err := writeSecret(victim, []byte("victim")); err != nil {
+		t.Fatal(err)
+	}
+	for what, plant := range map[string]func() error{
+		"a symbolic link": func() error { return os.Symlink(victim, path) },
+		"a second name":   func() error { return os.Link(victim, path) },
+		"a directory":     func() error { return os.Mkdir(path, 0o700) },
+		"a pipe":          func() error { return unix.Mkfifo(path, 0o600) },
+	} {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		if text, err := readOwned(path, uid); err == nil {
+			t.Errorf("%s is read: %q", what, text)
+		}
+		if err := wipeFile(path, uid); err == nil {
+			t.Errorf("%s is wiped", what)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := readOwned(victim, uid); err != nil || string(text) != "victim" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if text, err := readOwned(victim, uid+1); err == nil {
+		t.Errorf("a file of another user is read: %q", text)
+	}
+}
+
+func TestSharesDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "shares")
+	if err := checkSharesDir(dir); err == nil {
+		t.Error("a directory that is not there is good")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSharesDir(dir); err != nil {
+		t.Error(err)
+	}
+	file := filepath.Join(dir, "share-1-of-3-0a0b0c0d")
+	for range 2 { // an init that was cut off goes on
+		if err := keepSecret(file, []byte("one")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := keepSecret(file, []byte("two")); err == nil {
+		t.Error("a share is written over")
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "one" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := checkSharesDir(file); err == nil {
+		t.Error("a file is a good directory")
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkSharesDir(dir); err == nil || !strings.Contains(err.Error(), "others than root") {
+		t.Errorf("shares that everybody may read: %v", err)
 	}
 }
 
@@ -165,12 +244,12 @@ func TestWorkerRights(t *testing.T) {
 	}
 	soft := initMember{Module: "/usr/lib/softhsm/libsofthsm2.so", Environment: map[string]string{"SOFTHSM2_CONF": conf}}
 	for _, line := range []string{"ReadWritePaths=/var/lib/hsm\n", "PrivateNetwork=yes\n", "User=keyward\n", "Environment=\"SOFTHSM2_CONF=" + conf + "\"\n"} {
-		if got := soft.workerRights(); !strings.Contains(got, line) {
+		if got := soft.workerRights([]string{"nfast"}); !strings.Contains(got, line) {
 			t.Errorf("%q is not in\n%s", line, got)
 		}
 	}
-	other := initMember{Module: "/opt/vendor.so", Environment: map[string]string{"B": `2 "x"`, "A": "1"}}
-	if got := other.workerRights(); got != "Environment=\"A=1\"\nEnvironment=\"B=2 \\\"x\\\"\"\n" {
+	other := initMember{Module: "/opt/vendor.so", Environment: map[string]string{"B": `2 % "x"`, "A": "1"}}
+	if got := other.workerRights([]string{"nfast", "usb"}); got != "Environment=\"A=1\"\nEnvironment=\"B=2 %% \\\"x\\\"\"\nSupplementaryGroups=nfast usb\n" {
 		t.Errorf("%q", got)
 	}
 }

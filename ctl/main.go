@@ -63,7 +63,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitOK
 	}
 	if ctx.Err() != nil && !errors.Is(err, errQuiet) {
-		err = errors.New("interrupted")
+		interrupted := &codedError{code: exitFailure, err: errors.New("interrupted")}
+		if e, ok := errors.AsType[*codedError](err); ok {
+			interrupted.next = e.next // what is half done
+		}
+		err = interrupted
 	}
 	return c.fail(cmd, err)
 }

@@ -7,6 +7,8 @@ import (
 	stdlog "log"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -199,6 +201,9 @@ func (s *server) status(actor *kms.Actor) *admin.Status {
 	}
 	if len(health.Damaged) > 0 {
 		st.Problems = append(st.Problems, "store: records failed their check ("+strings.Join(health.Damaged, ", ")+"); restore them from a backup")
+	}
+	if _, err := os.Lstat(filepath.Join(c.StateDir, admin.SharesNotGiven)); err == nil {
+		st.Problems = append(st.Problems, "the recovery shares were given to nobody: keywardctl init goes on with them, or says what to do if they are lost")
 	}
 	st.Problems = append(st.Problems, s.svc.Problems()...)
 	st.Problems = append(st.Problems, s.external.problems()...)

@@ -306,6 +306,16 @@ func TestDrainAndUndrain(t *testing.T) {
 	if st.State != admin.Degraded || len(st.Problems) != 1 || st.Problems[0] != "member east: drained by an operator: keywardctl hsm undrain east" {
 		t.Errorf("the status is %s, %q", st.State, st.Problems)
 	}
+	mark := filepath.Join(a.server.config.Load().StateDir, admin.SharesNotGiven)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := a.client.Status(ctx); err != nil || !strings.Contains(st.Problems[0], "the recovery shares were given to nobody") {
+		t.Errorf("shares that were not given: %v, %v", st, err)
+	}
+	if err := os.Remove(mark); err != nil {
+		t.Fatal(err)
+	}
 	if got := a.server.summary(); !strings.HasSuffix(got, "1 of 2 HSM members up, 1 drained") {
 		t.Errorf("systemd is told %q", got)
 	}

@@ -30,4 +30,4 @@ for version in 1.0.0 1.0.1; do DIST=$dist FORMATS=deb scripts/packages.sh amd64 
 lintian --allow-root --fail-on error,warning,info "$dist"/keyward_1.0.0-1_amd64.deb
 ${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -pthread -o "$dist/bench" pkcs11front/module/test/bench.c -ldl
 chmod 755 "$dist"
-KEYWARD_TREE=$tree KEYWARD_DIST=$dist KEYWARD_PROGRAMS=$dist go test -tags appliance -count 1 -v -timeout 10m ./packaging/appliance
+KEYWARD_TREE=$tree KEYWARD_DIST=$dist KEYWARD_PROGRAMS=$dist go test -tags appliance -count 1 -v -timeout 15m ./packaging/appliance

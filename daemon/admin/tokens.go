@@ -19,3 +19,6 @@ type Token struct {
 	Locked       bool   `json:"locked"`
 	FinalTry     bool   `json:"final_try"` // one more wrong PIN locks it
 }
+
+// SharesNotGiven is a file of the state directory from before the master keys are made by keywardctl init until their recovery shares were given to people.
+const SharesNotGiven = "shares-not-given"
