@@ -224,6 +224,10 @@ func TestAppliance(t *testing.T) {
 
 	// Installed, and nothing runs before it is set up.
 	m.says(m.run("dpkg", "--install", "/dist/keyward_1.0.0-1_amd64.deb"), "Next: keywardctl init")
+	m.run("systemctl", "start", "keywardd.socket", "keywardd-pkcs11.socket", "keywardd.service") // as a boot does
+	if said, code := m.try("systemctl", "is-active", "keywardd.socket", "keywardd-pkcs11.socket", "keywardd.service"); code == 0 || strings.TrimSpace(said) != "inactive\ninactive\ninactive" {
+		t.Errorf("something runs before it is set up: %s", said)
+	}
 	said, code := m.try("keywardctl", "doctor")
 	if code != 7 {
 		t.Errorf("doctor ends with %d", code)
@@ -266,7 +270,7 @@ func TestAppliance(t *testing.T) {
 	}
 
 	// What a reviewer looks at.
-	if said := m.run("systemd-analyze", "verify", "keywardd.service", "keywardd.socket", "keywardd-pkcs11.socket"); said != "" {
+	if said := m.run("systemd-analyze", "verify", "--man=no", "keywardd.service", "keywardd.socket", "keywardd-pkcs11.socket", "keyward-hsm@hsm-a.socket", "keyward-hsm@hsm-a.service"); said != "" {
 		t.Errorf("systemd-analyze verify: %s", said)
 	}
 	for _, unit := range []string{"keywardd.service", "keyward-hsm@hsm-a.service"} {
@@ -292,7 +296,12 @@ func TestAppliance(t *testing.T) {
 	// A user without any rights uses keys through OpenSSL and the ctl.
 	m.sh("useradd --create-home app && usermod --append --groups keyward app")
 	write("/etc/keyward/conf.d/peers.toml", fmt.Sprintf(peers, strings.TrimSpace(m.run("id", "--user", "app"))))
-	m.says(m.run("systemctl", "reload", "keywardd"))
+	m.run("systemctl", "reload", "keywardd")
+	m.sh("echo 'oops = 1' >/etc/keyward/conf.d/oops.toml")
+	if said, code := m.try("systemctl", "reload", "keywardd"); code == 0 {
+		t.Errorf("a reload of a configuration with a mistake: %s", said)
+	}
+	m.sh("rm /etc/keyward/conf.d/oops.toml; systemctl reload keywardd")
 	m.sh("keywardctl principal create user/app; for p in pkcs11 crypto; do keywardctl policy attach user/app --preset $p; done; " +
 		"keywardctl key create --instance kst-hardware --spec EC_P256 --usage SIGN/VERIFY --alias web; keywardctl key create --instance kst-software --spec EC_P256 --usage SIGN/VERIFY --alias soft; " +
 		"keywardctl key create --instance kst-hardware --spec RSA_2048 --alias tls")
@@ -385,7 +394,8 @@ func TestAppliance(t *testing.T) {
 		t.Error("the socket is there still")
 	}
 	m.run("dpkg", "--install", "/dist/keyward_1.0.1-1_amd64.deb")
-	m.sh("systemctl start keywardd.service && keywardctl key describe alias/web")
+	m.run("keywardctl", "key", "describe", "alias/web") // all that ran runs again
+	m.run("keywardctl", "doctor")
 	m.run("dpkg", "--remove", "keyward")
 	said, code = m.try("dpkg", "--purge", "keyward")
 	m.says(said, "a purge would destroy them", "touch /var/lib/keyward/purge-the-keys")
