@@ -209,7 +209,8 @@ func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 	encrypted := true
 	for i := range plan.Members {
 		member := &plan.Members[i]
-		if err := m.lendSecret(filepath.Join(dir, member.Name), member.pin); err != nil {
+		// A PIN that was given now is a new one, to be tried once, whatever was refused before.
+		if err := errors.Join(os.RemoveAll(m.refusedMark(member)), m.lendSecret(filepath.Join(dir, member.Name), member.pin)); err != nil {
 			return "", err
 		}
 		file, verb := filepath.Join(kept, member.Name+".cred"), "LoadCredentialEncrypted"
@@ -346,10 +347,26 @@ func (m *machine) withPINs(ctx context.Context, plan *initPlan, secrets string, 
 	for i := range plan.Members {
 		err = errors.Join(err, wipeFile(filepath.Join(secrets, plan.Members[i].Name), 0))
 	}
-	if err != nil {
-		return fmt.Errorf("the master keys: %s", told(&said, err))
+	if err == nil {
+		return nil
 	}
-	return nil
+	for i := range plan.Members {
+		member := &plan.Members[i]
+		if _, statErr := os.Lstat(m.refusedMark(member)); statErr != nil {
+			continue
+		}
+		whence := "that you typed"
+		if member.PINFile != "" {
+			whence = "in " + member.PINFile
+		}
+		return &codedError{code: exitFailure, err: fmt.Errorf("the PIN %s for %s was refused by its HSM, which counts the refusals", whence, member.Name), next: "run keywardctl init again, as before, with the right PIN"}
+	}
+	return fmt.Errorf("the master keys: %s", told(&said, err))
+}
+
+// refusedMark is a file that keywardd makes when a member's HSM refused its PIN.
+func (m *machine) refusedMark(member *initMember) string {
+	return filepath.Join(m.state, "pin-refused-"+member.Name)
 }
 
 // stopService stops what runs, if there is systemd.
