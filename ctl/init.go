@@ -32,30 +32,59 @@ type initPlan struct {
 type initMember struct {
 	Name        string            `toml:"name"`
 	Module      string            `toml:"module"`
-	TokenLabel  string            `toml:"token_label"`
+	TokenLabel  string            `toml:"token_label"` // or
+	TokenSerial string            `toml:"token_serial"`
 	PINFile     string            `toml:"pin_file"` // for answers
 	Environment map[string]string `toml:"environment"`
 
 	pin []byte // wiped when it is sealed
 }
 
-// knownModules are where makers and distributions put their libraries. SoftHSM2 is the one that keyward is tested with.
-var knownModules = []struct{ path, of string }{
-	{"/usr/lib/softhsm/libsofthsm2.so", "SoftHSM2"},
-	{"/usr/lib64/pkcs11/libsofthsm2.so", "SoftHSM2"},
-	{"/usr/safenet/lunaclient/lib/libCryptoki2_64.so", "Thales Luna"},
-	{"/opt/nfast/toolkits/pkcs11/libcknfast.so", "Entrust nShield"},
-	{"/opt/cloudhsm/lib/libcloudhsm_pkcs11.so", "AWS CloudHSM"},
-	{"/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
-	{"/usr/lib/aarch64-linux-gnu/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
-	{"/usr/lib64/pkcs11/yubihsm_pkcs11.so", "YubiHSM 2"},
-	{"/opt/utimaco/lib/libcs_pkcs11_R3.so", "Utimaco"},
-	{"/usr/lib/libcs_pkcs11_R3.so", "Utimaco"},
+// token is what the token is known by.
+func (m *initMember) token() string {
+	if m.TokenSerial != "" {
+		return "serial " + m.TokenSerial
+	}
+	return m.TokenLabel
+}
+
+// knownModules are where makers and distributions put their libraries, and the variables that those read. SoftHSM2 is the one that keyward is tested with.
+var knownModules = []struct {
+	path      string
+	variables []string
+}{
+	{"/usr/lib/softhsm/libsofthsm2.so", []string{"SOFTHSM2_CONF"}},
+	{"/usr/lib64/pkcs11/libsofthsm2.so", []string{"SOFTHSM2_CONF"}},
+	{"/usr/safenet/lunaclient/lib/libCryptoki2_64.so", []string{"ChrystokiConfigurationPath"}},                      // Thales Luna
+	{"/opt/nfast/toolkits/pkcs11/libcknfast.so", []string{"CKNFAST_FAKE_ACCELERATOR_LOGIN", "CKNFAST_LOADSHARING"}}, // Entrust nShield
+	{"/opt/cloudhsm/lib/libcloudhsm_pkcs11.so", nil},                                                                // AWS CloudHSM
+	{"/usr/lib/x86_64-linux-gnu/pkcs11/yubihsm_pkcs11.so", []string{"YUBIHSM_PKCS11_CONF"}},                         // YubiHSM 2
+	{"/usr/lib/aarch64-linux-gnu/pkcs11/yubihsm_pkcs11.so", []string{"YUBIHSM_PKCS11_CONF"}},
+	{"/usr/lib64/pkcs11/yubihsm_pkcs11.so", []string{"YUBIHSM_PKCS11_CONF"}},
+	{"/opt/utimaco/lib/libcs_pkcs11_R3.so", []string{"CS_PKCS11_R3_CFG"}}, // Utimaco
+	{"/usr/lib/libcs_pkcs11_R3.so", []string{"CS_PKCS11_R3_CFG"}},
+}
+
+// moduleVariables are those that a library reads, as far as that is known.
+func moduleVariables(module string) []string {
+	for _, known := range knownModules {
+		if filepath.Base(known.path) == filepath.Base(module) {
+			return known.variables
+		}
+	}
+	return nil
+}
+
+// initSources are where a plan comes from.
+type initSources struct {
+	answers     string   // a file; empty: a person is asked
+	modules     []string // to look for tokens in besides those that are known
+	environment []string // of all members, each NAME=VALUE
 }
 
 func (c *cli) initCmd() *cobra.Command {
-	var answers string
-	var modules, shares []string
+	var from initSources
+	var shares []string
 	var recovers bool
 	cmd := &cobra.Command{
 		Use:   "init",
@@ -63,6 +92,9 @@ func (c *cli) initCmd() *cobra.Command {
 		Long: `Set keyward up on this machine, once, as root. It finds the tokens of the HSMs whose libraries are installed, asks which of them to use
 and for their PINs, writes the configuration, has the PINs kept by systemd, encrypted where it can, makes the master keys in all tokens,
 shows the recovery shares one by one, starts the service, and signs something to prove it.
+
+Libraries have nothing of this shell's environment, as in the service later: --environment gives them what they need, and known variables of
+makers that are set here (SOFTHSM2_CONF and the like) are asked about.
 
 Nothing is made before all is asked. What was made is kept if a later step fails, and a second init goes on from there.
 
@@ -77,27 +109,31 @@ Nothing is made before all is asked. What was made is kept if a later step fails
   [[member]]
   name = "hsm-a"
   module = "/usr/lib/softhsm/libsofthsm2.so"
-  token_label = "keyward-a"
+  token_label = "keyward-a"           # or token_serial, where labels don't tell tokens apart
   pin_file = "/media/usb/hsm-a.pin"    # with the PIN and nothing else, mode 0600
   environment = { SOFTHSM2_CONF = "/etc/keyward/softhsm2.conf" }`,
-		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
+		Example: "  keywardctl init\n  keywardctl init --module /opt/vendor/libpkcs11.so --environment VENDOR_CONF=/etc/vendor.conf\n  keywardctl init --answers appliance.toml\n  keywardctl init --recover --share /media/anna/share-1-of-3 --share /media/ben/share-3-of-3",
 		Args:    args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from.answers != "" && (len(from.modules) > 0 || len(from.environment) > 0) {
+				return usagef("--answers says the modules and their environment: leave --module and --environment out")
+			}
 			m, err := thisMachine()
 			if err != nil {
 				return err
 			}
 			if recovers {
-				return c.recoverOn(cmd.Context(), m, answers, modules, shares)
+				return c.recoverOn(cmd.Context(), m, from, shares)
 			}
 			if len(shares) > 0 {
 				return usagef("--share is for --recover")
 			}
-			return c.initialize(cmd.Context(), m, answers, modules)
+			return c.initialize(cmd.Context(), m, from)
 		},
 	}
-	cmd.Flags().StringVar(&answers, "answers", "", "file that answers what would be asked")
-	cmd.Flags().StringArrayVar(&modules, "module", nil, "a PKCS#11 library to look for tokens in, besides those that are known; may be repeated")
+	cmd.Flags().StringVar(&from.answers, "answers", "", "file that answers what would be asked")
+	cmd.Flags().StringArrayVar(&from.modules, "module", nil, "a PKCS#11 library to look for tokens in, besides those that are known; may be repeated")
+	cmd.Flags().StringArrayVar(&from.environment, "environment", nil, "NAME=VALUE that the libraries find in their environment; may be repeated")
 	cmd.Flags().BoolVar(&recovers, "recover", false, "give the master keys of the store that is there to new tokens, from recovery shares")
 	cmd.Flags().StringArrayVar(&shares, "share", nil, "with --recover: a file with one recovery share; once for each")
 	must(cmd.MarkFlagFilename("share"))
@@ -107,7 +143,7 @@ Nothing is made before all is asked. What was made is kept if a later step fails
 }
 
 // recoverOn has new tokens take the place of all that are lost.
-func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules, shares []string) error {
+func (c *cli) recoverOn(ctx context.Context, m *machine, from initSources, shares []string) error {
 	if len(shares) == 0 {
 		return usagef("--recover takes --share FILE, once for each recovery share")
 	}
@@ -126,7 +162,7 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 	if err != nil {
 		return err
 	}
-	plan, err := c.makePlan(ctx, m, answers, modules)
+	plan, err := c.makePlan(ctx, m, from)
 	if plan != nil {
 		defer plan.wipe()
 	}
@@ -169,11 +205,11 @@ func (c *cli) recoverOn(ctx context.Context, m *machine, answers string, modules
 }
 
 // makePlan takes the plan from the answers or a person, and checks it.
-func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules []string) (plan *initPlan, err error) {
-	if answers != "" {
-		plan, err = c.readAnswers(ctx, answers)
+func (c *cli) makePlan(ctx context.Context, m *machine, from initSources) (plan *initPlan, err error) {
+	if from.answers != "" {
+		plan, err = c.readAnswers(ctx, from.answers)
 	} else {
-		plan, err = c.askPlan(ctx, m, modules)
+		plan, err = c.askPlan(ctx, m, from)
 	}
 	if err == nil {
 		err = plan.check()
@@ -181,7 +217,7 @@ func (c *cli) makePlan(ctx context.Context, m *machine, answers string, modules 
 	return plan, err
 }
 
-func (c *cli) initialize(ctx context.Context, m *machine, answers string, modules []string) (err error) {
+func (c *cli) initialize(ctx context.Context, m *machine, from initSources) (err error) {
 	made := m.begun()
 	shares, err := m.shares()
 	if err != nil {
@@ -202,8 +238,8 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 		}
 	}
 	plan := &initPlan{}
-	if made != madeStore || answers != "" { // else only shares are left to be shown, if anything
-		plan, err = c.makePlan(ctx, m, answers, modules)
+	if made != madeStore || from.answers != "" { // else only shares are left to be shown, if anything
+		plan, err = c.makePlan(ctx, m, from)
 		if plan != nil {
 			defer plan.wipe()
 		}
@@ -217,7 +253,7 @@ func (c *cli) initialize(ctx context.Context, m *machine, answers string, module
 		}
 	}
 	if made != madeStore {
-		if answers == "" {
+		if from.answers == "" {
 			if err := c.confirmPlan(ctx, plan); err != nil {
 				return err
 			}
@@ -329,14 +365,14 @@ func (p *initPlan) check() error {
 			return fmt.Errorf("%q is no name for a member: it has up to 32 of a-z, 0-9 and -", m.Name)
 		case names[m.Name]:
 			return fmt.Errorf("two members are called %s", m.Name)
-		case m.Module == "" || m.TokenLabel == "":
-			return fmt.Errorf("the member %s needs module and token_label", m.Name)
+		case m.Module == "" || (m.TokenLabel == "") == (m.TokenSerial == ""):
+			return fmt.Errorf("the member %s needs module, and token_label or token_serial", m.Name)
 		case len(m.pin) == 0:
 			return fmt.Errorf("the PIN of %s is empty", m.Name)
 		}
 		names[m.Name] = true
 		for j := range p.Members {
-			if o := &p.Members[j]; i != j && o.Module == m.Module && strings.HasPrefix(o.TokenLabel, m.TokenLabel) {
+			if o := &p.Members[j]; i != j && m.TokenLabel != "" && o.Module == m.Module && strings.HasPrefix(o.TokenLabel, m.TokenLabel) {
 				return fmt.Errorf("the label %q is how %q begins, and some programs would take one token for the other: give one of them another label", m.TokenLabel, o.TokenLabel)
 			}
 		}
@@ -345,11 +381,19 @@ func (p *initPlan) check() error {
 }
 
 // askPlan asks a person.
-func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initPlan, error) {
+func (c *cli) askPlan(ctx context.Context, m *machine, from initSources) (*initPlan, error) {
 	if !isTerminal(c.stdin) {
 		return nil, &codedError{code: exitUsage, err: errors.New("nobody can be asked here"), next: "--answers FILE answers; keywardctl init --help shows how"}
 	}
-	plan := &initPlan{}
+	given := map[string]string{}
+	for _, text := range from.environment {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, usagef("--environment takes NAME=VALUE, not %q", text)
+		}
+		given[name] = value
+	}
+	plan, modules := &initPlan{}, slices.Clone(from.modules)
 	for _, known := range knownModules {
 		if _, err := os.Stat(known.path); err == nil && !slices.Contains(modules, known.path) {
 			modules = append(modules, known.path)
@@ -359,7 +403,11 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 		return nil, errors.New("no library of an HSM is where it is known to be: install it, or name it with --module")
 	}
 	for _, module := range modules {
-		tokens, err := m.tokens(ctx, module, nil)
+		environment, err := c.askEnvironment(ctx, module, given)
+		if err != nil {
+			return plan, err
+		}
+		tokens, err := m.tokens(ctx, module, environment)
 		if err != nil {
 			return plan, err
 		}
@@ -376,7 +424,10 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 			if !strings.HasPrefix(strings.ToLower(yes), "y") {
 				continue
 			}
-			member := initMember{Module: module, TokenLabel: t.Label}
+			member := initMember{Module: module, TokenLabel: t.Label, Environment: environment}
+			if slices.ContainsFunc(tokens, func(o admin.Token) bool { return o.Label == t.Label && o.Serial != t.Serial }) {
+				member.TokenLabel, member.TokenSerial = "", t.Serial // the label does not tell them apart
+			}
 			if member.Name, err = c.ask(ctx, "  What shall keyward call it?", suggestName(t.Label, len(plan.Members))); err != nil {
 				return plan, err
 			}
@@ -386,6 +437,9 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 			}
 			plan.Members = append(plan.Members, member)
 		}
+	}
+	if len(plan.Members) == 0 {
+		return plan, nil // which check refuses
 	}
 	for _, q := range []struct {
 		to        *int
@@ -401,6 +455,25 @@ func (c *cli) askPlan(ctx context.Context, m *machine, modules []string) (*initP
 		}
 	}
 	return plan, nil
+}
+
+// askEnvironment gives the environment of a module: what was given, and what this shell has for it if the person wants that too.
+func (c *cli) askEnvironment(ctx context.Context, module string, given map[string]string) (map[string]string, error) {
+	environment := maps.Clone(given)
+	for _, name := range moduleVariables(module) {
+		value, here := os.LookupEnv(name)
+		if _, ok := given[name]; ok || !here {
+			continue
+		}
+		yes, err := c.ask(ctx, fmt.Sprintf("%s=%s is set here. Shall %s find it in its environment, now and in the service?", name, value, module), "yes")
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(strings.ToLower(yes), "y") {
+			environment[name] = value
+		}
+	}
+	return environment, nil
 }
 
 func usable(t *admin.Token) bool { return t.Initialized && t.UserPIN && !t.Locked && t.Label != "" }
@@ -462,7 +535,7 @@ func (c *cli) ask(ctx context.Context, question, suggested string) (string, erro
 func (c *cli) confirmPlan(ctx context.Context, plan *initPlan) error {
 	c.say("The master keys will be made in:")
 	for _, m := range plan.Members {
-		c.say("  %-12s %s of %s", m.Name, m.TokenLabel, m.Module)
+		c.say("  %-12s %s of %s", m.Name, m.token(), m.Module)
 	}
 	c.say("Any %d of %d recovery shares will bring them back into a new HSM. This is done once, and can't be undone.", plan.Threshold, plan.Shares)
 	if c.yes {
@@ -542,7 +615,11 @@ func (p *initPlan) memberRows() string {
 	var b strings.Builder
 	b.WriteString("# Written by keywardctl init. keyward.toml says what these keys mean, and what others there are.\n")
 	for _, m := range p.Members {
-		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\ntoken_label = %q\npin_credential = %[1]q\nunit = true\n", m.Name, m.Module, m.TokenLabel)
+		key, token := "token_label", m.TokenLabel
+		if m.TokenSerial != "" {
+			key, token = "token_serial", m.TokenSerial
+		}
+		fmt.Fprintf(&b, "\n[[member]]\nname = %q\nmodule = %q\n%s = %q\npin_credential = %[1]q\nunit = true\n", m.Name, m.Module, key, token)
 		if len(m.Environment) > 0 {
 			var all []string
 			for _, name := range slices.Sorted(maps.Keys(m.Environment)) {

@@ -98,6 +98,11 @@ func TestPlanCheck(t *testing.T) {
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
+	serials := initPlan{Shares: 3, Threshold: 2, Members: []initMember{member("a", ""), member("b", "west")}}
+	serials.Members[0].TokenSerial = "0001"
+	if err := serials.check(); err != nil || !strings.Contains(serials.memberRows(), "\ntoken_serial = \"0001\"\n") {
+		t.Errorf("%v\n%s", err, serials.memberRows())
+	}
 	for want, change := range map[string]func(*initPlan){
 		"there is no token":     func(p *initPlan) { p.Members = nil },
 		"at least 2 must":       func(p *initPlan) { p.Threshold = 1 },
@@ -105,6 +110,7 @@ func TestPlanCheck(t *testing.T) {
 		"at most 64":            func(p *initPlan) { p.Shares = 65 },
 		"is no name":            func(p *initPlan) { p.Members[0].Name = "../x" },
 		"two members":           func(p *initPlan) { p.Members[1].Name = "a" },
+		"needs module, and":     func(p *initPlan) { p.Members[0].TokenSerial = "1" },
 		"needs module":          func(p *initPlan) { p.Members[0].Module = "" },
 		"the PIN of a is empty": func(p *initPlan) { p.Members[0].pin = nil },
 		`"ea" is how "east"`:    func(p *initPlan) { p.Members[1].TokenLabel = "ea" },
@@ -238,12 +244,12 @@ func TestWorkerRights(t *testing.T) {
 	}
 	soft := initMember{Module: "/usr/lib/softhsm/libsofthsm2.so", Environment: map[string]string{"SOFTHSM2_CONF": conf}}
 	for _, line := range []string{"ReadWritePaths=/var/lib/hsm\n", "PrivateNetwork=yes\n", "User=keyward\n", "Environment=\"SOFTHSM2_CONF=" + conf + "\"\n"} {
-		if got := soft.workerRights(); !strings.Contains(got, line) {
+		if got := soft.workerRights([]string{"nfast"}); !strings.Contains(got, line) {
 			t.Errorf("%q is not in\n%s", line, got)
 		}
 	}
-	other := initMember{Module: "/opt/vendor.so", Environment: map[string]string{"B": `2 "x"`, "A": "1"}}
-	if got := other.workerRights(); got != "Environment=\"A=1\"\nEnvironment=\"B=2 \\\"x\\\"\"\n" {
+	other := initMember{Module: "/opt/vendor.so", Environment: map[string]string{"B": `2 % "x"`, "A": "1"}}
+	if got := other.workerRights([]string{"nfast", "usb"}); got != "Environment=\"A=1\"\nEnvironment=\"B=2 %% \\\"x\\\"\"\nSupplementaryGroups=nfast usb\n" {
 		t.Errorf("%q", got)
 	}
 }

@@ -31,6 +31,7 @@ type machine struct {
 	keywardd   string // the program
 	uid, gid   uint32 // of the daemon
 	groups     []uint32
+	groupNames []string // of those of the user keyward beside its own
 }
 
 // daemonUser is as whom the daemon runs.
@@ -61,16 +62,30 @@ func thisMachine() (*machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("there is no user %s, as whom the daemon runs: install the package, which makes it", daemonUser)
 	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("the groups of the user %s: %w", daemonUser, err)
+	}
 	ids := []string{u.Uid, u.Gid}
+	for _, id := range groups {
+		if id == u.Gid {
+			continue
+		}
+		g, err := user.LookupGroupId(id)
+		if err != nil {
+			return nil, fmt.Errorf("a group of the user %s: %w", daemonUser, err)
+		}
+		ids, m.groupNames = append(ids, id), append(m.groupNames, g.Name)
+	}
 	// SoftHSM2's tokens are for its group in Debian.
-	if g, err := user.LookupGroup("softhsm"); err == nil {
+	if g, err := user.LookupGroup("softhsm"); err == nil && !slices.Contains(ids[1:], g.Gid) {
 		ids = append(ids, g.Gid)
 	}
 	numbers := make([]uint32, len(ids))
 	for i, id := range ids {
 		n, err := strconv.ParseUint(id, 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("the ID %q of the user or group of %s: %w", id, daemonUser, err)
+			return nil, fmt.Errorf("the ID %q of the user or a group of %s: %w", id, daemonUser, err)
 		}
 		numbers[i] = uint32(n)
 	}
@@ -159,13 +174,13 @@ func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, m.keywardd, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: m.uid, Gid: m.gid, Groups: m.groups}}
 	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"} // what the units will not have must not help here; the members' environment is in the configuration
 	return cmd
 }
 
 // tokens lists those that the daemon's user sees.
 func (m *machine) tokens(ctx context.Context, module string, environment map[string]string) ([]admin.Token, error) {
 	cmd := m.command(ctx, admin.TokensCommand, "--module", module)
-	cmd.Env = os.Environ()
 	for name, value := range environment {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -206,22 +221,28 @@ func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 	if err := os.MkdirAll(kept, 0o700); err != nil {
 		return "", err
 	}
-	encrypted := true
+	if err := m.forgetOthers(plan); err != nil {
+		return "", err
+	}
+	var unencrypted error
 	for i := range plan.Members {
 		member := &plan.Members[i]
 		// A PIN that was given now is a new one, to be tried once, whatever was refused before.
 		if err := errors.Join(os.RemoveAll(m.refusedMark(member)), m.lendSecret(filepath.Join(dir, member.Name), member.pin)); err != nil {
 			return "", err
 		}
+		if err := m.removeCredentials(member.Name); err != nil {
+			return "", err
+		}
 		file, verb := filepath.Join(kept, member.Name+".cred"), "LoadCredentialEncrypted"
 		if err := encryptCredential(member.pin, file); err != nil {
-			encrypted, file, verb = false, filepath.Join(kept, member.Name+".pin"), "LoadCredential"
-			if err := replaceSecret(file, member.pin); err != nil {
+			unencrypted, file, verb = err, filepath.Join(kept, member.Name+".pin"), "LoadCredential"
+			if err := writeSecret(file, member.pin); err != nil {
 				return "", err
 			}
 		}
 		clear(member.pin)
-		text := "# Written by keywardctl init: what the worker of this HSM has and no other.\n[Service]\n" + fmt.Sprintf("%s=pin:%s\n", verb, file) + member.workerRights()
+		text := writtenByInit + "what the worker of this HSM has and no other.\n[Service]\n" + fmt.Sprintf("%s=pin:%s\n", verb, file) + member.workerRights(m.groupNames)
 		if err := m.writeDropIn("keyward-hsm@"+member.Name+".service", "hsm.conf", text); err != nil {
 			return "", err
 		}
@@ -231,10 +252,47 @@ func (m *machine) sealPINs(plan *initPlan, dir string) (how string, err error) {
 		m.writeDropIn("keywardd.service", "hsm.conf", "# Written by keywardctl init: the workers of the HSMs.\n[Unit]\nWants="+sockets+"\nAfter="+sockets+"\n")); err != nil {
 		return "", err
 	}
-	if !encrypted {
-		return kept + ", as files that only root can read: systemd-creds can't encrypt them on this machine", nil
+	if unencrypted != nil {
+		return kept + ", as files that only root can read, because systemd-creds can't encrypt them: " + unencrypted.Error(), nil
 	}
 	return "encrypted by systemd, in " + kept, nil
+}
+
+// writtenByInit begins the drop-ins that are init's to remove.
+const writtenByInit = "# Written by keywardctl init: "
+
+// removeCredentials removes the PIN of a member, in either form.
+func (m *machine) removeCredentials(name string) error {
+	path := filepath.Join(m.etc, "credentials", name)
+	return errors.Join(os.RemoveAll(path+".cred"), os.RemoveAll(path+".pin"))
+}
+
+// forgetOthers removes what an earlier init made for members that the plan has not: their PINs must not stay, nor their units be waited for.
+func (m *machine) forgetOthers(plan *initPlan) error {
+	for _, unit := range m.memberUnits() {
+		worker := strings.TrimSuffix(unit, ".socket") + ".service"
+		name := strings.TrimSuffix(strings.TrimPrefix(worker, "keyward-hsm@"), ".service")
+		if slices.ContainsFunc(plan.Members, func(member initMember) bool { return member.Name == name }) {
+			continue
+		}
+		dir := filepath.Join(m.units, worker+".d")
+		text, err := os.ReadFile(filepath.Join(dir, "hsm.conf"))
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(string(text), writtenByInit) {
+			continue // an administrator's
+		}
+		if m.hasSystemd() {
+			if out, err := exec.Command("systemctl", "disable", "--now", unit, worker).CombinedOutput(); err != nil {
+				return fmt.Errorf("systemctl disable --now %s %s: %s", unit, worker, told(bytes.NewBuffer(out), err))
+			}
+		}
+		if err := errors.Join(m.removeCredentials(name), os.RemoveAll(filepath.Join(dir, "hsm.conf"))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noNetwork is a drop-in for the daemon, which loads no library of an HSM.
@@ -271,13 +329,16 @@ func encryptCredential(secret []byte, file string) error {
 	return os.Chmod(file, 0o600)
 }
 
-// workerRights are the lines of the unit of a member's worker that are for its library.
-func (member *initMember) workerRights() string {
+// workerRights are the lines of the unit of a member's worker that are for its library. groups are those that the user keyward is in, in which the library worked for init.
+func (member *initMember) workerRights(groups []string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(member.Environment)) {
-		fmt.Fprintf(&b, "Environment=%s\n", strconv.Quote(name+"="+member.Environment[name]))
+		fmt.Fprintf(&b, "Environment=%s\n", strings.ReplaceAll(strconv.Quote(name+"="+member.Environment[name]), "%", "%%"))
 	}
 	if !strings.Contains(filepath.Base(member.Module), "softhsm") {
+		if len(groups) > 0 {
+			fmt.Fprintf(&b, "SupplementaryGroups=%s\n", strings.Join(groups, " "))
+		}
 		return b.String()
 	}
 	// The tokens of SoftHSM2 are files, of the user who made them, which the ceremony changes too. It needs no network.
@@ -340,7 +401,7 @@ func (m *machine) ceremony(ctx context.Context, plan *initPlan, secrets string, 
 // withPINs runs a command of keywardd that gets the PINs, which are wiped then.
 func (m *machine) withPINs(ctx context.Context, plan *initPlan, secrets string, args []string) error {
 	cmd := m.command(ctx, args...)
-	cmd.Env = append(os.Environ(), "CREDENTIALS_DIRECTORY="+secrets)
+	cmd.Env = append(cmd.Env, "CREDENTIALS_DIRECTORY="+secrets)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
 	err := cmd.Run()
@@ -369,9 +430,15 @@ func (m *machine) refusedMark(member *initMember) string {
 	return filepath.Join(m.state, "pin-refused-"+member.Name)
 }
 
+// hasSystemd says whether systemd runs here.
+func (m *machine) hasSystemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}
+
 // stopService stops what runs, if there is systemd.
 func (m *machine) stopService(ctx context.Context) error {
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !m.hasSystemd() {
 		return nil
 	}
 	out, err := exec.CommandContext(ctx, "systemctl", "stop", "keywardd.service").CombinedOutput()
@@ -383,17 +450,17 @@ func (m *machine) stopService(ctx context.Context) error {
 
 // memberUnits are the sockets of the workers that have a drop-in.
 func (m *machine) memberUnits() []string {
-	dirs, _ := filepath.Glob(filepath.Join(m.units, "keyward-hsm@*.service.d")) // the pattern is a good one
+	files, _ := filepath.Glob(filepath.Join(m.units, "keyward-hsm@*.service.d", "hsm.conf")) // the pattern is a good one
 	var all []string
-	for _, dir := range dirs {
-		all = append(all, strings.TrimSuffix(filepath.Base(dir), ".service.d")+".socket")
+	for _, file := range files {
+		all = append(all, strings.TrimSuffix(filepath.Base(filepath.Dir(file)), ".service.d")+".socket")
 	}
 	return all
 }
 
 // startService enables and starts the units. false: there is no systemd.
 func (m *machine) startService(ctx context.Context) (bool, error) {
-	if _, err := os.Stat("/run/systemd/system"); err != nil {
+	if !m.hasSystemd() {
 		return false, nil
 	}
 	for _, args := range [][]string{{"daemon-reload"}, slices.Concat([]string{"enable", "--now"}, m.memberUnits(), unitNames)} {
