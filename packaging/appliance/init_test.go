@@ -34,7 +34,7 @@ func (t *terminal) Write(p []byte) (int, error) {
 // terminal starts a program with variables of its environment, each NAME=VALUE.
 func (m *machine) terminal(program string, environment ...string) *terminal {
 	m.t.Helper()
-	t := &terminal{m: m, cmd: m.command(append(environment, "script", "--quiet", "--return", "--command", program, "/dev/null")...)}
+	t := &terminal{m: m, cmd: m.command(append(environment, "script", "--quiet", "--return", "--command", "exec "+program, "/dev/null")...)}
 	t.cmd.Stdout, t.cmd.Stderr = t, t
 	var err error
 	if t.keys, err = t.cmd.StdinPipe(); err != nil {
@@ -137,8 +137,14 @@ func TestInitInTerminal(t *testing.T) {
 		"chown root:nfast /etc/keyward/softhsm2.conf; chmod 640 /etc/keyward/softhsm2.conf; " + makeTokens)
 	pins, mistyped := map[string]string{"east": pin, "west": pin}, map[string]string{"east": "9999", "west": pin}
 
-	// A PIN is mistyped.
+	// What this shell has, and the service will not have, does not help.
 	c := m.terminal("keywardctl init", "SOFTHSM2_CONF=/etc/keyward/softhsm2.conf")
+	c.expect(`SOFTHSM2_CONF=/etc/keyward/softhsm2.conf is set here.*\[yes\] $`)
+	c.types("no\n")
+	m.says(c.ends(1), "there is no token to use")
+
+	// A PIN is mistyped.
+	c = m.terminal("keywardctl init", "SOFTHSM2_CONF=/etc/keyward/softhsm2.conf")
 	c.expect(`SOFTHSM2_CONF=/etc/keyward/softhsm2.conf is set here.*\[yes\] $`)
 	c.types("\n")
 	c.answer(mistyped, nil)
