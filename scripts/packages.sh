@@ -82,6 +82,7 @@ for program in daemon/keywardd ctl/keywardctl; do
 	cgo=1; [ $program = ctl/keywardctl ] && cgo=0
 	GOARCH=$arch CGO_ENABLED=$cgo GOFLAGS=-trimpath "$tools/cyclonedx-gomod" app -json -std -noserial -notimestamp -main $program -output "$doc/$(basename $program).cdx.json" . 2>"$work/sbom.log" ||
 		{ cat "$work/sbom.log" >&2; exit 1; }
+	sed -i -E "s/v0\.0\.0-[0-9]{14}-[0-9a-f]{12}(\+dirty)?/v$package_version/g" "$doc/$(basename $program).cdx.json" # the tool knows the source, not the release
 done
 {
 	echo "keyward ($package_version-1) unstable; urgency=medium"
