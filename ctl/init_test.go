@@ -171,6 +171,15 @@ func TestSecretFiles(t *testing.T) {
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
 		t.Errorf("it is there: %v", err)
 	}
+	if err := (&machine{uid: uid, gid: uint32(os.Getgid())}).lendSecret(path, []byte("lent")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o400 { // people are in the group
+		t.Errorf("%v, %v", info, err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
 	// Nobody has another file read or wiped in its place.
 	victim := path + "-victim"
 	if err := writeSecret(victim, []byte("victim")); err != nil {

@@ -205,14 +205,14 @@ func told(said *bytes.Buffer, err error) string {
 	return err.Error()
 }
 
-// secretDir makes a directory in memory for what must be on no disk. It is root's; the daemon's user may read it.
+// secretDir makes a directory in memory for what must be on no disk. It is root's; the daemon's user may open what it is given there.
 func (m *machine) secretDir() (string, error) {
 	dir, err := os.MkdirTemp(filepath.Dir(secretDirs), filepath.Base(secretDirs))
 	if err != nil {
 		return "", err
 	}
-	// keyward's libraries may only read in it, so that no name in it becomes that of another file.
-	return dir, errors.Join(os.Chown(dir, 0, int(m.gid)), os.Chmod(dir, 0o750))
+	// The daemon's user may not write it, so that no name in it becomes that of another file. People are in the group too: the files are not for them.
+	return dir, errors.Join(os.Chown(dir, 0, int(m.gid)), os.Chmod(dir, 0o710))
 }
 
 // sealPINs has systemd keep the PINs, each for the worker of its HSM alone, and puts them into dir for the ceremony. It says how they are kept.
@@ -406,7 +406,7 @@ func (m *machine) withPINs(ctx context.Context, plan *initPlan, secrets string, 
 	cmd.Stdout, cmd.Stderr = io.Discard, &said
 	err := cmd.Run()
 	for i := range plan.Members {
-		err = errors.Join(err, wipeFile(filepath.Join(secrets, plan.Members[i].Name), 0))
+		err = errors.Join(err, wipeFile(filepath.Join(secrets, plan.Members[i].Name), m.uid))
 	}
 	if err == nil {
 		return nil
@@ -527,9 +527,14 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// lendSecret writes a file into a secretDir, which the daemon's user may read and nothing else.
+// lendSecret writes a file into a secretDir, for the daemon's user alone.
 func (m *machine) lendSecret(path string, secret []byte) error {
-	return errors.Join(writeSecret(path, secret), os.Chown(path, 0, int(m.gid)), os.Chmod(path, 0o440))
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o400)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(secret)
+	return errors.Join(err, f.Chown(int(m.uid), int(m.gid)), f.Close())
 }
 
 // keepSecret writes a file that is there with the same content, or not at all. It is durable then.
