@@ -39,6 +39,7 @@ type server struct {
 	svc       *kms.Service
 	kms       http.Handler       // the KMS API
 	doors     []*tlsDoor         // what listenTLS opened
+	pings     []*pingDoor        // beside them
 	front     *pkcs11front.Front // the PKCS #11 door; serves only if there is a socket for it
 	external  *externalKeys
 	// pkcs11Socket is where the PKCS #11 door is; nil: nowhere.
@@ -148,7 +149,7 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 		s.pkcs11Socket.Store(&path)
 	}
 	s.takeOverPKCS11(sockets.held)
-	served := make(chan error, 2+len(s.doors))
+	served := make(chan error, 2+len(s.doors)+len(s.pings))
 	go func() { served <- h.Serve(sockets.admin) }()
 	if sockets.pkcs11 != nil {
 		go func() { served <- s.servePKCS11(sockets.pkcs11) }()
@@ -156,6 +157,10 @@ func (s *server) serve(ctx context.Context, sockets *unixSockets, hangup <-chan 
 	for _, d := range s.doors {
 		go func() { served <- d.server.ServeTLS(d.listener, "", "") }()
 		s.log.Info().Stringer("address", d.listener.Addr()).Str("serves", d.serves).Msg("other machines are served with TLS")
+	}
+
+	for _, p := range s.pings {
+		go func() { served <- p.server.Serve(p.listener) }()
 	}
 
 	var background sync.WaitGroup
@@ -194,6 +199,9 @@ func (s *server) drain(h *http.Server) error {
 	s.log.Info().Msg("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.config.Load().ShutdownTimeout))
 	defer cancel()
+	if err := s.closePings(); err != nil { // who asks shall go elsewhere
+		s.log.Warn().Err(err).Msg("what answers load balancers was not closed")
+	}
 	shut := make(chan error)
 	for _, d := range s.doors {
 		go func() { shut <- d.server.Shutdown(ctx) }()

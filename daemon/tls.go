@@ -88,6 +88,9 @@ func (s *server) listenTLS(ctx context.Context, handlers map[string]http.Handler
 			}
 			err = s.listen(ctx, row, id, handlers[row.Serves], times)
 		}
+		if err == nil && row.PingAddress != "" {
+			err = s.listenPing(ctx, row)
+		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("the listener %s: %w", row.Address, err), s.closeDoors())
 		}
@@ -141,16 +144,24 @@ func isNamed(cert *x509.Certificate, names []string) bool {
 	return slices.Contains(names, cert.Subject.CommonName) || slices.ContainsFunc(cert.DNSNames, func(name string) bool { return slices.Contains(names, name) })
 }
 
-func (s *server) listen(ctx context.Context, row *config.Listener, id doorIdentity, handler http.Handler, times tlsTimes) error {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", row.Address)
+func listenTCP(ctx context.Context, address string) (*net.TCPListener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return fmt.Errorf("%w: the service has no network; delete /etc/systemd/system/keywardd.service.d/network.conf, then: systemctl daemon-reload, systemctl restart keywardd", err)
+		return nil, fmt.Errorf("%w: the service has no network; delete /etc/systemd/system/keywardd.service.d/network.conf, then: systemctl daemon-reload, systemctl restart keywardd", err)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
 	tcp, ok := l.(*net.TCPListener)
 	if !ok {
-		return errors.Join(fmt.Errorf("it is a %T", l), l.Close())
+		return nil, errors.Join(fmt.Errorf("it is a %T", l), l.Close())
+	}
+	return tcp, nil
+}
+
+func (s *server) listen(ctx context.Context, row *config.Listener, id doorIdentity, handler http.Handler, times tlsTimes) error {
+	tcp, err := listenTCP(ctx, row.Address)
+	if err != nil {
+		return err
 	}
 	d := &tlsDoor{address: row.Address, serves: row.Serves, listener: newTCPLimits(tcp, row.MaxConnections, row.MaxPerAddress)}
 	d.take(id)
@@ -199,7 +210,7 @@ func lingering(c *tls.Config, conn net.Conn) *tls.Config {
 
 // closeDoors closes all doors, with the connections of those that serve.
 func (s *server) closeDoors() error {
-	var errs []error
+	errs := []error{s.closePings()}
 	for _, d := range s.doors {
 		errs = append(errs, d.server.Close())
 		if err := d.listener.Close(); !errors.Is(err, net.ErrClosed) { // one that does not serve yet is not the server's

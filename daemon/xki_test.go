@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,7 +89,7 @@ func newProxyAppliance(t *testing.T) *proxyAppliance {
 		p.shows = writeCertificate(t, dir, "first")
 		p.cloud.write(t, filepath.Join(dir, "clients.pem"))
 		return fmt.Sprintf("\n[[listener]]\naddress = \"127.0.0.1:0\"\nserves = \"xki\"\ncert_file = \"%[1]s/cert.pem\"\nkey_file = \"%[1]s/key.pem\"\n"+
-			"client_ca_file = \"%[1]s/clients.pem\"\nclient_names = [\"%[2]s\"]\n", dir, cloudName)
+			"client_ca_file = \"%[1]s/clients.pem\"\nclient_names = [\"%[2]s\"]\nping_address = \"127.0.0.1:0\"\n", dir, cloudName)
 	})
 	key, err := p.server.svc.CreateKey(t.Context(), rootActor, &kmswire.CreateKeyRequest{DKMSInstanceID: "kst-hardware"})
 	if err != nil {
@@ -201,6 +202,32 @@ func TestMutualTLS(t *testing.T) {
 	}
 	if strings.Contains(p.log.String(), "panic") {
 		t.Error(p.log.String())
+	}
+}
+
+// A load balancer without a certificate asks in the clear, and finds nothing else there.
+func TestPingDoor(t *testing.T) {
+	p := newProxyAppliance(t)
+	at := "http://" + p.server.pings[0].listener.Addr().String()
+	for path, want := range map[string]int{"/ping": http.StatusOK, "/kms/xks/v1/health": http.StatusNotFound, "/cloud/kms/xks/v1/health": http.StatusNotFound, "/": http.StatusNotFound, "/metrics": http.StatusNotFound} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			want := want
+			if method == http.MethodPost && want == http.StatusOK {
+				want = http.StatusMethodNotAllowed
+			}
+			req, err := http.NewRequestWithContext(t.Context(), method, at+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s %s: %d, not %d", method, path, resp.StatusCode, want)
+			}
+		}
 	}
 }
 

@@ -119,7 +119,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := p.now()
 	path := r.URL.EscapedPath()
 	if path == PingPath {
-		p.ping(w, r)
+		Ping(w, r)
 		return
 	}
 	x := &exchange{proxy: p, w: w, r: r, began: began, id: requestID()}
@@ -130,7 +130,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // PingPath is what load balancers ask (§2.8): unsigned, and answered as long as the daemon serves.
 const PingPath = "/ping"
 
-func (p *Proxy) ping(w http.ResponseWriter, r *http.Request) {
+// Ping answers at PingPath.
+func Ping(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		w.WriteHeader(http.StatusMethodNotAllowed)

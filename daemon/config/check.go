@@ -351,6 +351,18 @@ func (k *checker) listeners() {
 		if len(l.ClientNames) > 0 && l.ClientCAFile == "" {
 			k.bad(key+".client_names", "client_names without client_ca_file: a name counts only in a certificate that somebody you trust has signed")
 		}
+		if l.PingAddress != "" {
+			ping, err := netip.ParseAddrPort(l.PingAddress)
+			switch {
+			case err != nil:
+				k.bad(key+".ping_address", "ping_address = %q; it must be an IP address and a port, such as \"0.0.0.0:8080\"", l.PingAddress)
+			case l.Serves != XKI:
+				k.bad(key+".ping_address", "ping_address is of listeners that serve %s only", XKI)
+			case seen[ping.String()] && ping.Port() != 0:
+				k.bad(key+".ping_address", "the address %q is there twice", l.PingAddress)
+			}
+			seen[ping.String()] = true
+		}
 		if slices.Contains(l.ClientNames, "") {
 			k.bad(key+".client_names", "an empty name in client_names")
 		}

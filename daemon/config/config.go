@@ -147,6 +147,8 @@ type Listener struct {
 
 	ClientCAFile string   `toml:"client_ca_file"` // PEM: who must have signed the certificate that clients show; empty: they show none
 	ClientNames  []string `toml:"client_names"`   // one of which it must be for; empty: any
+
+	PingAddress string `toml:"ping_address"` // IP and port for GET /ping without TLS; empty: nowhere
 }
 
 // The values of listener.serves.
