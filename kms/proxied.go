@@ -14,9 +14,9 @@ import (
 
 // ProxiedKey is what a proxy tells of a key.
 type ProxiedKey struct {
-	Spec    kmswire.KeySpec
-	Usage   kmswire.KeyUsage
-	State   kmswire.KeyState
+	Spec  kmswire.KeySpec
+	Usage kmswire.KeyUsage
+	State kmswire.KeyState
 }
 
 // proxiedTag is the tag of all that proxies seal, in bits.
