@@ -400,7 +400,7 @@ func TestKeep(t *testing.T) {
 	hears(heard, true, "it is taken again")
 
 	away.Store(true)
-	n, heard = keep(time.Hour, 20*time.Millisecond)
+	_, heard = keep(time.Hour, 20*time.Millisecond)
 	hears(heard, false, "a proxy that is away")
 	away.Store(false)
 	hears(heard, true, "it is back")
