@@ -18,7 +18,7 @@ func TestEveryActionHasARow(t *testing.T) {
 		case "Close", "ClockStatus", "ClockTrusted", "ConfirmClock", "Problems", "SetServices", "Principals", "AccessKey",
 			"CheckInstances", "SetInstances", "SetExternal", "XKI", "OpenXKIPrefixes", "XKIConnections", "OpenXKIConnection": // the daemon's
 			continue
-		case "TokenKeys", "TokenKey", "TokenKeysNamed", "Tokens", "TokenObjects", "TokenObject", "CheckPIN", "CreateTokenKey", "DestroyTokenKey",
+		case "TokenKeys", "TokenKey", "TokenKeysNamed", "Tokens", "TokenObjects", "TokenObject", "CheckPIN", "CreateTokenKey", "DestroyTokenKey", "DestroyTokenPublicKey",
 			"MayUse", "SignWith", "VerifyWith", "EncryptWith", "DecryptWith", "PartsEnded", "UseRefused", "RejectionSecret",
 			"ProxiedKey", "ProxiedSeal", "ProxiedOpen": // of the doors for PKCS #11 and external keys: by other actions, or none
 			continue
