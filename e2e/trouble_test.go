@@ -83,9 +83,9 @@ func TestPINTrouble(t *testing.T) {
 	if err := os.Remove(east); err != nil {
 		t.Fatal(err)
 	}
-	mustSay(t, refused(t, "run", "--config", conf), "keyward.toml:", `member "east"`, "east.pin is not there")
+	mustSay(t, refusedWith(t, 78, "run", "--config", conf), "keyward.toml:", `member "east"`, "east.pin is not there")
 	put(east, string(pins[east]), 0o644)
-	mustSay(t, refused(t, "run", "--config", conf), `member "east"`, "mode 0644", "chmod 0600")
+	mustSay(t, refusedWith(t, 78, "run", "--config", conf), `member "east"`, "mode 0644", "chmod 0600")
 
 	// One wrong PIN: the other member serves, and the daemon says which is refused.
 	put(east, "not-the-pin", 0o600)
