@@ -36,6 +36,7 @@ func (m *machine) terminal(program string, environment ...string) *terminal {
 	m.t.Helper()
 	t := &terminal{m: m, cmd: m.command(append(environment, "script", "--quiet", "--return", "--command", "exec "+program, "/dev/null")...)}
 	t.cmd.Stdout, t.cmd.Stderr = t, t
+	t.cmd.WaitDelay = 5 * time.Second
 	var err error
 	if t.keys, err = t.cmd.StdinPipe(); err != nil {
 		m.t.Fatal(err)
@@ -80,6 +81,8 @@ func (t *terminal) types(text string) {
 // ends waits for the program, and gives all that it said.
 func (t *terminal) ends(code int) string {
 	t.m.t.Helper()
+	timer := time.AfterFunc(waiting, func() { _ = t.cmd.Process.Kill() }) // it asks for more than the test has to say
+	defer timer.Stop()
 	_ = t.cmd.Wait() // the code is looked at
 	said := t.said.String()
 	if got := t.cmd.ProcessState.ExitCode(); got != code {
