@@ -37,7 +37,8 @@ type window struct {
 	saturate bool // every round of it was limited
 	trial    trial
 	rest     time.Duration // between trials
-	next     time.Time     // no trial before that
+	next     time.Time     // no trial to halve it before that
+	nextMore time.Time     // no trial to make it larger before that
 	failed   bool          // the last was to halve it, and cost too much: more may be worth it
 }
 
@@ -68,6 +69,7 @@ const (
 	trialSpan  = 100 * time.Millisecond
 	trialJobs  = 16
 	firstRest  = 10 * time.Second
+	moreRest   = 2 * time.Second // a larger window on trial costs little
 	longestGap = 5 * time.Minute
 
 	// A window is halved for good if so much of the rate stays, and made larger for good if it grows by so much.
@@ -144,19 +146,23 @@ func (w *window) endPeriod(taken, least time.Duration, now time.Time) {
 		}
 		w.failed = w.size < t.from
 		w.size = t.from
-		w.rest = min(2*w.rest, longestGap)
-		w.next = now.Add(w.rest)
+		if w.failed {
+			w.rest = min(2*w.rest, longestGap)
+			w.next = now.Add(w.rest)
+		} else {
+			w.nextMore = now.Add(moreRest)
+		}
 		return
 	}
-	if !saturated || w.lanes <= trialLanes || now.Before(w.next) {
+	if !saturated || w.lanes <= trialLanes {
 		return
 	}
 	at := min(w.size, w.lanes)
 	switch {
-	case taken > 2*least && at > 1 && (w.size >= w.lanes || !w.failed):
+	case taken > 2*least && at > 1 && (w.size >= w.lanes || !w.failed) && !now.Before(w.next):
 		w.trial = trial{w.size, rate}
 		w.size = at / 2
-	case w.size < w.lanes && taken >= least+least/2:
+	case w.size < w.lanes && taken >= least+least/2 && !now.Before(w.nextMore): // also right after a trial to halve it: there may be more to do than before
 		w.trial = trial{w.size, rate}
 		w.size = min(at+at/2+1, w.lanes)
 	}
