@@ -40,10 +40,10 @@ func (l *login) generatePinned(t *task, w *tokenWorker) *Error {
 
 // pin has a token object made, looks whether it is as wanted, and uses it; whatever is wrong, it is destroyed again. A general error
 // is no reason to give up at once: SoftHSM has it now and then when another process or session changes the token at the same
-// moment. Nothing is left then of the first try, or the second refuses to begin.
+// moment, or says that the template contradicts itself, which is the same each time. Nothing is left then of the first try, or the second refuses to begin.
 func (l *login) pin(t *task, w *tokenWorker, want []wanted, create func() *Error) *Error {
 	e := l.pinOnce(t, w, want, create)
-	if code, ok := errors.AsType[pkcs11.Error](causeOf(e)); ok && code == pkcs11.CKR_GENERAL_ERROR {
+	if code, ok := errors.AsType[pkcs11.Error](causeOf(e)); ok && (code == pkcs11.CKR_GENERAL_ERROR || code == pkcs11.CKR_TEMPLATE_INCONSISTENT) {
 		e = l.pinOnce(t, w, want, create)
 	}
 	return e
